@@ -1,8 +1,10 @@
 """Sparse adjacency matrices in the layouts that PyG collects from."""
 
 import torch
-from torch_geometric.typing import Adj, OptTensor
-from torch_geometric.utils import is_torch_sparse_tensor
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import Adj, OptTensor, SparseTensor
+from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
 
 def collectable(edge_index: Adj, edge_attr: OptTensor) -> Adj:
@@ -24,3 +26,20 @@ def collectable(edge_index: Adj, edge_attr: OptTensor) -> Adj:
             f"expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got {kind}"
         )
     return edge_index.to_sparse_csr() if is_csc else edge_index.coalesce()
+
+
+def ends_of_edges(edge_index: Adj, edge_attr: OptTensor, flow: str) -> tuple[Tensor, Tensor, OptTensor]:
+    """Return sources ``[E]``, destinations ``[E]`` and features of all edges, in the order of message passing.
+
+    A matrix is a transposed adjacency matrix; its values are the features where none are given.
+    """
+    if isinstance(edge_index, SparseTensor):
+        destination, source, value = edge_index.coo()
+        return source, destination, value if edge_attr is None else edge_attr
+    if is_torch_sparse_tensor(edge_index):
+        (destination, source), value = to_edge_index(edge_index)
+        return source, destination, value if edge_attr is None else edge_attr
+    if isinstance(edge_index, EdgeIndex):
+        edge_index = edge_index.as_tensor()
+    source, destination = edge_index[0], edge_index[1]
+    return (source, destination, edge_attr) if flow == "source_to_target" else (destination, source, edge_attr)

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
@@ -18,7 +19,13 @@ class PairScore(Module):
     ``"mean"``: 0, which a softmax turns into uniform weights.
 
     Calling the module projects nodes ``[N, *, C]`` to a query and a key; :meth:`combine` scores gathered pairs of them,
-    ``[E, *, K]``.
+    ``[E, *, K]``. With one head, a dot product needs one projection only,
+
+    .. math::
+        (\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j)
+            = (\mathbf{W}_k^\top \mathbf{W}_q \mathbf{v}_i)^\top \mathbf{v}_j,
+
+    so with many rows one product of weights replaces one product per row: :meth:`forward_merged`.
     """
 
     def __init__(self, in_channels: int, channels: int, heads: int, attention: str, negative_slope: float) -> None:
@@ -44,6 +51,14 @@ class PairScore(Module):
             return query, key
         query, key = query.unflatten(-1, (self.heads, -1)), key.unflatten(-1, (self.heads, -1))
         return query / math.sqrt(query.size(-1)), key
+
+    def forward_merged(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a query and a key of one head ``[N, *, 1, C]`` whose dot product is the score."""
+        with torch.autocast(v.device.type, enabled=False):
+            scale = 1 / math.sqrt(self.lin_dst.weight.size(0))
+            merged = (self.lin_src.weight * scale).t() @ self.lin_dst.weight
+        query = F.linear(v, merged)
+        return query.unsqueeze(-2), v.to(query.dtype).unsqueeze(-2)
 
     def combine(self, query_i: Tensor, key_j: Tensor) -> Tensor:
         if self.attention == "dot":

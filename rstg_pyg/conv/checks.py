@@ -9,6 +9,7 @@ from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.conv.attention import ATTENTION
+from rstg_pyg.conv.backend import BACKENDS
 
 
 def check_arguments(
@@ -23,6 +24,7 @@ def check_arguments(
     update_layers: int,
     residual: bool,
     dropout: float,
+    backend: str,
     kwargs: dict[str, Any],
 ) -> None:
     """Check the constructor's arguments of :class:`~rstg_pyg.RSTGConv`."""
@@ -45,6 +47,9 @@ def check_arguments(
     if edge_dim is not None:
         check_positive(edge_dim=edge_dim)
     check_choice("attention", attention, ATTENTION)
+    check_choice("backend", backend, BACKENDS)
+    if backend == "dense" and edge_dim is not None:
+        raise ValueError(f"expected a backend other than 'dense' with edge features, got edge_dim={edge_dim}")
     if out_channels % heads != 0:
         raise ValueError(
             f"expected 'out_channels' to be a multiple of 'heads', got out_channels={out_channels}, heads={heads}"
@@ -72,8 +77,8 @@ def check_inputs(
     in_channels: int,
     pos_channels: int,
     edge_dim: Optional[int],
-) -> None:
-    """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with."""
+) -> int:
+    """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with; return the number of edges."""
     if isinstance(x, (tuple, list)):
         raise TypeError(
             "expected 'x' to be one tensor [num_nodes, *, channels], got a pair: the space stage updates the nodes "
@@ -97,6 +102,7 @@ def check_inputs(
         raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {edge_dim}], got none")
     if edge_attr is not None:
         _check_rows("edge_attr", edge_attr, x, num_edges, edge_dim)
+    return num_edges
 
 
 def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[int]) -> None:

@@ -71,19 +71,26 @@ class MessageMLP(Module):
     def forward(self, v: Tensor, pos: OptTensor) -> tuple[Tensor, Tensor]:
         src, dst = self.lin_src(v), self.lin_dst(v)
         if pos is not None:
-            pos = _with_inner_dims(pos, v)
+            pos = _with_inner_dims(pos, v.dim())
             src, dst = src + self.lin_pos_src(pos), dst + self.lin_pos_dst(pos)
         return src, dst
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
         h = src_j + dst_i
-        if self.lin_edge is not None:
-            if edge_attr is None:
-                raise ValueError(
-                    f"expected 'edge_attr' or a sparse matrix with values of width {self.edge_dim}, got none"
-                )
-            edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-            h = h + self.lin_edge(_with_inner_dims(edge_attr, h))
+        edge = self.edge_term(edge_attr, h.dim())
+        return self.hidden_from_first(h if edge is None else h + edge)
+
+    def edge_term(self, edge_attr: OptTensor, num_dims: int) -> OptTensor:
+        """What edge features add to the first layer, with ``num_dims`` dimensions."""
+        if self.lin_edge is None:
+            return None
+        if edge_attr is None:
+            raise ValueError(f"expected 'edge_attr' or a sparse matrix with values of width {self.edge_dim}, got none")
+        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+        return self.lin_edge(_with_inner_dims(edge_attr, num_dims))
+
+    def hidden_from_first(self, h: Tensor) -> Tensor:
+        """Take the first layer, before its activation, up to the last layer's input."""
         for lin in self.lins:
             h = lin(self.act(h))
         return h if self.lin_last is None else self.act(h)
@@ -93,9 +100,9 @@ class MessageMLP(Module):
             h = self.lin_last(h)
         return self.act(h) if self.act_last else h
 
-    def last_of_sum(self, summed: Tensor, total: Tensor) -> Tensor:
+    def last_of_sum(self, summed: Tensor, total: OptTensor) -> Tensor:
         """Apply the linear last layer to ``summed [N, *, K * H]``, each head's weighted sum of hidden channels, whose
-        weights add up to ``total [N, *, K]``; head k makes the k-th slice of the output ``[N, *, O]``."""
+        weights add up to ``total [N, *, K]`` (None: to 1); head k makes the k-th slice of the output ``[N, *, O]``."""
         if self.heads == 1:
             out = F.linear(summed, self.lin_last.weight)
         else:
@@ -103,12 +110,14 @@ class MessageMLP(Module):
             out = torch.einsum("...kh,koh->...ko", summed.unflatten(-1, (self.heads, -1)), weight).flatten(-2)
         if self.lin_last.bias is None:
             return out
+        if total is None:
+            return out + self.lin_last.bias.to(out.dtype)
         bias = self.lin_last.bias.to(out.dtype).unflatten(0, (self.heads, -1))
         return out + (total.unsqueeze(-1) * bias).flatten(-2)
 
 
-def _with_inner_dims(value: Tensor, like: Tensor) -> Tensor:
-    """View ``[rows, width]`` as ``[rows, 1, ..., width]`` with as many dimensions as ``like``."""
-    if value.dim() == 2 and like.dim() > 2:
-        return value.view(value.size(0), *[1] * (like.dim() - 2), value.size(-1))
+def _with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
+    """View ``[rows, width]`` as ``[rows, 1, ..., width]`` with ``num_dims`` dimensions."""
+    if value.dim() == 2 and num_dims > 2:
+        return value.view(value.size(0), *[1] * (num_dims - 2), value.size(-1))
     return value

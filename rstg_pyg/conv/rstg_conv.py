@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
-from torch_geometric.nn.models import MLP
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
+from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
 from rstg_pyg.conv.checks import check_arguments, check_inputs
+from rstg_pyg.conv.fast_gather import fast_gather
 from rstg_pyg.conv.message_mlp import MessageMLP
+from rstg_pyg.conv.update_mlp import UpdateMLP
 from rstg_pyg.norm import Norm, resolve_norm
 
 
@@ -112,6 +114,7 @@ class RSTGConv(MessagePassing):
         dropout: float = 0.0,
         negative_slope: float = 0.2,
         bias: bool = True,
+        backend: str = "auto",
         **kwargs,
     ) -> None:
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
@@ -127,6 +130,7 @@ class RSTGConv(MessagePassing):
             update_layers=update_layers,
             residual=residual,
             dropout=dropout,
+            backend=backend,
             kwargs=kwargs,
         )
         kwargs.setdefault("aggr", "sum")
@@ -140,6 +144,7 @@ class RSTGConv(MessagePassing):
         self.hidden_channels = hidden_channels
         self.residual = residual
         self.dropout = dropout
+        self.backend = backend
 
         self.norm = resolve_norm(norm, in_channels)
 
@@ -157,7 +162,7 @@ class RSTGConv(MessagePassing):
         )
         self.pair_score = PairScore(in_channels, out_channels, heads, attention, negative_slope)
 
-        self.update_mlp = MLP(
+        self.update_mlp = UpdateMLP(
             [
                 in_channels + out_channels if in_channels > 0 else -1,
                 *[hidden_channels] * (update_layers - 1),
@@ -197,34 +202,44 @@ class RSTGConv(MessagePassing):
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
         """
-        check_inputs(x, edge_index, pos, edge_attr, self.in_channels, self.pos_channels, self.edge_dim)
+        num_edges = check_inputs(x, edge_index, pos, edge_attr, self.in_channels, self.pos_channels, self.edge_dim)
         if self.residual and x.size(-1) != self.out_channels:
             raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
         edge_index = collectable(edge_index, edge_attr)
+        backend = choose_backend(self, x, edge_index, num_edges)
+        rows = x.shape[:-1].numel()
 
         v = x if self.norm is None else self.norm(x)
         src, dst = self.send(v, pos)
+        merges = backend != "reference" and can_merge_scores(self, rows)
+        query, key = self.pair_score.forward_merged(v) if merges else self.pair_score(v)
 
-        query, key = self.pair_score(v)
-        # edge_updater_type: (query: Tensor, key: Tensor)
-        alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
+        if backend == "reference":
+            # edge_updater_type: (query: Tensor, key: Tensor)
+            alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
 
-        # propagate_type: (src: Tensor, dst: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool)
-        gathered = self.propagate(
-            edge_index,
-            src=src,
-            dst=dst,
-            alpha=alpha,
-            edge_attr=edge_attr,
-            per_edge=self._needs_message_per_edge(),
-        )
-
-        out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
+            # propagate_type: (src: Tensor, dst: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool)
+            gathered = self.propagate(
+                edge_index,
+                src=src,
+                dst=dst,
+                alpha=alpha,
+                edge_attr=edge_attr,
+                per_edge=self._needs_message_per_edge(),
+            )
+            out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
+        else:
+            value, total, alpha_of_edges = fast_gather(self, backend, src, dst, query, key, edge_index, edge_attr)
+            if can_merge_update(self, rows):
+                out = self.update_mlp.forward_from_sum(v, value, total, self.send)
+            else:
+                gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
+                out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
         if self.residual:
             out = x + out
 
         if return_attention_weights:
-            alpha = alpha.expand(-1, *x.shape[1:-1], -1)
+            alpha = alpha.expand(-1, *x.shape[1:-1], -1) if backend == "reference" else alpha_of_edges()
             if isinstance(edge_index, SparseTensor):
                 return out, edge_index.set_value(alpha, layout="coo")
             if is_torch_sparse_tensor(edge_index):

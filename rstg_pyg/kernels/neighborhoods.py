@@ -79,3 +79,8 @@ class Neighborhoods:
             node += count
             edge += count * degree
         return groups
+
+    @cached_property
+    def num_isolated(self) -> int:
+        """Number of nodes without edges, the first of ``nodes``."""
+        return self.groups[0].first_node if self.groups else self.num_nodes

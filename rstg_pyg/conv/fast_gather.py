@@ -1,0 +1,120 @@
+"""Send and gather without edge tensors in memory.
+
+Shape legend: N nodes, E edges, H hidden channels, O output channels, K heads, ``*`` any inner dimensions, F all of them
+in one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Module
+from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils import scatter, softmax
+
+from rstg_pyg.conv.adjacency import ends_of_edges
+from rstg_pyg.conv.backend import is_weighted_relu
+from rstg_pyg.kernels.block_messages import Message, block_messages
+from rstg_pyg.kernels.dense_messages import dense_messages
+from rstg_pyg.kernels.neighborhoods import Neighborhoods
+from rstg_pyg.kernels.pair_dot import all_pairs_dot, pair_dot
+from rstg_pyg.kernels.weighted_relu import weighted_relu
+
+if TYPE_CHECKING:
+    from rstg_pyg.conv.rstg_conv import RSTGConv
+
+
+class Gathered(NamedTuple):
+    """What the nodes gathered.
+
+    ``value [N, *, K * H]`` sums hidden channels that the last send layer has yet to be applied to, or messages,
+    ``[N, *, O]``, where that layer runs per edge. The weights add up to ``total [N, *, K]`` at each destination (None:
+    to 1); ``alpha()`` gives them in the order of the edges, ``[E, *, K]``.
+    """
+
+    value: Tensor
+    total: OptTensor
+    alpha: Callable[[], Tensor]
+
+
+def fast_gather(
+    conv: "RSTGConv",
+    backend: str,
+    src: Tensor,
+    dst: Tensor,
+    query: Tensor,
+    key: Tensor,
+    edge_index: Adj,
+    edge_attr: OptTensor,
+) -> Gathered:
+    """Send and gather for the first layer's halves ``src, dst [N, *, H]`` and the two
+    sides of the score, ``[N, *, K]`` or ``[N, *, K, d]``."""
+    num_nodes, inner = src.size(0), src.shape[1:-1]
+    source, destination, edge_attr = ends_of_edges(edge_index, edge_attr, conv.flow)
+    src, dst, query, key = (_join_frames(value, len(inner)) for value in (src, dst, query, key))
+    edge = _edge_term(conv, edge_attr, inner)
+    neighborhoods = None
+    if backend != "dense":
+        neighborhoods = Neighborhoods(source, destination, num_nodes)
+        source, destination = neighborhoods.src, neighborhoods.dst
+
+    if conv.attention != "dot":
+        score = conv.pair_score.combine(query.index_select(0, destination), key.index_select(0, source))
+    elif neighborhoods is None:
+        score = all_pairs_dot(query, key, source, destination)
+    else:
+        score = pair_dot(query, key, neighborhoods)
+    alpha = softmax(score.float() if score.dtype.itemsize < 4 else score, destination, num_nodes=num_nodes)
+    alpha = F.dropout(alpha, p=conv.dropout, training=conv.training).to(src.dtype)
+    weight = alpha.expand(-1, src.size(1), -1)
+
+    message, parameters = _message(conv)
+    if neighborhoods is None:
+        value = dense_messages(message, src, dst, weight, source, destination)
+    else:
+        edge = None if edge is None else edge.index_select(0, neighborhoods.order)
+        if is_weighted_relu(conv):
+            value = weighted_relu(src, dst, weight, edge, neighborhoods)
+        else:
+            value = block_messages(message, parameters, src, dst, weight, edge, neighborhoods)
+
+    total = None
+    drops = conv.dropout > 0 and conv.training
+    if conv.send.has_linear_last and (drops or neighborhoods is None or neighborhoods.num_isolated > 0):
+        total = scatter(weight, destination, 0, num_nodes, reduce="sum").view(num_nodes, *inner, -1)
+
+    def alpha_of_edges() -> Tensor:
+        in_order = weight if neighborhoods is None else weight.index_select(0, neighborhoods.inverse)
+        return in_order.reshape(-1, *inner, conv.heads)
+
+    return Gathered(value.reshape(num_nodes, *inner, -1), total, alpha_of_edges)
+
+
+def _join_frames(value: Tensor, num_inner: int) -> Tensor:
+    """View ``[N, *, ...]`` as ``[N, F, ...]``."""
+    return value.flatten(1, num_inner) if num_inner > 0 else value.unsqueeze(1)
+
+
+def _edge_term(conv: "RSTGConv", edge_attr: OptTensor, inner: Sequence[int]) -> OptTensor:
+    """What edge features add to the first send layer: ``[E, F, H]``, or ``[E, 1, H]`` where it is constant."""
+    edge = conv.send.edge_term(edge_attr, len(inner) + 2)
+    if edge is None:
+        return None
+    if any(size > 1 for size in edge.shape[1:-1]):
+        edge = edge.expand(-1, *inner, -1)
+    return _join_frames(edge, len(inner))
+
+
+def _message(conv: "RSTGConv") -> tuple[Message, list[Tensor]]:
+    """The message after the first send layer, ``[*, H]`` to ``[*, K, O / K]`` or, where the last layer is applied after
+    the sum, to hidden channels ``[*, 1, H]``; and the parameters that it depends on."""
+    send = conv.send
+    parameters = list(send.lins.parameters())
+    if isinstance(send.act, Module):
+        parameters += send.act.parameters()
+    if send.has_linear_last:
+        return lambda h: send.hidden_from_first(h).unsqueeze(-2), parameters
+    if send.lin_last is not None:
+        parameters += send.lin_last.parameters()
+    return lambda h: send.last(send.hidden_from_first(h)).unflatten(-1, (send.heads, -1)), parameters

@@ -1,0 +1,44 @@
+"""The update MLP, which takes a node's features and what it gathered."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn.models import MLP
+from torch_geometric.typing import OptTensor
+
+from rstg_pyg.conv.message_mlp import MessageMLP
+
+
+class UpdateMLP(MLP):
+    r""":math:`\mathrm{MLP}([\mathbf{v}_i \, \Vert \, \mathbf{g}_i])`; a call takes the two concatenated.
+
+    With :math:`\mathbf{W} = [\mathbf{W}_v \, \Vert \, \mathbf{W}_g]` the first layer and :math:`\mathbf{W}_s` the
+    linear last layer of the send MLP,
+
+    .. math::
+        \mathbf{W} [\mathbf{v}_i \, \Vert \, \mathbf{W}_s \textstyle\sum_j \alpha_{ji} \mathbf{h}_{ji}]
+            = \mathbf{W}_v \mathbf{v}_i + (\mathbf{W}_g \mathbf{W}_s) \textstyle\sum_j \alpha_{ji} \mathbf{h}_{ji},
+
+    so with many rows (nodes times frames) one product of weights replaces one product per row:
+    :meth:`forward_from_sum`.
+    """
+
+    def forward_from_sum(self, v: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
+        """Return the output from a node's features ``v [N, *, C]`` and the weighted sum of hidden channels
+        ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None: to 1)."""
+        first, last = self.lins[0], send.lin_last
+        channels = v.size(-1)
+        with torch.autocast(v.device.type, enabled=False):
+            of_gathered = first.weight[:, channels:]
+            of_sum = of_gathered @ last.weight
+            of_bias = None if last.bias is None else of_gathered @ last.bias
+        bias = first.bias
+        if of_bias is not None and total is None:
+            bias = of_bias if bias is None else bias + of_bias
+        h = F.linear(v, first.weight[:, :channels], bias)
+        if of_bias is not None and total is not None:
+            h = h + total * of_bias
+        h = h + F.linear(summed, of_sum)
+        for lin in self.lins[1:]:
+            h = lin(h if self.act is None else self.act(h))
+        return h if self.plain_last or self.act is None else self.act(h)

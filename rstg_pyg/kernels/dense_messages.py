@@ -1,0 +1,26 @@
+"""The weighted sum of messages over all pairs of nodes: for compilers, which fuse it into one loop.
+
+Shape legend: N nodes, E edges, F frames, H channels, M message channels, K heads.
+"""
+
+from torch import Tensor
+
+from rstg_pyg.kernels.block_messages import Message
+
+
+def dense_messages(
+    message: Message, src: Tensor, dst: Tensor, alpha: Tensor, source: Tensor, destination: Tensor
+) -> Tensor:
+    """Weighted sum of messages as in :func:`~rstg_pyg.kernels.block_messages.block_messages`, over all pairs of nodes.
+
+    Pairs without an edge have the weight 0, and several edges between two nodes add their weights. Run without a
+    compiler it holds tensors of N times the size of the nodes.
+
+    Shapes:
+        - **src, dst:** ``[N, F, H]``. **alpha:** ``[E, F, K]``. **source, destination:** ``[E]``.
+        - **output:** ``[N, F, K, M]``.
+    """
+    num_nodes = src.size(0)
+    weight = alpha.new_zeros(num_nodes, num_nodes, *alpha.shape[1:])
+    weight = weight.index_put((destination, source), alpha, accumulate=True)
+    return (message(src.unsqueeze(0) + dst.unsqueeze(1)) * weight.unsqueeze(-1)).sum(1)

@@ -1,0 +1,93 @@
+"""Dot products of the two ends of every edge.
+
+Shape legend: N nodes, E edges, F frames, K heads of d channels.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from rstg_pyg.kernels.blocks import Blocks, add_rows_, frames_of, gather_rows
+from rstg_pyg.kernels.neighborhoods import Neighborhoods
+from rstg_pyg.kernels.second_gradient import differentiable_gradients
+
+PAIRS_PER_EDGE = 16
+"""All pairs of nodes are multiplied, and the edges' products picked, up to this many pairs for each edge."""
+
+MAX_PAIR_NODES = 512
+"""Beyond this many nodes the products of all pairs take more memory than the nodes."""
+
+
+def is_dense(num_nodes: int, num_edges: int) -> bool:
+    """Whether products of all pairs of nodes are cheaper than a walk over the edges."""
+    return num_nodes <= MAX_PAIR_NODES and num_nodes**2 <= PAIRS_PER_EDGE * num_edges
+
+
+def plain_pair_dot(query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+    """What :func:`pair_dot` computes, with edge tensors in memory: its reference and its second derivative."""
+    return (query.index_select(0, neighborhoods.dst) * key.index_select(0, neighborhoods.src)).sum(-1)
+
+
+def pair_dot(query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+    r"""Return :math:`\mathbf{q}_i^\top \mathbf{k}_j` for every edge from j to i and every head.
+
+    A small, dense graph takes one matrix product over all pairs of nodes for each frame and head, and picks the edges
+    from it; other graphs are walked in blocks of edges. Neither keeps more than the nodes for the backward pass.
+
+    Shapes:
+        - **query, key:** ``[N, F, K, d]``. **output:** ``[E, F, K]`` in the order of ``neighborhoods``.
+    """
+    if is_dense(query.size(0), neighborhoods.num_edges):
+        return all_pairs_dot(query, key, neighborhoods.src, neighborhoods.dst)
+    return _PairDot.apply(query, key, neighborhoods)
+
+
+def all_pairs_dot(query: Tensor, key: Tensor, src: Tensor, dst: Tensor) -> Tensor:
+    """Multiply all pairs of nodes and pick those of the edges ``src, dst [E]``: ``[E, F, K]``."""
+    frames, heads = query.shape[1:3]
+    products = torch.bmm(query.flatten(1, 2).transpose(0, 1), key.flatten(1, 2).permute(1, 2, 0))
+    return products[:, dst, src].t().contiguous().view(-1, frames, heads)
+
+
+class _PairDot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+        ctx.save_for_backward(query, key)
+        num_nodes, num_frames, heads, channels = query.shape
+        blocks = Blocks(neighborhoods, num_frames, heads * channels)
+        ctx.neighborhoods, ctx.blocks = neighborhoods, blocks
+        score = query.new_empty(neighborhoods.num_edges, num_frames, heads)
+        for frames in blocks.frames():
+            query_f, key_f = frames_of((query.flatten(2), key.flatten(2)), frames)
+            buffer = blocks.buffer(query, frames, heads * channels)
+            for block in blocks:
+                product = gather_rows(key_f, block, buffer).mul_(block.rows(query_f))
+                score[block.edges, frames] = product.unflatten(-1, (heads, channels)).sum(-1).flatten(0, 1)
+        return score
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
+        query, key = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (query, key)
+            return *differentiable_gradients(
+                lambda: plain_pair_dot(*inputs, ctx.neighborhoods), inputs, ctx.needs_input_grad[:2], grad
+            ), None
+
+        blocks, channels = ctx.blocks, query.size(-1)
+        query_2, key_2 = query.flatten(2), key.flatten(2)
+        grad_query, grad_key = blocks.empty_sums(query_2, *query_2.shape[1:]), torch.zeros_like(key_2)
+        for frames in blocks.frames():
+            query_f, key_f = frames_of((query_2, key_2), frames)
+            grad_key_f = torch.zeros_like(key_f)
+            buffer = blocks.buffer(query, frames, query_2.size(-1))
+            for block in blocks:
+                weight = grad[block.edges, frames].view(*block.shape, -1, grad.size(-1))
+                weight = weight if channels == 1 else weight.repeat_interleave(channels, dim=-1)
+                product = gather_rows(key_f, block, buffer).mul_(weight)
+                block.write_sum(product, grad_query[:, frames])
+                torch.mul(block.rows(query_f), weight, out=product)
+                add_rows_(grad_key_f, block.src, product.flatten(0, 1))
+            grad_key[:, frames] = grad_key_f
+        return grad_query.view_as(query), grad_key.view_as(key), None

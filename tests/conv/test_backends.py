@@ -1,0 +1,229 @@
+"""Every backend computes what message passing computes, gradients included."""
+
+import pytest
+import torch
+from laws import assert_same_with_gradients
+from small_graphs import GRAPHS, irregular_graph
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import OptTensor
+
+from rstg_pyg import RSTG, RSTGConv, region_graph
+from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
+from rstg_pyg.kernels.blocks import Blocks
+
+OPTIONS = {
+    "default": {},
+    "heads": {"heads": 2},
+    "additive": {"attention": "additive", "heads": 2},
+    "mean": {"attention": "mean"},
+    "paper": {"send_act_last": True, "update_act_last": True},
+    "paper with heads": {"send_act_last": True, "heads": 2},
+    "one layer": {"send_layers": 1, "update_layers": 1},
+    "three layers": {"send_layers": 3, "update_layers": 3, "act": "gelu"},
+    "three layers, heads": {"send_layers": 3, "heads": 2},
+    "learned activation": {"act": "prelu"},
+    "normed": {"norm": "layer_norm", "residual": True},
+    "no bias": {"bias": False},
+    "positions": {"pos_channels": 3},
+    "edge features": {"edge_dim": 3},
+    "edge features, paper": {"edge_dim": 3, "send_act_last": True},
+    "no activation": {"act": None},
+}
+INNER = [(), (9,), (2, 5)]
+
+
+@pytest.fixture(params=[None, (16, 32)], ids=["cache-sized blocks", "many blocks"])
+def blocks(request, monkeypatch):
+    if request.param is not None:
+        monkeypatch.setattr(Blocks.__init__, "__defaults__", request.param)
+
+
+def layer(backend, options, channels=4):
+    return RSTGConv(channels, channels, backend=backend, **options)
+
+
+@pytest.mark.parametrize("inner", INNER, ids=str)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_backends_equal_message_passing(backend, graph, options, inner, blocks):
+    if backend == "dense" and "edge_dim" in options:
+        with pytest.raises(ValueError, match="other than 'dense' with edge features, got edge_dim=3"):
+            layer(backend, options)
+        return
+    edge_index, num_nodes = GRAPHS[graph]
+    conv = layer("reference", options).double()
+    x = torch.randn(num_nodes, *inner, 4).double()
+    pos = torch.randn(num_nodes, 3).double() if "pos_channels" in options else None
+    edge_attr = torch.randn(edge_index.size(1), 3).double() if "edge_dim" in options else None
+
+    def run(name):
+        def forward(x):
+            conv.backend = name
+            return conv(x, edge_index, pos, edge_attr)
+
+        return forward
+
+    assert_same_with_gradients(run("reference"), run(backend), conv, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"send_act_last": True}], ids=["default", "heads", "paper"])
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_backends_agree_in_lower_precision_and_under_autocast(backend, options, dtype):
+    edge_index = irregular_graph()
+    conv = layer("reference", options, 16)
+    x = torch.randn(7, 40, 16)
+    results = {}
+    for name in ("reference", backend):
+        conv.backend = name
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = conv(x, edge_index)
+        out.float().square().sum().backward()
+        results[name] = (out.float(), [p.grad.clone() for p in conv.parameters()])
+    tolerance = {"rtol": 0.1, "atol": 0.1} if dtype is torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(results[backend][0], results["reference"][0], **tolerance)
+    for one, other in zip(*(result[1] for result in results.values()), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance["rtol"], atol=tolerance["atol"] * (1 + other.abs().max()))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_gradients_and_second_gradients_of_blocks(options, blocks):
+    edge_index = irregular_graph()
+    options = {**options, "act": "tanh"} if "act" not in options else options
+    conv = layer("blocks", options).double()
+    x = torch.randn(7, 3, 4, requires_grad=True).double()
+    pos = torch.randn(7, 3).double() if "pos_channels" in options else None
+    edge_attr = torch.randn(10, 3, requires_grad=True).double() if "edge_dim" in options else None
+    inputs = (x,) if edge_attr is None else (x, edge_attr)
+
+    def run(x, edge_attr=None):
+        return conv(x, edge_index, pos, edge_attr)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    if options.get("act") != "prelu":
+        assert torch.autograd.gradgradcheck(run, inputs, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"edge_dim": 3}], ids=["default", "heads", "edge features"])
+def test_gradients_and_second_gradients_with_relu(options, blocks):
+    conv = layer("blocks", options).double()
+    x = torch.randn(7, 3, 4, requires_grad=True).double()
+    edge_attr = torch.randn(10, 3).double() if "edge_dim" in options else None
+    assert torch.autograd.gradcheck(lambda x: conv(x, irregular_graph(), None, edge_attr), x)
+    assert torch.autograd.gradgradcheck(lambda x: conv(x, irregular_graph(), None, edge_attr), x)
+
+
+@pytest.mark.parametrize("attention", ["dot", "additive", "mean"])
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_attention_weights_come_in_the_order_of_the_edges(backend, attention):
+    edge_index = irregular_graph()
+    conv = layer("reference", {"attention": attention, "heads": 2})
+    x = torch.randn(7, 5, 4)
+    expected, (_, expected_alpha) = conv(x, edge_index, return_attention_weights=True)
+    conv.backend = backend
+    out, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
+    torch.testing.assert_close((out, alpha), (expected, expected_alpha.expand_as(alpha)))
+
+
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize("form", ["edge index", "sorted edge index", "coo", "csr", "csc"])
+def test_backends_take_every_form_of_edges(form, flow):
+    edge_index = irregular_graph().unique(dim=1)
+    if form != "edge index" and flow == "target_to_source":
+        pytest.skip("PyG propagates matrices from source to target only")
+    conv = RSTGConv(4, 4, flow=flow)
+    x = torch.randn(7, 6, 4)
+    conv.backend = "reference"
+    expected = conv(x, edge_index)
+    if form == "sorted edge index":
+        edges = EdgeIndex(edge_index.contiguous(), sparse_size=(7, 7)).sort_by("col").values
+    elif form == "edge index":
+        edges = edge_index
+    else:
+        matrix = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(edge_index.size(1)), (7, 7)).coalesce()
+        edges = {"coo": matrix, "csr": matrix.to_sparse_csr(), "csc": matrix.to_sparse_csc()}[form]
+    for backend in ("reference", "blocks", "dense"):
+        conv.backend = backend
+        torch.testing.assert_close(conv(x, edges), expected)
+
+
+def test_dropout_of_the_attention_weights_keeps_the_mean():
+    edge_index = region_graph((3, 2, 1)).edge_index
+    x = torch.randn(14, 4, 8)
+    conv = RSTGConv(8, 8, dropout=0.5, update_layers=1)
+    conv.backend = "blocks"
+    mean = torch.stack([conv(x, edge_index) for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, conv.eval()(x, edge_index), atol=0.05, rtol=0.1)
+
+
+def test_merged_products_of_weights_change_nothing_but_rounding():
+    edge_index, x = irregular_graph(), torch.randn(7, 9, 4).double()
+    conv = RSTGConv(4, 4, backend="blocks").double()
+    assert can_merge_scores(conv, 63) and can_merge_update(conv, 63)
+    merged = conv(x, edge_index)
+    assert not can_merge_scores(conv, 7) and not can_merge_update(conv, 7)
+    one_by_one = torch.stack([conv(frame, edge_index) for frame in x.unbind(1)], dim=1)
+    torch.testing.assert_close(merged, one_by_one)
+
+
+def test_hooks_on_the_layers_inside_see_their_calls():
+    conv = RSTGConv(4, 4, backend="blocks")
+    called = []
+    inside = (conv.pair_score.lin_src, conv.send.lin_last, conv.update_mlp.lins[0])
+    for module in inside:
+        module.register_forward_hook(lambda *_: called.append(1))
+    conv(torch.randn(7, 50, 4), irregular_graph())
+    assert len(called) == 2, "the last send layer is applied as a weight, by contract of last_of_sum"
+
+
+def test_messages_are_made_per_edge_when_somebody_looks():
+    conv = RSTGConv(4, 4, backend="blocks")
+    x = torch.randn(7, 50, 4)
+    expected = conv(x, irregular_graph())
+    seen = []
+    conv.register_message_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    torch.testing.assert_close(conv(x, irregular_graph()), expected)
+    assert seen == [(10, 50, 4)]
+
+
+def test_a_subclass_with_messages_of_its_own_is_honoured():
+    class Doubled(RSTGConv):
+        def message(self, src_j: Tensor, dst_i: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool) -> Tensor:
+            return 2 * super().message(src_j, dst_i, alpha, edge_attr, per_edge)
+
+    conv = Doubled(4, 4, backend="blocks")
+    x = torch.randn(7, 50, 4)
+    assert choose_backend(conv, x, irregular_graph(), 10) == "reference"
+
+
+def test_small_work_runs_as_message_passing_and_large_work_in_blocks():
+    conv, edge_index = RSTGConv(64, 64), region_graph((3, 2, 1)).edge_index
+    assert choose_backend(conv, torch.randn(14, 1, 64), edge_index, 90) == "reference"
+    assert choose_backend(conv, torch.randn(14, 160, 64), edge_index, 90) != "reference"
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="expected 'backend' to be one of .*'blocks'.* got 'fast'"):
+        RSTGConv(4, 4, backend="fast")
+    with pytest.raises(ValueError, match="'fast'"):
+        RSTG(4, backend="fast")
+
+
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_recurrent_graph_is_the_same_on_every_backend(backend):
+    graph = region_graph((2, 1))
+    rstg = RSTG(8, num_stages=2, pos_channels=36, backend="reference").double()
+    x = torch.randn(5, 3, 6, 8).double()
+
+    def run(name):
+        def forward(x):
+            for stage in rstg.space_stages:
+                stage.backend = name
+            return rstg(x, graph.edge_index, graph.heatmap.double())[0]
+
+        return forward
+
+    assert_same_with_gradients(run("reference"), run(backend), rstg, x)
