@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
-from torch_geometric.nn.dense.linear import Linear
+
+from rstg_pyg.conv.linear import Linear
+from rstg_pyg.kernels.linear import linear
 
 ATTENTION = ("dot", "additive", "mean")
 
@@ -57,7 +59,7 @@ class PairScore(Module):
         with torch.autocast(v.device.type, enabled=False):
             scale = 1 / math.sqrt(self.lin_dst.weight.size(0))
             merged = (self.lin_src.weight * scale).t() @ self.lin_dst.weight
-        query = F.linear(v, merged)
+        query = linear(v, merged)
         return query.unsqueeze(-2), v.to(query.dtype).unsqueeze(-2)
 
     def combine(self, query_i: Tensor, key_j: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import ReLU
 from torch_geometric.nn.aggr import SumAggregation
-from torch_geometric.nn.dense.linear import Linear, is_uninitialized_parameter
+from torch_geometric.nn.dense.linear import is_uninitialized_parameter
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
+from rstg_pyg.conv.linear import Linear
 from rstg_pyg.kernels.pair_dot import is_dense
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def _is_observed(conv: "RSTGConv") -> bool:
 
     cls = type(conv)
     return bool(
-        type(conv.aggr_module) is not SumAggregation
+        torch._C._are_functorch_transforms_active()
+        or type(conv.aggr_module) is not SumAggregation
         or conv.explain
         or any(
             hooks

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Optional, Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Identity, Module, ModuleList
-from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
+
+from rstg_pyg.conv.linear import Linear
+from rstg_pyg.kernels.linear import linear
 
 
 class MessageMLP(Module):
@@ -104,7 +105,7 @@ class MessageMLP(Module):
         """Apply the linear last layer to ``summed [N, *, K * H]``, each head's weighted sum of hidden channels, whose
         weights add up to ``total [N, *, K]`` (None: to 1); head k makes the k-th slice of the output ``[N, *, O]``."""
         if self.heads == 1:
-            out = F.linear(summed, self.lin_last.weight)
+            out = linear(summed, self.lin_last.weight)
         else:
             weight = self.lin_last.weight.unflatten(0, (self.heads, -1))
             out = torch.einsum("...kh,koh->...ko", summed.unflatten(-1, (self.heads, -1)), weight).flatten(-2)

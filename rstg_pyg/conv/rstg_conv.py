@@ -74,6 +74,11 @@ class RSTGConv(MessagePassing):
         dropout: Dropout probability of the attention weights during training.
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
+        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest for
+            the graph's size and the device, ``"reference"`` is message passing with a tensor per edge, ``"blocks"``
+            walks the edges in blocks of cache size, ``"dense"`` takes all pairs of nodes (for compilers, which see it
+            by default). Explanations, hooks on messages, aggregations other than a sum and function transforms such as
+            :func:`torch.func.vmap` run on the reference.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
@@ -169,7 +174,6 @@ class RSTGConv(MessagePassing):
                 out_channels,
             ],
             act=act,
-            norm=None,
             bias=bias,
             plain_last=not update_act_last,
         )

@@ -1,12 +1,17 @@
 """The update MLP, which takes a node's features and what it gathered."""
 
+from collections.abc import Callable, Sequence
+from typing import Union
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import ModuleList
 from torch_geometric.nn.models import MLP
 from torch_geometric.typing import OptTensor
 
+from rstg_pyg.conv.linear import Linear
 from rstg_pyg.conv.message_mlp import MessageMLP
+from rstg_pyg.kernels.linear import linear
 
 
 class UpdateMLP(MLP):
@@ -23,6 +28,12 @@ class UpdateMLP(MLP):
     :meth:`forward_from_sum`.
     """
 
+    def __init__(
+        self, channel_list: Sequence[int], act: Union[str, Callable, None], bias: bool, plain_last: bool
+    ) -> None:
+        super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
+        self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
+
     def forward_from_sum(self, v: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
         """Return the output from a node's features ``v [N, *, C]`` and the weighted sum of hidden channels
         ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None: to 1)."""
@@ -35,10 +46,10 @@ class UpdateMLP(MLP):
         bias = first.bias
         if of_bias is not None and total is None:
             bias = of_bias if bias is None else bias + of_bias
-        h = F.linear(v, first.weight[:, :channels], bias)
+        h = linear(v, first.weight[:, :channels], bias)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
-        h = h + F.linear(summed, of_sum)
+        h = h + linear(summed, of_sum)
         for lin in self.lins[1:]:
             h = lin(h if self.act is None else self.act(h))
         return h if self.plain_last or self.act is None else self.act(h)

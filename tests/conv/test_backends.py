@@ -33,10 +33,9 @@ OPTIONS = {
 INNER = [(), (9,), (2, 5)]
 
 
-@pytest.fixture(params=[None, (16, 32)], ids=["cache-sized blocks", "many blocks"])
-def blocks(request, monkeypatch):
-    if request.param is not None:
-        monkeypatch.setattr(Blocks.__init__, "__defaults__", request.param)
+@pytest.fixture
+def many_blocks(monkeypatch):
+    monkeypatch.setattr(Blocks.__init__, "__defaults__", (16, 32))
 
 
 def layer(backend, options, channels=4):
@@ -47,7 +46,17 @@ def layer(backend, options, channels=4):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("backend", ["blocks", "dense"])
-def test_backends_equal_message_passing(backend, graph, options, inner, blocks):
+def test_backends_equal_message_passing(backend, graph, options, inner):
+    assert_equals_message_passing(backend, graph, options, inner)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("graph", ["grid", "irregular"])
+def test_many_blocks_equal_message_passing(graph, options, many_blocks):
+    assert_equals_message_passing("blocks", graph, options, (9,))
+
+
+def assert_equals_message_passing(backend, graph, options, inner):
     if backend == "dense" and "edge_dim" in options:
         with pytest.raises(ValueError, match="other than 'dense' with edge features, got edge_dim=3"):
             layer(backend, options)
@@ -90,7 +99,7 @@ def test_backends_agree_in_lower_precision_and_under_autocast(backend, options, 
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_gradients_and_second_gradients_of_blocks(options, blocks):
+def test_gradients_and_second_gradients_of_blocks(options, many_blocks):
     edge_index = irregular_graph()
     options = {**options, "act": "tanh"} if "act" not in options else options
     conv = layer("blocks", options).double()
@@ -108,7 +117,7 @@ def test_gradients_and_second_gradients_of_blocks(options, blocks):
 
 
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"edge_dim": 3}], ids=["default", "heads", "edge features"])
-def test_gradients_and_second_gradients_with_relu(options, blocks):
+def test_gradients_and_second_gradients_with_relu(options, many_blocks):
     conv = layer("blocks", options).double()
     x = torch.randn(7, 3, 4, requires_grad=True).double()
     edge_attr = torch.randn(10, 3).double() if "edge_dim" in options else None
@@ -128,12 +137,16 @@ def test_attention_weights_come_in_the_order_of_the_edges(backend, attention):
     torch.testing.assert_close((out, alpha), (expected, expected_alpha.expand_as(alpha)))
 
 
-@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
-@pytest.mark.parametrize("form", ["edge index", "sorted edge index", "coo", "csr", "csc"])
+@pytest.mark.parametrize(
+    "form, flow",
+    [
+        ("edge index", "source_to_target"),
+        ("edge index", "target_to_source"),
+        *[(form, "source_to_target") for form in ("sorted edge index", "coo", "csr", "csc")],
+    ],
+)
 def test_backends_take_every_form_of_edges(form, flow):
     edge_index = irregular_graph().unique(dim=1)
-    if form != "edge index" and flow == "target_to_source":
-        pytest.skip("PyG propagates matrices from source to target only")
     conv = RSTGConv(4, 4, flow=flow)
     x = torch.randn(7, 6, 4)
     conv.backend = "reference"
@@ -205,8 +218,14 @@ def test_small_work_runs_as_message_passing_and_large_work_in_blocks():
     assert choose_backend(conv, torch.randn(14, 160, 64), edge_index, 90) != "reference"
 
 
+def test_transforms_of_functions_see_message_passing():
+    conv, edge_index, x = RSTGConv(4, 4), irregular_graph(), torch.randn(6, 7, 3000, 4)
+    expected = torch.stack([conv(one, edge_index) for one in x])
+    torch.testing.assert_close(torch.func.vmap(lambda x: conv(x, edge_index))(x), expected)
+
+
 def test_an_unknown_backend_is_named():
-    with pytest.raises(ValueError, match="expected 'backend' to be one of .*'blocks'.* got 'fast'"):
+    with pytest.raises(ValueError, match=r"expected 'backend' to be one of .*'blocks'.* got 'fast'"):
         RSTGConv(4, 4, backend="fast")
     with pytest.raises(ValueError, match="'fast'"):
         RSTG(4, backend="fast")
