@@ -35,6 +35,8 @@ def test_public_names_say_shapes_errors_source_and_show_an_example(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, tmp_path, monkeypatch):
+    if name.startswith("rstg_pyg.kernels.triton."):
+        pytest.importorskip("triton")
     monkeypatch.chdir(tmp_path)
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0

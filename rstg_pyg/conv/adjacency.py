@@ -31,14 +31,17 @@ def collectable(edge_index: Adj, edge_attr: OptTensor) -> Adj:
 def ends_of_edges(edge_index: Adj, edge_attr: OptTensor, flow: str) -> tuple[Tensor, Tensor, OptTensor]:
     """Return sources ``[E]``, destinations ``[E]`` and features of all edges, in the order of message passing.
 
-    A matrix is a transposed adjacency matrix; its values are the features where none are given.
+    A matrix is a transposed adjacency matrix; its values are the features where none are given, unless there is one
+    number per edge.
     """
-    if isinstance(edge_index, SparseTensor):
-        destination, source, value = edge_index.coo()
-        return source, destination, value if edge_attr is None else edge_attr
-    if is_torch_sparse_tensor(edge_index):
-        (destination, source), value = to_edge_index(edge_index)
-        return source, destination, value if edge_attr is None else edge_attr
+    if isinstance(edge_index, SparseTensor) or is_torch_sparse_tensor(edge_index):
+        if isinstance(edge_index, SparseTensor):
+            destination, source, value = edge_index.coo()
+        else:
+            (destination, source), value = to_edge_index(edge_index)
+        if edge_attr is None and value is not None and value.dim() > 1:
+            edge_attr = value
+        return source, destination, edge_attr
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
     source, destination = edge_index[0], edge_index[1]

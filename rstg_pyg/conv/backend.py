@@ -11,15 +11,19 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
 from rstg_pyg.conv.linear import Linear
+from rstg_pyg.kernels import native
 from rstg_pyg.kernels.pair_dot import is_dense
+from rstg_pyg.kernels.triton import attend as triton
 
 if TYPE_CHECKING:
     from rstg_pyg.conv.rstg_conv import RSTGConv
 
-BACKENDS = ("auto", "reference", "blocks", "dense", "triton")
+BACKENDS = ("auto", "reference", "blocks", "dense", "native", "triton")
 
-MIN_BLOCK_ELEMENTS = 1 << 16
+MIN_BLOCK_ELEMENTS = 1 << 17
 """Elements of an edge tensor from which on walking it in blocks is faster than the calls that the blocks cost."""
+
+_NATIVE_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int) -> str:
@@ -27,21 +31,56 @@ def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int)
 
     The reference runs whenever somebody looks at messages or replaces them, whatever backend was asked for. Compilers
     see tensors of all pairs of nodes, which they fuse, or for large sparse graphs the reference.
+
+    Raises:
+        RuntimeError: If the backend that was asked for can not run here.
     """
     if num_edges == 0 or _is_observed(conv) or (is_sparse(edge_index) and conv.flow != "source_to_target"):
         return "reference"
-    num_nodes = x.size(0)
+    if conv.backend in ("native", "triton"):
+        _check_can_run(conv, x)
+    if conv.backend in ("auto", "triton") and _suits_triton(conv) and triton.is_available(x.device) and not x.is_cpu:
+        return "triton"
     if torch.compiler.is_compiling():
-        dense = conv.edge_dim is None and is_dense(num_nodes, num_edges)
-        return "dense" if dense and conv.backend in ("auto", "blocks", "dense") else "reference"
+        dense = conv.edge_dim is None and is_dense(x.size(0), num_edges)
+        return "dense" if dense and conv.backend != "reference" else "reference"
     if conv.backend != "auto":
         return conv.backend
+    if not x.is_cpu:
+        return "reference"
     if (
-        x.is_cpu
-        and num_edges * (x.numel() // max(1, num_nodes * x.size(-1))) * conv.hidden_channels >= MIN_BLOCK_ELEMENTS
+        (is_weighted_relu(conv) or is_product_relu(conv))
+        and _dtype_of_products(x) in _NATIVE_DTYPES
+        and native.is_available()
     ):
-        return "blocks"
-    return "reference"
+        return "native"
+    frames = x.numel() // max(1, x.size(0) * x.size(-1))
+    return "blocks" if num_edges * frames * conv.hidden_channels >= MIN_BLOCK_ELEMENTS else "reference"
+
+
+def _dtype_of_products(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _suits_triton(conv: "RSTGConv") -> bool:
+    return is_weighted_relu(conv) and conv.edge_dim is None
+
+
+def _check_can_run(conv: "RSTGConv", x: Tensor) -> None:
+    dtype = _dtype_of_products(x)
+    if conv.backend == "native" and not (x.is_cpu and dtype in _NATIVE_DTYPES):
+        kinds = ", ".join(map(str, _NATIVE_DTYPES))
+        raise RuntimeError(f"expected a CPU and one of {kinds} with backend='native', got {dtype} on {x.device}")
+    if conv.backend == "native" and not native.is_available():
+        raise RuntimeError("expected a C++ compiler with backend='native', got no library from it")
+    if conv.backend == "triton" and not triton.is_available(x.device):
+        raise RuntimeError(f"expected a CUDA device and Triton with backend='triton', got a tensor on {x.device}")
+    if conv.backend == "triton" and not _suits_triton(conv):
+        raise RuntimeError(
+            "expected two send layers with ReLU, the last of them linear, and no edge features with backend='triton', "
+            f"got {conv}"
+        )
 
 
 def can_merge_scores(conv: "RSTGConv", rows: int) -> bool:
@@ -71,6 +110,12 @@ def can_merge_update(conv: "RSTGConv", rows: int) -> bool:
 def is_weighted_relu(conv: "RSTGConv") -> bool:
     """Whether a message is linear in the rectified first send layer."""
     return conv.send.has_linear_last and len(conv.send.lins) == 0 and type(conv.send.act) is ReLU
+
+
+def is_product_relu(conv: "RSTGConv") -> bool:
+    """Whether a message is one rectified product of the rectified first send layer."""
+    send = conv.send
+    return send.act_last and send.lin_last is not None and len(send.lins) == 0 and type(send.act) is ReLU
 
 
 def _is_observed(conv: "RSTGConv") -> bool:

@@ -105,6 +105,22 @@ def check_inputs(
     return num_edges
 
 
+def check_ends(source: Tensor, destination: Tensor, num_nodes: int) -> None:
+    """Raise where an edge points outside the graph; on a GPU its own assertion fails, later."""
+    if source.numel() == 0 or torch.compiler.is_compiling():
+        return
+    if not source.is_cpu:
+        for ends in (source, destination):
+            torch._assert_async(((ends >= 0) & (ends < num_nodes)).all(), "'edge_index' points outside the nodes")
+        return
+    for ends in (source, destination):
+        low, high = (end.item() for end in ends.aminmax())
+        if low < 0 or high >= num_nodes:
+            raise IndexError(
+                f"expected 'edge_index' to hold nodes from 0 to {num_nodes - 1}, got {low if low < 0 else high}"
+            )
+
+
 def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[int]) -> None:
     inner = list(x.shape[1:-1])
     fits = value.dim() == 2 or (

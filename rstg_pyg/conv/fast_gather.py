@@ -5,8 +5,9 @@ in one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
@@ -14,11 +15,14 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import scatter, softmax
 
 from rstg_pyg.conv.adjacency import ends_of_edges
-from rstg_pyg.conv.backend import is_weighted_relu
+from rstg_pyg.conv.backend import is_product_relu, is_weighted_relu
+from rstg_pyg.conv.checks import check_ends
+from rstg_pyg.kernels import native
 from rstg_pyg.kernels.block_messages import Message, block_messages
-from rstg_pyg.kernels.dense_messages import dense_messages
+from rstg_pyg.kernels.dense_messages import EdgeList, dense_messages
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
 from rstg_pyg.kernels.pair_dot import all_pairs_dot, pair_dot
+from rstg_pyg.kernels.triton import attend as triton
 from rstg_pyg.kernels.weighted_relu import weighted_relu
 
 if TYPE_CHECKING:
@@ -52,43 +56,82 @@ def fast_gather(
     sides of the score, ``[N, *, K]`` or ``[N, *, K, d]``."""
     num_nodes, inner = src.size(0), src.shape[1:-1]
     source, destination, edge_attr = ends_of_edges(edge_index, edge_attr, conv.flow)
+    check_ends(source, destination, num_nodes)
     src, dst, query, key = (_join_frames(value, len(inner)) for value in (src, dst, query, key))
     edge = _edge_term(conv, edge_attr, inner)
-    neighborhoods = None
-    if backend != "dense":
-        neighborhoods = Neighborhoods(source, destination, num_nodes)
-        source, destination = neighborhoods.src, neighborhoods.dst
-
-    if conv.attention != "dot":
-        score = conv.pair_score.combine(query.index_select(0, destination), key.index_select(0, source))
-    elif neighborhoods is None:
-        score = all_pairs_dot(query, key, source, destination)
+    if backend == "dense":
+        edges = EdgeList(source, destination)
     else:
-        score = pair_dot(query, key, neighborhoods)
-    alpha = softmax(score.float() if score.dtype.itemsize < 4 else score, destination, num_nodes=num_nodes)
-    alpha = F.dropout(alpha, p=conv.dropout, training=conv.training).to(src.dtype)
-    weight = alpha.expand(-1, src.size(1), -1)
+        edges = Neighborhoods(source, destination, num_nodes)
+        edge = None if edge is None else edge.index_select(0, edges.order)
 
-    message, parameters = _message(conv)
-    if neighborhoods is None:
-        value = dense_messages(message, src, dst, weight, source, destination)
+    drops = conv.dropout > 0 and conv.training
+    if backend == "native" and conv.attention == "dot" and not drops and is_weighted_relu(conv):
+        value, alpha = native.attend(src, dst, query, key, edge, edges)
     else:
-        edge = None if edge is None else edge.index_select(0, neighborhoods.order)
-        if is_weighted_relu(conv):
-            value = weighted_relu(src, dst, weight, edge, neighborhoods)
-        else:
-            value = block_messages(message, parameters, src, dst, weight, edge, neighborhoods)
+        alpha = _attention_weights(conv, backend, query, key, edges)
+        if drops:
+            # Drawn in the order of the edges as given, so that a seed drops the same weights whatever the backend.
+            kept = F.dropout(torch.ones_like(alpha), p=conv.dropout)
+            alpha = alpha * (kept if backend == "dense" else kept.index_select(0, edges.order))
+        alpha = alpha.expand(-1, src.size(1), -1)
+        value = _weighted_sum(conv, backend, src, dst, alpha, edge, edges)
 
     total = None
-    drops = conv.dropout > 0 and conv.training
-    if conv.send.has_linear_last and (drops or neighborhoods is None or neighborhoods.num_isolated > 0):
-        total = scatter(weight, destination, 0, num_nodes, reduce="sum").view(num_nodes, *inner, -1)
+    if conv.send.has_linear_last and (drops or edges.num_isolated != 0):
+        total = scatter(alpha, edges.dst, 0, num_nodes, reduce="sum").view(num_nodes, *inner, -1).to(value.dtype)
 
     def alpha_of_edges() -> Tensor:
-        in_order = weight if neighborhoods is None else weight.index_select(0, neighborhoods.inverse)
-        return in_order.reshape(-1, *inner, conv.heads)
+        in_order = alpha if backend == "dense" else alpha.index_select(0, edges.inverse)
+        return in_order.reshape(-1, *inner, conv.heads).to(value.dtype)
 
     return Gathered(value.reshape(num_nodes, *inner, -1), total, alpha_of_edges)
+
+
+def _attention_weights(
+    conv: "RSTGConv", backend: str, query: Tensor, key: Tensor, edges: Union[EdgeList, Neighborhoods]
+) -> Tensor:
+    """Return ``[E, F, K]``, or ``[E, 1, K]`` where every frame has the same weights."""
+    if conv.attention != "dot":
+        score = conv.pair_score.combine(query.index_select(0, edges.dst), key.index_select(0, edges.src))
+    elif backend == "native":
+        return native.attention_weights(query, key, edges)
+    elif backend == "triton":
+        score = triton.pair_dot(query, key, edges)
+    elif backend == "dense":
+        score = all_pairs_dot(query, key, edges.src, edges.dst)
+    else:
+        score = pair_dot(query, key, edges)
+    score = score.float() if score.dtype.itemsize < 4 else score
+    if backend == "triton":
+        return triton.neighbor_softmax(score, edges)
+    return softmax(score, edges.dst, num_nodes=query.size(0))
+
+
+def _weighted_sum(
+    conv: "RSTGConv",
+    backend: str,
+    src: Tensor,
+    dst: Tensor,
+    alpha: Tensor,
+    edge: OptTensor,
+    edges: Union[EdgeList, Neighborhoods],
+) -> Tensor:
+    """Return the weighted sum of messages ``[N, F, K, O / K]``, or of hidden channels ``[N, F, K, H]`` where the last
+    send layer is applied to their sum."""
+    if backend == "triton":
+        return triton.weighted_messages(src, dst, alpha, edges)
+    if backend == "native" and is_weighted_relu(conv):
+        return native.weighted_relu(src, dst, alpha, edge, edges)
+    if backend == "native" and is_product_relu(conv):
+        last = conv.send.lin_last
+        return native.product_messages(last.weight, last.bias, src, dst, alpha, edge, edges)
+    alpha = alpha.to(src.dtype)
+    if backend == "dense":
+        return dense_messages(_message(conv)[0], src, dst, alpha, edges)
+    if is_weighted_relu(conv):
+        return weighted_relu(src, dst, alpha, edge, edges)
+    return block_messages(*_message(conv), src, dst, alpha, edge, edges)
 
 
 def _join_frames(value: Tensor, num_inner: int) -> Tensor:

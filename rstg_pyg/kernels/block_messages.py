@@ -15,7 +15,7 @@ from rstg_pyg.kernels.neighborhoods import Neighborhoods
 from rstg_pyg.kernels.second_gradient import differentiable_gradients
 
 Message = Callable[[Tensor], Tensor]
-"""From the first send layer at an edge ``[*, H]`` to its message ``[*, K, M]``, or ``[*, 1, M]`` for all heads alike."""
+"""From the first send layer at an edge ``[*, H]`` to its message: ``[*, K, M]``, or ``[*, 1, M]`` for all heads."""
 
 
 def plain_block_messages(

@@ -13,8 +13,8 @@ from torch import Tensor
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
 
 JOIN_ELEMENTS = 1 << 17
-"""Destinations are joined to one block up to this many elements of their edges (512 KiB in float32): enough to hide what
-a call costs."""
+"""Destinations are joined to one block up to this many elements of their edges (512 KiB in float32): enough to hide
+what a call costs."""
 
 CUT_ELEMENTS = 1 << 18
 """Frames are cut where the edges of a destination of mean degree have more elements than this (1 MiB in float32, a
@@ -97,6 +97,8 @@ class Blocks:
         """Room for one sum per destination, ``[N, *shape]``, zero where a node has no neighbours."""
         sums = like.new_empty(self.neighborhoods.num_nodes, *shape)
         isolated = self.neighborhoods.num_isolated
+        if isolated is None:
+            return sums.zero_()
         if isolated > 0:
             sums[self.neighborhoods.nodes[:isolated]] = 0
         return sums

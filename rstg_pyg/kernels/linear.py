@@ -13,8 +13,9 @@ MIN_PRODUCT = 1 << 23
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     r"""Return :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}`, as :func:`torch.nn.functional.linear` does.
 
-    In float32 on a CPU, PyTorch takes products of matrices from MKL, whose fastest code runs on Intel's processors only.
-    Its oneDNN, which serves convolutions and recurrent layers, has no such preference, so large products go there.
+    In float32 on a CPU, PyTorch takes products of matrices from MKL, whose fastest code runs on Intel's processors
+    only. Its oneDNN, which serves convolutions and recurrent layers, has no such preference, so large products go
+    there.
 
     Shapes:
         - **x:** ``[*, C]``. **weight:** ``[O, C]``. **bias:** ``[O]``. **output:** ``[*, O]``.

@@ -4,7 +4,7 @@ Shape legend: N nodes, E edges.
 """
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -50,23 +50,27 @@ class Neighborhoods:
         self.order = rank[dst].argsort(stable=True)
         self.src, self.dst = src[self.order], dst[self.order]
         self.ptr = torch.cat([degree.new_zeros(1), sorted_degree.cumsum(0)])
+        self._by_source: Optional[tuple[Tensor, Tensor]] = None
 
     @property
     def num_edges(self) -> int:
         return self.src.numel()
 
-    @cached_property
+    @property
     def inverse(self) -> Tensor:
         """``[E]``, where in the sorted edges an edge as given lies."""
         inverse = torch.empty_like(self.order)
         inverse[self.order] = torch.arange(self.num_edges, device=self.order.device)
         return inverse
 
-    @cached_property
+    @property
     def by_source(self) -> tuple[Tensor, Tensor]:
         """``(edges [E], ptr [N + 1])``: positions in the sorted edges, grouped by source, and where source n begins."""
-        out_degree = self.src.new_zeros(self.num_nodes).index_add_(0, self.src, torch.ones_like(self.src))
-        return self.src.argsort(stable=True), torch.cat([out_degree.new_zeros(1), out_degree.cumsum(0)])
+        if self._by_source is None:
+            degree = self.src.new_zeros(self.num_nodes).index_add_(0, self.src, torch.ones_like(self.src))
+            ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+            self._by_source = self.src.argsort(stable=True), ptr
+        return self._by_source
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -80,7 +84,9 @@ class Neighborhoods:
             edge += count * degree
         return groups
 
-    @cached_property
-    def num_isolated(self) -> int:
-        """Number of nodes without edges, the first of ``nodes``."""
+    @property
+    def num_isolated(self) -> Optional[int]:
+        """Number of nodes without edges, the first of ``nodes``; None where only the device knows it."""
+        if not self.src.is_cpu:
+            return None
         return self.groups[0].first_node if self.groups else self.num_nodes

@@ -54,7 +54,7 @@ class _PairDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
         ctx.save_for_backward(query, key)
-        num_nodes, num_frames, heads, channels = query.shape
+        _, num_frames, heads, channels = query.shape
         blocks = Blocks(neighborhoods, num_frames, heads * channels)
         ctx.neighborhoods, ctx.blocks = neighborhoods, blocks
         score = query.new_empty(neighborhoods.num_edges, num_frames, heads)

@@ -83,9 +83,12 @@ def test_inputs(options, inputs, message):
         conv(**{"x": X, "edge_index": EDGES, **inputs})
 
 
-def test_edges_that_point_outside():
-    with pytest.raises(IndexError, match=r"larger than 4 \(got 5\)"):
-        RSTGConv(4, 6)(X, EDGES + 1)
+@pytest.mark.parametrize("backend", ["reference", "blocks", "dense", "auto"])
+@pytest.mark.parametrize("shift", [1, -1])
+def test_edges_that_point_outside(shift, backend):
+    expected = "larger than 4 .got 5|from 0 to 4, got 5" if shift > 0 else "negative indices|from 0 to 4, got -1"
+    with pytest.raises(IndexError, match=expected):
+        RSTGConv(4, 6, backend=backend)(X, EDGES + shift)
 
 
 def test_bipartite_inputs():

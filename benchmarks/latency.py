@@ -1,0 +1,151 @@
+"""Measures how long one frame takes, as a live stream sees it: one frame after the other, from a carried state.
+
+"to-vec" is ``RSTGToVec.step`` on a frame of features [B, C, H, W]: pooling, the recurrent graph, the readout. "graph"
+is ``RSTG`` alone on one frame of node features. Inference, without gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from tqdm import tqdm
+
+import options
+from measure import Work, time_interleaved
+from report import aligned, machine, write_csv, write_json
+from rstg_pyg import RSTG, RSTGToVec, region_graph
+from rstg_pyg.conv.backend import BACKENDS
+
+NORMAL = {"widths": [64, 256, 512], "scales": [(3, 2, 1)], "batch": 1, "frames": 500}
+QUICK = {"widths": [32, 64], "scales": [(3, 2, 1)], "batch": 1, "frames": 40}
+CALLS = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module at one width."""
+
+    what: str
+    backend: str
+    scales: str
+    batch: int
+    width: int
+    dtype: str
+    device: str
+    threads: int
+    frames: int
+    median_ms: float
+    p99_ms: float
+    frames_per_s: float
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_common(parser)
+    parser.add_argument("--frames", type=options.positive, help="timed frames of each row, in turns of 10")
+    parser.add_argument("--size", type=options.positive, default=14, help="height and width of a frame (default: 14)")
+    parser.add_argument("--stages", type=options.positive, default=3, help="space stages K (default: 3)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, help="of RSTGConv (default: all that the device has)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the recurrent graph")
+    args = parser.parse_args(argv)
+    for name, value in (QUICK if args.quick else NORMAL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    on_cuda = torch.device(args.device).type == "cuda"
+    if args.backends is None:
+        args.backends = [backend for backend in BACKENDS if on_cuda or backend != "triton"]
+    elif "triton" in args.backends and not on_cuda:
+        parser.error("the backend 'triton' needs a CUDA device")
+    return args
+
+
+def stream(step: Callable[[object], object]) -> Work:
+    """One frame of an endless stream: ``step`` takes a state and returns the next one."""
+    state: list[object] = [None]
+
+    @torch.no_grad()
+    def run() -> None:
+        state[0] = step(state[0])
+
+    # The first frames are no part of a stream in full flow: kernels are chosen, buffers made, code is compiled.
+    for _ in range(3):
+        run()
+    return Work(run)
+
+
+def works(args: argparse.Namespace, scales: tuple[int, ...], width: int) -> dict[tuple[str, str], Work]:
+    """The streams by module and backend."""
+    dtype = getattr(torch, args.dtype)
+    place = {"device": args.device, "dtype": dtype}
+    graph = region_graph(scales).to(args.device)
+    frame = torch.randn(args.batch, width, args.size, args.size, **place)
+    nodes = torch.randn(graph.num_nodes, args.batch, 1, width, **place)
+    pos = graph.heatmap.to(dtype)
+    found = {}
+    for backend in args.backends:
+        shared = {"num_stages": args.stages, "backend": backend}
+        to_vec = RSTGToVec(width, scales=scales, **shared).to(**place).eval()
+        rstg = RSTG(width, pos_channels=pos.size(1), **shared).to(**place).eval()
+        if args.compile:
+            to_vec.rstg, rstg = torch.compile(to_vec.rstg, dynamic=False), torch.compile(rstg, dynamic=False)
+        found["to-vec", backend] = stream(lambda state, model=to_vec: model.step(frame, state)[1])
+        found["graph", backend] = stream(
+            lambda state, model=rstg: model(nodes, graph.edge_index, pos=pos, state=state)[1]
+        )
+    return found
+
+
+def measure(args: argparse.Namespace, scales: tuple[int, ...], width: int, bar: tqdm) -> list[Row]:
+    """All modules at one width, in turns."""
+    rounds = -(-args.frames // CALLS)
+    times = time_interleaved(works(args, scales, width), rounds, CALLS, args.device, bar.update)
+    name = "-".join(map(str, scales))
+    rows = []
+    for (what, backend), values in times.items():
+        median, p99 = statistics.median(values), statistics.quantiles(values, n=100, method="inclusive")[98]
+        setting = name, args.batch, width, args.dtype, args.device, torch.get_num_threads(), len(values)
+        rows.append(Row(what, backend, *setting, median, p99, 1000 * args.batch / median))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    head = ("module", "backend", "scales", "clips", "channels", "median ms", "p99 ms", "frames/s")
+    lines = [head]
+    for row in rows:
+        figures = f"{row.median_ms:.3f}", f"{row.p99_ms:.3f}", f"{row.frames_per_s:,.0f}"
+        lines.append((row.what, row.backend, row.scales, str(row.batch), str(row.width), *figures))
+    return aligned(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.compile:
+        torch._dynamo.config.allow_rnn = True
+        torch._dynamo.config.recompile_limit = 1000
+    torch.manual_seed(0)
+    description = machine(args.device)
+    print(", ".join(f"{name} {value}" for name, value in description.items()))
+    jobs = list(itertools.product(args.scales, args.widths))
+    rows: list[Row] = []
+    with tqdm(total=len(jobs) * 2 * len(args.backends) * -(-args.frames // CALLS), disable=None) as bar:
+        for scales, width in jobs:
+            rows += measure(args, scales, width, bar)
+    print(f"\nK = {args.stages}, {args.dtype}, {args.device}\n{table(rows)}")
+    if args.output is not None:
+        records = [asdict(row) for row in rows]
+        write_csv(records, args.output / "latency.csv")
+        write_json({"machine": description, "rows": records}, args.output / "latency.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+// The forward pass: weights of the edges, then their weighted sums.
+#pragma once
+
+#include "sums.h"
+
+inline int64_t padded(int64_t channels, int64_t multiple) { return (channels + multiple - 1) / multiple * multiple; }
+
+// How many frames share the vectors that hold scores.
+template <class T>
+int64_t frames_per_block(const Arguments& a) {
+    const int64_t wanted = a.heads < kLaneStrip ? kLaneStrip / a.heads : 1;
+    const bool fits = a.num_edges * wanted * a.heads * int64_t(sizeof(T)) <= kBlockBytes;
+    const int64_t frames = fits ? wanted : 1;
+    return frames < a.num_frames ? frames : a.num_frames;
+}
+
+// Calls `run(first_frame, number of frames)` for the blocks of a team.
+template <class T, class Run>
+void for_blocks(const Arguments& a, const Team& team, Run run) {
+    const int64_t step = frames_per_block<T>(a);
+    for (int64_t frame = team.first_frame; frame < team.end_frame; frame += step)
+        run(frame, frame + step <= team.end_frame ? step : team.end_frame - frame);
+}
+
+// The lanes of a block: in the tensor [E, F, K] where the block has all frames, else in `room`.
+template <class T>
+Lanes<T> lanes_of_block(const Arguments& a, void* tensor, T* room, int64_t num_frames) {
+    if (tensor != nullptr && num_frames == a.num_frames) return {static_cast<T*>(tensor), num_frames * a.heads};
+    return {room, num_frames * a.heads};
+}
+
+template <class T>
+void copy_in(const Arguments& a, Lanes<T> lanes, const void* tensor, int64_t first_frame, Range edges) {
+    if (lanes.data == tensor) return;
+    for (int64_t e = edges.begin; e < edges.end; e++) {
+        const T* from = static_cast<const T*>(tensor) + (e * a.num_frames + first_frame) * a.heads;
+        for (int64_t l = 0; l < lanes.count; l++) lanes.edge(e)[l] = from[l];
+    }
+}
+
+template <class T>
+void copy_out(const Arguments& a, Lanes<T> lanes, void* tensor, int64_t first_frame, Range edges) {
+    if (lanes.data == tensor) return;
+    for (int64_t e = edges.begin; e < edges.end; e++) {
+        T* to = static_cast<T*>(tensor) + (e * a.num_frames + first_frame) * a.heads;
+        for (int64_t l = 0; l < lanes.count; l++) to[l] = lanes.edge(e)[l];
+    }
+}
+
+template <class T>
+struct ForwardSpace {
+    static constexpr int lanes = kLanes<T>;
+    int64_t score_width, row_size, num_scores, tile_size;
+    Arena arena;
+    T *scores, *tile, *row;
+
+    explicit ForwardSpace(const Arguments& a)
+        : score_width(padded(a.width, lanes)),
+          row_size(score_width),
+          num_scores(a.num_edges * frames_per_block<T>(a) * a.heads),
+          tile_size(a.num_nodes * (score_width > 4 * lanes ? score_width : 4 * lanes)),
+          arena(Arena::bytes<T>(num_scores) + Arena::bytes<T>(tile_size) + a.threads * Arena::bytes<T>(row_size)),
+          scores(arena.take<T>(num_scores)),
+          tile(arena.take<T>(tile_size)),
+          row(arena.take<T>(a.threads * row_size)) {}
+};
+
+template <class T>
+void attention(const Arguments& a, const Team& team, const Incidence& incoming, Range ranks, ForwardSpace<T>& space,
+               int64_t first_frame, int64_t num_frames, Lanes<T> weights) {
+    T* const room = space.row + team.member * space.row_size;
+    const auto kind = Kind(a.kind);
+    for (int64_t f = 0; f < num_frames; f++)
+        for (int64_t k = 0; k < a.heads; k++) {
+            const Strip<T> strip{kind, first_frame + f, k * a.width, int(a.width), int(space.score_width)};
+            const Gather<T> keys(a, team, a.key, strip, space.tile);
+            score_edges(a, incoming, ranks, strip, keys, room, weights, f * a.heads + k);
+        }
+    softmax(incoming.ptr, ranks, weights);
+}
+
+inline int count_threads(const Arguments& a) {
+    const int64_t channels = a.heads * (a.hidden + (a.query.data != nullptr ? a.width : 0));
+    return count_threads(a.threads, double(a.num_frames) * double(a.num_edges + a.num_nodes) * double(channels));
+}
+
+template <class T>
+void forward(const Arguments& a) {
+    const Incidence incoming{a.nodes, a.ptr, nullptr, a.sources};
+    on_teams<ForwardSpace<T>>(a, count_threads(a), 0, int(a.num_frames), [&](const Team& team, ForwardSpace<T>& space) {
+        const Range ranks = share(a.ptr, {0, a.num_nodes}, team);
+        const Range edges{a.ptr[ranks.begin], a.ptr[ranks.end]};
+        for_blocks<T>(a, team, [&](int64_t first_frame, int64_t num_frames) {
+            const auto weights = lanes_of_block<T>(a, a.alpha, space.scores, num_frames);
+            if (a.query.data != nullptr) {
+                attention(a, team, incoming, ranks, space, first_frame, num_frames, weights);
+                copy_out(a, weights, a.alpha, first_frame, edges);
+            } else {
+                copy_in(a, weights, a.alpha, first_frame, edges);
+            }
+            for (int64_t f = 0; f < num_frames; f++)
+                for_strips<T>(Kind(a.kind), first_frame + f, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
+                    const Gather<T> src(a, team, a.src, strip, space.tile);
+                    const Sums<T> sums{a, strip, weights, f * a.heads};
+                    if (a.edge != nullptr)
+                        sum_heads<T, vectors, true>(sums, incoming, ranks, src);
+                    else
+                        sum_heads<T, vectors, false>(sums, incoming, ranks, src);
+                });
+        });
+    });
+}

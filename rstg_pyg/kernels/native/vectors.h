@@ -1,0 +1,145 @@
+// Vectors of the processor's width, on the vector types that GCC and Clang share.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+// Loops over the few vectors of a strip, or over heads, must vanish for their arrays to be registers.
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+template <class T, int Bytes>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(Bytes)));
+};
+
+template <class T>
+using Vec = typename VectorOf<T, kVectorBytes>::type;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+    Vec<T> v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+template <class T, int V>
+INLINE void load_vectors(Vec<T> (&to)[V], const T* from) {
+    UNROLL for (int c = 0; c < V; c++) to[c] = load(from + c * kLanes<T>);
+}
+
+template <class T, int V>
+INLINE void add_to(T* to, const Vec<T> (&values)[V]) {
+    UNROLL for (int c = 0; c < V; c++) store(to + c * kLanes<T>, load(to + c * kLanes<T>) + values[c]);
+}
+
+template <class T>
+INLINE Vec<T> broadcast(T value) {
+    return value - Vec<T>{};
+}
+
+// NaN stays NaN, as in torch.
+template <class T>
+INLINE Vec<T> relu(Vec<T> x) {
+    const Vec<T> zero = {};
+    return zero > x ? zero : x;
+}
+
+// The gradient of relu, which lets it pass where the result is NaN.
+template <class T>
+INLINE Vec<T> where_active(Vec<T> rectified, Vec<T> gradient) {
+    const Vec<T> zero = {};
+    return rectified <= zero ? zero : gradient;
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+template <class T, int Bytes, int... I>
+INLINE T sum_halves(typename VectorOf<T, Bytes>::type v, std::integer_sequence<int, I...>) {
+    constexpr int half = sizeof...(I);
+    const auto folded = __builtin_shufflevector(v, v, I...) + __builtin_shufflevector(v, v, (I + half)...);
+    if constexpr (half == 2)
+        return folded[0] + folded[1];
+    else
+        return sum_halves<T, Bytes / 2>(folded, std::make_integer_sequence<int, half / 2>());
+}
+
+template <class T>
+INLINE T sum(Vec<T> v) {
+    if constexpr (kLanes<T> == 2)
+        return v[0] + v[1];
+    else
+        return sum_halves<T, kVectorBytes>(v, std::make_integer_sequence<int, kLanes<T> / 2>());
+}
+#else
+template <class T>
+INLINE T sum(Vec<T> v) {
+    T lanes[kLanes<T>];
+    std::memcpy(lanes, &v, sizeof v);
+    for (int n = kLanes<T> / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
+    return lanes[0];
+}
+#endif
+
+// e^x for x <= 0 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r to the power where the next
+// term is below float's precision. Results under 2^-126 are flushed to zero.
+INLINE Vec<float> exp_of_negative(Vec<float> x) {
+    typedef VectorOf<int32_t, kVectorBytes>::type Ints;
+    const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+    const Vec<float> shifted = x * 1.44269504f + round;
+    const Vec<float> n = shifted - round;
+    const Vec<float> r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    Vec<float> y = r * (1.0f / 5040) + 1.0f / 720;
+    y = y * r + 1.0f / 120;
+    y = y * r + 1.0f / 24;
+    y = y * r + 1.0f / 6;
+    y = y * r + 0.5f;
+    y = y * r + 1.0f;
+    y = y * r + 1.0f;
+    Ints bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    Vec<float> scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    const Vec<float> zero = {};
+    return x < -87.0f ? zero : y * scale;
+}
+
+// Replaces x[0..count) by their exponentials; all of them <= 0 or NaN.
+INLINE void exp_of_negatives(float* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + kLanes<float> <= count; i += kLanes<float>) store(x + i, exp_of_negative(load(x + i)));
+    if (i < count) {
+        float rest[kLanes<float>] = {};
+        std::memcpy(rest, x + i, sizeof(float) * (count - i));
+        store(rest, exp_of_negative(load(rest)));
+        std::memcpy(x + i, rest, sizeof(float) * (count - i));
+    }
+}
+
+INLINE void exp_of_negatives(double* x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) x[i] = std::exp(x[i]);
+}

@@ -1,0 +1,1 @@
+"""The gather of the space stage on a GPU."""

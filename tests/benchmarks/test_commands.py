@@ -1,0 +1,122 @@
+"""The benchmarks from their command lines."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import latency
+import pytest
+import throughput
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "throughput.py"
+TINY = ["--device", "cpu", "--quick", "--widths", "8"]
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_throughput(tmp_path):
+    names = ["rstg-auto", "plain", "dense-concat", "gatv2", "rstg-triton"]
+    options = [*TINY, "--pass", "both", "--rounds", "1", "--forms", *names, "--output", tmp_path]
+    done = subprocess.run([sys.executable, SCRIPT, *options, "--threads", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "space stage, default form, 3-2-1 (14 nodes, 90 edges), 4 clips x 4 frames, C = 8, float32, cpu" in done.stdout
+    )
+    assert done.stderr == ""
+    rows = read(tmp_path / "throughput.csv")
+    timed = [row["name"] for row in rows if row["form"] == "relu-last" and not row["note"]]
+    assert timed[:4] == ["rstg-auto", "plain", "dense-concat", "gatv2"]
+    assert "bound" in timed
+    assert {row["note"] for row in rows if row["name"] == "rstg-triton"} == {"needs CUDA"}
+    plain = next(row for row in rows if row["name"] == "plain")
+    assert float(plain["lower_quartile_ms"]) <= float(plain["median_ms"]) <= float(plain["upper_quartile_ms"])
+    assert float(plain["frames_per_s"]) == pytest.approx(1000 * 16 / float(plain["median_ms"]))
+    assert float(plain["messages_per_s"]) == pytest.approx(90 * float(plain["frames_per_s"]))
+    assert float(plain["peak_mib"]) > 0
+    content = json.loads((tmp_path / "throughput.json").read_text())
+    assert len(content["rows"]) == len(rows)
+    assert content["machine"]["torch"] == torch.__version__
+    assert content["machine"]["threads"] == 1
+    assert len(list(tmp_path.glob("throughput-over-width-stage-*.png"))) == 2
+
+
+def test_sweeps_of_the_whole_block(tmp_path, capsys):
+    names = ["rstg-auto", "transformer-lstm"]
+    options = ["--pass", "forward", "--form", "default", "--rounds", "1", "--forms", *names, "--stages", "1"]
+    sweep = ["--whole-block", "--sweep", "frames", "nodes", "--irregular"]
+    throughput.main([*TINY, *options, *sweep, "--output", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "nodes + edges" in text
+    assert "doubling: most" in text
+    rows = read(tmp_path / "throughput.csv")
+    assert [row["frames"] for row in rows if row["name"] == "rstg-auto"][:3] == ["1", "2", "4"]
+    steps = json.loads((tmp_path / "throughput.json").read_text())["steps"]
+    assert [step["growth"] for step in steps if step["name"] == "rstg-auto"] == [2, 2, 2, 2]
+    assert (tmp_path / "cost-over-frames-block-default-forward-float32.png").exists()
+    assert (tmp_path / "cost-over-nodes-block-default-forward-float32.png").exists()
+
+
+def test_latency(tmp_path, capsys):
+    latency.main([*TINY, "--frames", "20", "--backends", "auto", "reference", "--output", str(tmp_path)])
+    assert "p99 ms" in capsys.readouterr().out
+    rows = read(tmp_path / "latency.csv")
+    assert [(row["what"], row["backend"]) for row in rows] == [
+        ("to-vec", "auto"),
+        ("graph", "auto"),
+        ("to-vec", "reference"),
+        ("graph", "reference"),
+    ]
+    assert all(0 < float(row["median_ms"]) <= float(row["p99_ms"]) for row in rows)
+    assert all(row["frames"] == "20" for row in rows)
+    assert json.loads((tmp_path / "latency.json").read_text())["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--widths", "0"], "expected a positive int, got '0'"),
+        (["--scales", "3-x"], "expected scales such as 3-2-1, got '3-x'"),
+        (["--device", "tpu"], "expected 'cpu' or 'cuda', got 'tpu'"),
+        (["--forms", "fast"], "expected --forms among rstg-auto,"),
+        (["--dtype", "int8"], "invalid choice: 'int8'"),
+        (["--irregular"], "--irregular needs --sweep nodes"),
+        (["--sweep", "nodes", "--irregular", "--positions"], "irregular graphs have no positions"),
+        (["--sweep", "frames", "--widths", "8", "16"], "it takes one width and one graph"),
+        (["--goals", "--quick"], "--goals has settings of its own"),
+        (["--memory-limit", "-1"], "expected --memory-limit to be positive, got -1.0"),
+        (["--output", "/dev/null/folder"], "cannot make the folder '/dev/null/folder'"),
+    ],
+)
+def test_bad_arguments_of_throughput(options, message, capsys):
+    assert message in refused(throughput.main, options, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frames", "0"], "expected a positive int, got '0'"),
+        (["--backends", "fast"], "invalid choice: 'fast'"),
+        (["--device", "cpu", "--backends", "triton"], "the backend 'triton' needs a CUDA device"),
+    ],
+)
+def test_bad_arguments_of_latency(options, message, capsys):
+    assert message in refused(latency.main, options, capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_cuda(capsys):
+    assert "torch sees no CUDA device" in refused(throughput.main, ["--device", "cuda"], capsys)
+
+
+def refused(main, options, capsys):
+    """What a command says on stderr when it ends with code 2."""
+    with pytest.raises(SystemExit) as error:
+        main(options)
+    assert error.value.code == 2
+    return capsys.readouterr().err
