@@ -42,7 +42,7 @@ def small(name: str = "irregular") -> Neighborhoods:
 
 def large() -> Neighborhoods:
     """Enough work for a second thread even in one frame."""
-    return neighborhoods_of(torch.randint(100, (2, 1500)), 100)
+    return neighborhoods_of(torch.randint(150, (2, 1500)), 150)
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -121,11 +121,12 @@ def test_any_width(hidden, width):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 @pytest.mark.parametrize(("frames", "heads"), [(1, 1), (1, 20), (3, 1), (3, 5), (33, 1)])
+@pytest.mark.parametrize(("hidden", "width"), [(20, 6), (80, 16)])
 @EDGES
-def test_any_number_of_threads(edge, frames, heads, num_threads):
+def test_any_number_of_threads(edge, hidden, width, frames, heads, num_threads):
     graph = large()
     with threads(num_threads):
-        inputs = attend_inputs(graph, frames, 20, heads, 6, edge)
+        inputs = attend_inputs(graph, frames, hidden, heads, width, edge)
         assert_equal_with_gradients(attend, plain_attend, inputs, graph)
 
 

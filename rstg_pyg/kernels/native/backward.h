@@ -99,18 +99,22 @@ struct BackwardWalk {
     Range ranks, sources;
     Lanes<T> weights = {}, gradients = {};
 
-    void push(int64_t frame, int64_t lane) {
+    void push(Range part, int64_t frame, int64_t lane) {
         for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
             const Gather<T> src(a, team, a.src, strip, space.tile);
             const Sums<T> sums{a, strip, weights, lane};
             const bool adds = a.grad_src.data != nullptr && team.size == 1;
-            T* const src_tile = adds ? space.src_tile : nullptr;
-            if (adds)
-                for (int64_t c = 0; c < a.num_nodes * strip.width; c++) src_tile[c] = 0;
-            const SumGradients<T> found{gradients, src_tile, constant_edge.of(team), constant_edge.width};
+            const bool in_place = is_in_place<T>(a, a.hidden);
+            T* const src_sums = !adds      ? nullptr
+                                : in_place ? reinterpret_cast<T*>(a.grad_src.data) + strip.offset(a.grad_src, 0)
+                                           : space.src_tile;
+            if (adds && !in_place)
+                for (int64_t c = 0; c < a.num_nodes * strip.width; c++) src_sums[c] = 0;
+            const SumGradients<T> found{gradients, src_sums, in_place ? a.grad_src.node : strip.width,
+                                        constant_edge.of(team), constant_edge.width};
             T* const upstream = space.upstream + team.member * space.upstream_size;
             const auto walk = [&](auto one_head, auto has_edge) {
-                push_gradients<T, vectors, one_head, has_edge>(sums, incoming, ranks, src, found, upstream);
+                push_gradients<T, vectors, one_head, has_edge>(sums, incoming, part, src, found, upstream);
             };
             if (a.edge != nullptr)
                 walk(std::false_type(), std::true_type());
@@ -118,20 +122,20 @@ struct BackwardWalk {
                 walk(std::true_type(), std::false_type());
             else
                 walk(std::false_type(), std::false_type());
-            if (adds)
-                for (int64_t n = 0; n < a.num_nodes; n++) strip.write(a.grad_src, n, src_tile + n * strip.width);
+            if (adds && !in_place)
+                for (int64_t n = 0; n < a.num_nodes; n++) strip.write(a.grad_src, n, src_sums + n * strip.width);
         });
     }
 
-    void pull_sources(int64_t frame, int64_t lane) {
+    void pull_sources(Range part, int64_t frame, int64_t lane) {
         for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
             const Gather<T> dst(a, team, a.dst, strip, space.tile);
             const Gather<T> upstream(a, team, a.sum, strip, space.upstream_tile, a.heads, a.hidden);
             const Sums<T> sums{a, strip, weights, lane};
             if (a.edge != nullptr)
-                pull_gradients<T, vectors, true>(sums, outgoing, sources, dst, upstream);
+                pull_gradients<T, vectors, true>(sums, outgoing, part, dst, upstream);
             else
-                pull_gradients<T, vectors, false>(sums, outgoing, sources, dst, upstream);
+                pull_gradients<T, vectors, false>(sums, outgoing, part, dst, upstream);
         });
     }
 
@@ -145,8 +149,17 @@ struct BackwardWalk {
             });
     }
 
+    // Before anything is added to them in place.
+    void clear_sources(int64_t first_frame, int64_t num_frames) {
+        for (int64_t n = 0; n < a.num_nodes; n++) {
+            T* const to = reinterpret_cast<T*>(a.grad_src.data) + n * a.grad_src.node + first_frame * a.grad_src.frame;
+            std::memset(to, 0, num_frames * a.hidden * sizeof(T));
+        }
+    }
+
     void block(int64_t first_frame, int64_t num_frames) {
         const Range edges{a.ptr[ranks.begin], a.ptr[ranks.end]};
+        const bool hidden_in_place = is_in_place<T>(a, a.hidden), scores_in_place = is_in_place<T>(a, a.width);
         const bool wants_scores = a.grad_query.data != nullptr || a.grad_key.data != nullptr;
         weights = lanes_of_block<T>(a, a.alpha, space.weights, num_frames);
         copy_in(a, weights, a.alpha, first_frame, edges);
@@ -160,20 +173,30 @@ struct BackwardWalk {
                 std::memset(first, 0, (edges.end - edges.begin) * gradients.count * sizeof(T));
             }
         }
-        if (a.sum.data != nullptr)
-            for (int64_t f = 0; f < num_frames; f++) push(first_frame + f, f * a.heads);
+        if (a.sum.data != nullptr) {
+            if (a.grad_src.data != nullptr && team.size == 1 && hidden_in_place) clear_sources(first_frame, num_frames);
+            for_ranks(ranks, hidden_in_place, [&](Range part) {
+                for (int64_t f = 0; f < num_frames; f++) push(part, first_frame + f, f * a.heads);
+            });
+        }
         if (a.grad_alpha != nullptr) copy_out(a, gradients, a.grad_alpha, first_frame, edges);
         if (wants_scores) {
             softmax_gradient(incoming.ptr, ranks, weights, gradients);
-            for (int64_t f = 0; f < num_frames; f++)
-                pull_scores(incoming, ranks, a.key, a.grad_query, first_frame + f, f * a.heads);
+            for_ranks(ranks, scores_in_place, [&](Range part) {
+                for (int64_t f = 0; f < num_frames; f++)
+                    pull_scores(incoming, part, a.key, a.grad_query, first_frame + f, f * a.heads);
+            });
         }
         team.wait();
-        for (int64_t f = 0; f < num_frames; f++) {
-            const int64_t frame = first_frame + f, lane = f * a.heads;
-            if (a.sum.data != nullptr && a.grad_src.data != nullptr && team.size > 1) pull_sources(frame, lane);
-            if (wants_scores) pull_scores(outgoing, sources, a.query, a.grad_key, frame, lane);
-        }
+        if (a.sum.data != nullptr && a.grad_src.data != nullptr && team.size > 1)
+            for_ranks(sources, hidden_in_place, [&](Range part) {
+                for (int64_t f = 0; f < num_frames; f++) pull_sources(part, first_frame + f, f * a.heads);
+            });
+        if (wants_scores)
+            for_ranks(sources, scores_in_place, [&](Range part) {
+                for (int64_t f = 0; f < num_frames; f++)
+                    pull_scores(outgoing, part, a.query, a.grad_key, first_frame + f, f * a.heads);
+            });
         team.wait();
     }
 };

@@ -1,5 +1,5 @@
-// What Python calls, computed in the type NUMBER. The functions return 0, 1 if memory ran out, or 2 if an edge ends outside
-// of the graph.
+// What Python calls, computed in the type NUMBER. The functions return 0, 1 if memory ran out, or 2 if an edge ends
+// outside of the graph.
 
 #include <initializer_list>
 

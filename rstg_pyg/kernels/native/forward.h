@@ -70,13 +70,28 @@ void attention(const Arguments& a, const Team& team, const Incidence& incoming, 
                int64_t first_frame, int64_t num_frames, Lanes<T> weights) {
     T* const room = space.row + team.member * space.row_size;
     const auto kind = Kind(a.kind);
-    for (int64_t f = 0; f < num_frames; f++)
-        for (int64_t k = 0; k < a.heads; k++) {
-            const Strip<T> strip{kind, first_frame + f, k * a.width, int(a.width), int(space.score_width)};
-            const Gather<T> keys(a, team, a.key, strip, space.tile);
-            score_edges(a, incoming, ranks, strip, keys, room, weights, f * a.heads + k);
-        }
+    for_ranks(ranks, is_in_place<T>(a, a.width), [&](Range part) {
+        for (int64_t f = 0; f < num_frames; f++)
+            for (int64_t k = 0; k < a.heads; k++) {
+                const Strip<T> strip{kind, first_frame + f, k * a.width, int(a.width), int(space.score_width)};
+                const Gather<T> keys(a, team, a.key, strip, space.tile);
+                score_edges(a, incoming, part, strip, keys, room, weights, f * a.heads + k);
+            }
+    });
     softmax(incoming.ptr, ranks, weights);
+}
+
+template <class T>
+void sum_frame(const Arguments& a, const Team& team, const Incidence& incoming, Range ranks, ForwardSpace<T>& space,
+               int64_t frame, Lanes<T> weights, int64_t lane) {
+    for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
+        const Gather<T> src(a, team, a.src, strip, space.tile);
+        const Sums<T> sums{a, strip, weights, lane};
+        if (a.edge != nullptr)
+            sum_heads<T, vectors, true>(sums, incoming, ranks, src);
+        else
+            sum_heads<T, vectors, false>(sums, incoming, ranks, src);
+    });
 }
 
 inline int count_threads(const Arguments& a) {
@@ -98,15 +113,10 @@ void forward(const Arguments& a) {
             } else {
                 copy_in(a, weights, a.alpha, first_frame, edges);
             }
-            for (int64_t f = 0; f < num_frames; f++)
-                for_strips<T>(Kind(a.kind), first_frame + f, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
-                    const Gather<T> src(a, team, a.src, strip, space.tile);
-                    const Sums<T> sums{a, strip, weights, f * a.heads};
-                    if (a.edge != nullptr)
-                        sum_heads<T, vectors, true>(sums, incoming, ranks, src);
-                    else
-                        sum_heads<T, vectors, false>(sums, incoming, ranks, src);
-                });
+            for_ranks(ranks, is_in_place<T>(a, a.hidden), [&](Range part) {
+                for (int64_t f = 0; f < num_frames; f++)
+                    sum_frame(a, team, incoming, part, space, first_frame + f, weights, f * a.heads);
+            });
         });
     });
 }

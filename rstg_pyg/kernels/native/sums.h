@@ -1,6 +1,7 @@
 // The weighted sums of relu(src_j + dst_i + edge_ji) over the edges of each destination, and their gradients.
 //
-// Everything here handles one frame and one strip of V vectors of channels. Weights of the frame's heads begin at `lane`.
+// Everything here handles one frame and one strip of V vectors of channels. Weights of the frame's heads begin at
+// `lane`.
 #pragma once
 
 #include "scores.h"
@@ -81,7 +82,8 @@ void sum_heads(const Sums<T>& sums, const Incidence& incoming, Range ranks, cons
 template <class T>
 struct SumGradients {
     Lanes<T> weights;  // added to
-    T* src;            // [N, width], added to
+    T* src;            // [N, width], added to; `src_node` from one node to the next
+    int64_t src_node;
     T* edge;           // [E, edge_width], added to: the gradient of an edge tensor that is the same in all frames
     int64_t edge_width;
 };
@@ -131,7 +133,7 @@ void push_gradients(const Sums<T>& sums, const Incidence& incoming, Range ranks,
                 gradient[c] = where_active<T>(h[c], gradient[c]);
                 total[c] += gradient[c];
             }
-            if (gradients.src != nullptr) add_to<T, V>(gradients.src + other * V * lanes, gradient);
+            if (gradients.src != nullptr) add_to<T, V>(gradients.src + other * gradients.src_node, gradient);
             if constexpr (HasEdge) {
                 if (gradients.edge != nullptr)
                     add_to<T, V>(gradients.edge + e * gradients.edge_width + strip.first, gradient);

@@ -18,7 +18,7 @@
 constexpr int64_t kGrain = 1 << 15;
 
 // Scores of this many bytes are walked several frames at a time, which fills the vectors with frames.
-constexpr int64_t kBlockBytes = 1 << 18;
+constexpr int64_t kBlockBytes = 1 << 23;
 
 struct Team {
     int index, member, size, first_frame, end_frame;
@@ -63,7 +63,24 @@ inline Range share(const int64_t* ptr, Range groups, const Team& team) {
     return {boundary(team.member), team.member + 1 == team.size ? groups.end : boundary(team.member + 1)};
 }
 
+// Rows of so many nodes are read in place, where they need no conversion: side by side they would not fit a cache
+// either. Then a few destinations take all frames of a block before the next ones do, for their neighbours' rows of
+// those frames lie together.
 constexpr int64_t kInPlaceNodes = 128;
+constexpr int64_t kRanksAtOnce = 8;
+
+template <class T, class Sizes>
+bool is_in_place(const Sizes& a, int64_t channels) {
+    return Kind(a.kind) == kNative<T> && channels % kLanes<T> == 0 && a.num_nodes >= kInPlaceNodes;
+}
+
+// Calls `run(ranks)` for parts of a range, or for all of it.
+template <class Run>
+INLINE void for_ranks(Range all, bool in_parts, Run run) {
+    const int64_t step = in_parts ? kRanksAtOnce : all.end - all.begin;
+    for (int64_t rank = all.begin; rank < all.end; rank += step)
+        run(Range{rank, rank + step < all.end ? rank + step : all.end});
+}
 
 // The rows of a strip, where rows are read once per edge; `heads` of them for each node, `shift` channels apart.
 //
@@ -75,7 +92,7 @@ class Gather {
     template <class Sizes>
     Gather(const Sizes& a, const Team& team, const Operand& x, const Strip<T>& strip, T* tile, int64_t heads = 1,
            int64_t shift = 0) {
-        if (strip.is_direct() && a.num_frames == 1) {
+        if (strip.is_direct() && (team.size > 1 || a.num_frames == 1 || a.num_nodes >= kInPlaceNodes)) {
             rows_ = reinterpret_cast<const T*>(x.data) + strip.offset(x, 0);
             node_ = x.node;
             head_ = shift;
