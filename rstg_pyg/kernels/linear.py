@@ -69,6 +69,12 @@ class _OneDNNLinear(torch.autograd.Function):
             )
         return (
             _product(grad, weight.t()) if need_x else None,
-            _product(grad_rows.t(), rows.t()) if need_weight else None,
+            _product(_transpose(grad_rows), rows.t()) if need_weight else None,
             grad_bias,
         )
+
+
+def _transpose(rows: Tensor) -> Tensor:
+    from rstg_pyg.kernels.native import transpose  # whose package takes products from here
+
+    return transpose(rows.contiguous())

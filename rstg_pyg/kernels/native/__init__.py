@@ -5,7 +5,8 @@
     \\mathbf{g}_i = \\sum_{j \\in \\mathcal{N}(i)} \\alpha_{ji} \\, \\mathrm{ReLU}(\\mathbf{s}_j + \\mathbf{d}_i)
 """
 
+from rstg_pyg.kernels.native.matrix import transpose
 from rstg_pyg.kernels.native.ops import attend, attention_weights, is_available, weighted_relu
 from rstg_pyg.kernels.native.product_messages import product_messages
 
-__all__ = ["attend", "attention_weights", "is_available", "product_messages", "weighted_relu"]
+__all__ = ["attend", "attention_weights", "is_available", "product_messages", "transpose", "weighted_relu"]

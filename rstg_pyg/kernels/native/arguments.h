@@ -13,7 +13,7 @@ struct Operand {
     int64_t node, frame;
 };
 
-// Field by field what ops.py packs: 64 bits each.
+// Field by field what calls.py packs: 64 bits each.
 struct Arguments {
     int64_t kind, threads;
     int64_t num_nodes, num_edges, num_frames, hidden, heads, width;

@@ -22,7 +22,6 @@ BLOCK_ELEMENTS = 1 << 18
 core's second-level cache."""
 
 _ARGUMENTS = struct.Struct("37q")
-_TRANSPOSE_ARGUMENTS = struct.Struct("5q")
 
 
 class MessageBlock(NamedTuple):
@@ -105,15 +104,6 @@ class MessageCall:
         """
         packed = self._pack(block, rows=rows, grad_rows=grad_rows, grad_src=grad_src, grad_dst=grad_dst)
         check(self.library.rstg_hidden_gradients(packed))
-
-    def transpose(self, rows: Tensor) -> Tensor:
-        """The transpose of a contiguous matrix, contiguous where the library does that faster than PyTorch."""
-        if rows.dtype != self.sum_dtype:
-            return rows.t()
-        out = rows.new_empty(rows.size(1), rows.size(0))
-        packed = _TRANSPOSE_ARGUMENTS.pack(torch.get_num_threads(), *rows.shape, rows.data_ptr(), out.data_ptr())
-        check(self.library.rstg_transpose(packed))
-        return out
 
     def _pack(
         self,

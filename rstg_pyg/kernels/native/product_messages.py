@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rstg_pyg.kernels.block_messages import plain_block_messages
 from rstg_pyg.kernels.linear import linear
+from rstg_pyg.kernels.native.matrix import transpose
 from rstg_pyg.kernels.native.message_calls import MessageBlock, MessageCall, message_blocks
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
 from rstg_pyg.kernels.second_gradient import differentiable_gradients
@@ -33,8 +34,8 @@ def product_messages(
         \sum_j \alpha_{ji}^k \, \mathrm{ReLU} \left(
             \mathbf{W}^k \, \mathrm{ReLU}(\mathbf{s}_j + \mathbf{d}_i + \mathbf{e}_{ji}) + \mathbf{b}^k \right)
 
-    with :math:`\mathbf{W}^k` the head's rows of ``weight``. The product takes blocks of edges that fit the cache;
-    of the size of the edges, the messages and their weights are kept for the backward pass.
+    with :math:`\mathbf{W}^k` the head's rows of ``weight``. The product takes blocks of edges that fit the cache,
+    and the backward pass repeats it: of the size of the edges, only the weights are kept between the two.
 
     ``src``, ``dst`` and ``edge`` are of one type: float32, float64 or bfloat16; the product runs in it.
 
@@ -97,22 +98,19 @@ class _ProductMessages(torch.autograd.Function):
         call = MessageCall(src, dst, alpha, edge, neighborhoods)
         blocks = message_blocks(neighborhoods, num_frames, max(hidden, outputs))
         room = _room(blocks, src, hidden)
-        kept = []
         with _without_autocast():
             for block in blocks:
                 rows = room[: block.num_rows]
                 call.hidden_rows(block, rows)
                 messages = linear(rows, weight, bias)
                 call.message_sums(block, messages, out)
-                if any(ctx.needs_input_grad):
-                    kept.append(messages)
         ctx.blocks = blocks
-        ctx.save_for_backward(weight, bias, src, dst, alpha, edge, *kept)
+        ctx.save_for_backward(weight, bias, src, dst, alpha, edge)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
-        weight, bias, src, dst, alpha, edge, *kept = ctx.saved_tensors
+        weight, bias, src, dst, alpha, edge = ctx.saved_tensors
         inputs, wanted = (weight, bias, src, dst, alpha, edge), ctx.needs_input_grad
         if torch.is_grad_enabled():
             found = differentiable_gradients(
@@ -125,8 +123,8 @@ class _ProductMessages(torch.autograd.Function):
         rooms = _room(ctx.blocks, src, src.size(2)), _room(ctx.blocks, src, weight.size(0))
         grad = grad.contiguous()
         with _without_autocast():
-            for block, messages in zip(ctx.blocks, kept, strict=True):
-                gradients.add(block, messages, grad, *(room[: block.num_rows] for room in rooms))
+            for block in ctx.blocks:
+                gradients.add(block, grad, *(room[: block.num_rows] for room in rooms))
         return *gradients.result(), None
 
 
@@ -134,7 +132,7 @@ class _Gradients:
     """The gradients of all inputs, added up block by block."""
 
     def __init__(self, call: MessageCall, weight: Tensor, bias: Optional[Tensor], wanted: tuple[bool, ...]) -> None:
-        self.call, self.weight_t = call, weight.t()
+        self.call, self.layer, self.weight_t = call, (weight, bias), weight.t()
         self.weight = torch.zeros_like(weight, dtype=call.sum_dtype) if wanted[0] else None
         self.bias = torch.zeros_like(bias, dtype=call.sum_dtype) if wanted[1] else None
         self.wants_rows = any(wanted[2:4]) or wanted[5]
@@ -144,16 +142,17 @@ class _Gradients:
         self.alpha = torch.zeros_like(call.alpha) if wanted[4] else None
         self.edge = torch.zeros_like(call.edge, dtype=call.sum_dtype) if wanted[5] else None
 
-    def add(self, block: MessageBlock, messages: Tensor, grad: Tensor, rows: Tensor, grad_messages: Tensor) -> None:
+    def add(self, block: MessageBlock, grad: Tensor, rows: Tensor, grad_messages: Tensor) -> None:
         """Add a block's part; ``rows`` and ``grad_messages`` are room to work in."""
+        self.call.hidden_rows(block, rows)
+        messages = linear(rows, *self.layer)
         self.call.message_gradients(block, messages, grad, grad_messages, self.alpha)
         if self.bias is not None:
             self.bias += grad_messages.sum(0, dtype=self.bias.dtype)
         if self.weight is None and not self.wants_rows:
             return
-        self.call.hidden_rows(block, rows)
         if self.weight is not None:
-            self.weight += linear(self.call.transpose(grad_messages), rows.t())
+            self.weight += linear(transpose(grad_messages), rows.t())
         if self.wants_rows:
             grad_rows = linear(grad_messages, self.weight_t)
             self.call.hidden_gradients(block, rows, grad_rows, self.src, self.dst)
