@@ -53,6 +53,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--widths", type=positive, nargs="+", help="channels (default: 64 256 512; in a sweep 64)")
     parser.add_argument("--scales", type=scales, nargs="+", help="grids of regions (default: 3-2-1)")
     parser.add_argument("--batch", type=positive, help="clips")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="have glibc keep what tensors free (rstg_pyg.allocator.keep_freed_memory), for all forms alike",
+    )
     parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
     parser.add_argument("--output", type=folder, metavar="FOLDER", help="write the figures there too")
     parser.add_argument("--quick", action="store_true", help="small settings that end within a minute")

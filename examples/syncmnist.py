@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier, region_graph
+from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.datasets import NO_SYNC, NUM_CLASSES, label_to_pair
 from rstg_pyg.training import ClipClassifier, ClipProgress, ClipStream, Phase, Recipe, chunk_checkpoint
@@ -223,6 +224,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     recipe: Recipe = args.recipe
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     lightning.seed_everything(args.seed, verbose=False)
 
     clips = ClipStream(args.root, recipe, args.seed, args.digits, args.mnist_dir, args.workers)

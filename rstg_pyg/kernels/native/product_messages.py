@@ -35,7 +35,8 @@ def product_messages(
             \mathbf{W}^k \, \mathrm{ReLU}(\mathbf{s}_j + \mathbf{d}_i + \mathbf{e}_{ji}) + \mathbf{b}^k \right)
 
     with :math:`\mathbf{W}^k` the head's rows of ``weight``. The product takes blocks of edges that fit the cache,
-    and the backward pass repeats it: of the size of the edges, only the weights are kept between the two.
+    and the backward pass repeats it: of the size of the edges, only the weights are kept between the two, and messages
+    that are small.
 
     ``src``, ``dst`` and ``edge`` are of one type: float32, float64 or bfloat16; the product runs in it.
 
@@ -76,6 +77,11 @@ def _without_autocast() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+KEPT_BYTES = 1 << 23
+"""Messages up to this size (8 MiB) are kept for the backward pass: the last-level cache still has them, so that reading
+them is cheaper than another product. Larger ones are computed a second time."""
+
+
 class _ProductMessages(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -98,19 +104,23 @@ class _ProductMessages(torch.autograd.Function):
         call = MessageCall(src, dst, alpha, edge, neighborhoods)
         blocks = message_blocks(neighborhoods, num_frames, max(hidden, outputs))
         room = _room(blocks, src, hidden)
+        small = neighborhoods.num_edges * num_frames * outputs * src.element_size() <= KEPT_BYTES
+        kept = [] if small and any(ctx.needs_input_grad) else None
         with _without_autocast():
             for block in blocks:
                 rows = room[: block.num_rows]
                 call.hidden_rows(block, rows)
                 messages = linear(rows, weight, bias)
                 call.message_sums(block, messages, out)
+                if kept is not None:
+                    kept.append(messages)
         ctx.blocks = blocks
-        ctx.save_for_backward(weight, bias, src, dst, alpha, edge)
+        ctx.save_for_backward(weight, bias, src, dst, alpha, edge, *(kept or ()))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
-        weight, bias, src, dst, alpha, edge = ctx.saved_tensors
+        weight, bias, src, dst, alpha, edge, *kept = ctx.saved_tensors
         inputs, wanted = (weight, bias, src, dst, alpha, edge), ctx.needs_input_grad
         if torch.is_grad_enabled():
             found = differentiable_gradients(
@@ -123,8 +133,8 @@ class _ProductMessages(torch.autograd.Function):
         rooms = _room(ctx.blocks, src, src.size(2)), _room(ctx.blocks, src, weight.size(0))
         grad = grad.contiguous()
         with _without_autocast():
-            for block in ctx.blocks:
-                gradients.add(block, grad, *(room[: block.num_rows] for room in rooms))
+            for block, messages in zip(ctx.blocks, kept or [None] * len(ctx.blocks), strict=True):
+                gradients.add(block, messages, grad, *(room[: block.num_rows] for room in rooms))
         return *gradients.result(), None
 
 
@@ -142,10 +152,12 @@ class _Gradients:
         self.alpha = torch.zeros_like(call.alpha) if wanted[4] else None
         self.edge = torch.zeros_like(call.edge, dtype=call.sum_dtype) if wanted[5] else None
 
-    def add(self, block: MessageBlock, grad: Tensor, rows: Tensor, grad_messages: Tensor) -> None:
-        """Add a block's part; ``rows`` and ``grad_messages`` are room to work in."""
+    def add(
+        self, block: MessageBlock, messages: Optional[Tensor], grad: Tensor, rows: Tensor, grad_messages: Tensor
+    ) -> None:
+        """Add a block's part, from its messages where they were kept; ``rows`` and ``grad_messages`` are room to work in."""
         self.call.hidden_rows(block, rows)
-        messages = linear(rows, *self.layer)
+        messages = linear(rows, *self.layer) if messages is None else messages
         self.call.message_gradients(block, messages, grad, grad_messages, self.alpha)
         if self.bias is not None:
             self.bias += grad_messages.sum(0, dtype=self.bias.dtype)
