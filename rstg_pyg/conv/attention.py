@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import Module
 
 from rstg_pyg.conv.linear import Linear
-from rstg_pyg.kernels.linear import linear
 
 ATTENTION = ("dot", "additive", "mean")
 
@@ -27,7 +26,7 @@ class PairScore(Module):
         (\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j)
             = (\mathbf{W}_k^\top \mathbf{W}_q \mathbf{v}_i)^\top \mathbf{v}_j,
 
-    so with many rows one product of weights replaces one product per row: :meth:`forward_merged`.
+    so with many rows one product of weights replaces one product per row: :meth:`merged_weight`.
     """
 
     def __init__(self, in_channels: int, channels: int, heads: int, attention: str, negative_slope: float) -> None:
@@ -54,13 +53,11 @@ class PairScore(Module):
         query, key = query.unflatten(-1, (self.heads, -1)), key.unflatten(-1, (self.heads, -1))
         return query / math.sqrt(query.size(-1)), key
 
-    def forward_merged(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a query and a key of one head ``[N, *, 1, C]`` whose dot product is the score."""
-        with torch.autocast(v.device.type, enabled=False):
+    def merged_weight(self) -> Tensor:
+        """The matrix that takes nodes to queries whose keys are the nodes themselves, for one head ``[C, C]``."""
+        with torch.autocast(self.lin_dst.weight.device.type, enabled=False):
             scale = 1 / math.sqrt(self.lin_dst.weight.size(0))
-            merged = (self.lin_src.weight * scale).t() @ self.lin_dst.weight
-        query = linear(v, merged)
-        return query.unsqueeze(-2), v.to(query.dtype).unsqueeze(-2)
+            return (self.lin_src.weight * scale).t() @ self.lin_dst.weight
 
     def combine(self, query_i: Tensor, key_j: Tensor) -> Tensor:
         if self.attention == "dot":

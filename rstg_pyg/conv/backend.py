@@ -90,8 +90,9 @@ def can_merge_scores(conv: "RSTGConv", rows: int) -> bool:
         score.attention == "dot"
         and conv.heads == 1
         and rows * (2 * conv.out_channels - conv.in_channels) >= 2 * conv.in_channels * conv.out_channels
-        and all(_is_bare(lin) for lin in (score.lin_dst, score.lin_src))
+        and all(_is_bare(lin) for lin in (score.lin_dst, score.lin_src, conv.send.lin_src, conv.send.lin_dst))
         and not _has_hooks(score)
+        and not _has_hooks(conv.send)
     )
 
 

@@ -70,11 +70,14 @@ class MessageMLP(Module):
         return self.lin_last is not None and not self.act_last
 
     def forward(self, v: Tensor, pos: OptTensor) -> tuple[Tensor, Tensor]:
-        src, dst = self.lin_src(v), self.lin_dst(v)
-        if pos is not None:
-            pos = _with_inner_dims(pos, v.dim())
-            src, dst = src + self.lin_pos_src(pos), dst + self.lin_pos_dst(pos)
-        return src, dst
+        return self.with_positions(self.lin_src(v), self.lin_dst(v), pos)
+
+    def with_positions(self, src: Tensor, dst: Tensor, pos: OptTensor) -> tuple[Tensor, Tensor]:
+        """Add what the positions contribute to both halves of the first layer."""
+        if pos is None:
+            return src, dst
+        pos = _with_inner_dims(pos, src.dim())
+        return src + self.lin_pos_src(pos), dst + self.lin_pos_dst(pos)
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
         h = src_j + dst_i

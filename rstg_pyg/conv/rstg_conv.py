@@ -18,10 +18,11 @@ from torch_geometric.utils.sparse import set_sparse_value
 
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
-from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
+from rstg_pyg.conv.backend import choose_backend
 from rstg_pyg.conv.checks import check_arguments, check_inputs
 from rstg_pyg.conv.fast_gather import fast_gather
 from rstg_pyg.conv.message_mlp import MessageMLP
+from rstg_pyg.conv.projections import project, project_merged
 from rstg_pyg.conv.update_mlp import UpdateMLP
 from rstg_pyg.norm import Norm, resolve_norm
 
@@ -211,14 +212,10 @@ class RSTGConv(MessagePassing):
             raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
         edge_index = collectable(edge_index, edge_attr)
         backend = choose_backend(self, x, edge_index, num_edges)
-        rows = x.shape[:-1].numel()
 
         v = x if self.norm is None else self.norm(x)
-        src, dst = self.send(v, pos)
-        merges = backend != "reference" and can_merge_scores(self, rows)
-        query, key = self.pair_score.forward_merged(v) if merges else self.pair_score(v)
-
         if backend == "reference":
+            src, dst, query, key, _ = project(self, v, pos)
             # edge_updater_type: (query: Tensor, key: Tensor)
             alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
 
@@ -233,9 +230,10 @@ class RSTGConv(MessagePassing):
             )
             out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
         else:
+            src, dst, query, key, own = project_merged(self, v, pos)
             value, total, alpha_of_edges = fast_gather(self, backend, src, dst, query, key, edge_index, edge_attr)
-            if can_merge_update(self, rows):
-                out = self.update_mlp.forward_from_sum(v, value, total, self.send)
+            if own is not None:
+                out = self.update_mlp.forward_from_sum(own, value, total, self.send)
             else:
                 gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
                 out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))

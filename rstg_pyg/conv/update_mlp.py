@@ -34,22 +34,17 @@ class UpdateMLP(MLP):
         super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
         self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
 
-    def forward_from_sum(self, v: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
-        """Return the output from a node's features ``v [N, *, C]`` and the weighted sum of hidden channels
-        ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None: to 1)."""
-        first, last = self.lins[0], send.lin_last
-        channels = v.size(-1)
-        with torch.autocast(v.device.type, enabled=False):
-            of_gathered = first.weight[:, channels:]
+    def forward_from_sum(self, own: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
+        """Return the output from the own half of the first layer ``own [N, *, U]``, bias included, and the weighted sum
+        of hidden channels ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None: to 1)."""
+        last = send.lin_last
+        with torch.autocast(own.device.type, enabled=False):
+            of_gathered = self.lins[0].weight[:, -last.weight.size(0) :]
             of_sum = of_gathered @ last.weight
             of_bias = None if last.bias is None else of_gathered @ last.bias
-        bias = first.bias
-        if of_bias is not None and total is None:
-            bias = of_bias if bias is None else bias + of_bias
-        h = linear(v, first.weight[:, :channels], bias)
+        h = own + linear(summed, of_sum, of_bias if total is None else None)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
-        h = h + linear(summed, of_sum)
         for lin in self.lins[1:]:
             h = lin(h if self.act is None else self.act(h))
         return h if self.plain_last or self.act is None else self.act(h)
