@@ -36,7 +36,8 @@ class UpdateMLP(MLP):
 
     def forward_from_sum(self, own: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
         """Return the output from the own half of the first layer ``own [N, *, U]``, bias included, and the weighted sum
-        of hidden channels ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None: to 1)."""
+        of hidden channels ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None:
+        to 1)."""
         last = send.lin_last
         with torch.autocast(own.device.type, enabled=False):
             of_gathered = self.lins[0].weight[:, -last.weight.size(0) :]

@@ -67,11 +67,8 @@ class _OneDNNLinear(torch.autograd.Function):
                 (grad_rows.t() @ rows if need_weight else None),
                 grad_bias,
             )
-        return (
-            _product(grad, weight.t()) if need_x else None,
-            _product(_transpose(grad_rows), rows.t()) if need_weight else None,
-            grad_bias,
-        )
+        grad_weight = _product(_transpose(grad_rows), rows.t()) if need_weight else None
+        return _product(grad, weight.t()) if need_x else None, grad_weight, grad_bias
 
 
 def _transpose(rows: Tensor) -> Tensor:

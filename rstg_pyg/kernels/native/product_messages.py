@@ -155,7 +155,7 @@ class _Gradients:
     def add(
         self, block: MessageBlock, messages: Optional[Tensor], grad: Tensor, rows: Tensor, grad_messages: Tensor
     ) -> None:
-        """Add a block's part, from its messages if they were kept; ``rows`` and ``grad_messages`` are room to work in."""
+        """Add a block's part, from its messages if they were kept; ``rows``, ``grad_messages`` are room to work in."""
         self.call.hidden_rows(block, rows)
         messages = linear(rows, *self.layer) if messages is None else messages
         self.call.message_gradients(block, messages, grad, grad_messages, self.alpha)
