@@ -71,7 +71,12 @@ def bounds(problem: Problem, backward: bool) -> dict[str, Callable[[], None]]:
     ``"bound"`` multiplies by ``torch.mm``; ``"bound-fastest"``, where torch has a second library to multiply with,
     takes for each product the faster of the two.
     """
-    operations = _operations(problem, backward)
+    return bounds_of(problem, products(problem), backward)
+
+
+def bounds_of(problem: Problem, needed: Sequence[Product], backward: bool) -> dict[str, Callable[[], None]]:
+    """:func:`bounds` of some products, on the problem's device and in its type."""
+    operations = _operations(problem, needed, backward)
     found = {}
     for name in bound_names(problem):
         found[name] = _run_all([(torch.mm if name == BOUND else _faster(one), one) for one in operations])
@@ -95,12 +100,12 @@ class _Operation:
     count: int
 
 
-def _operations(problem: Problem, backward: bool) -> list[_Operation]:
+def _operations(problem: Problem, needed: Sequence[Product], backward: bool) -> list[_Operation]:
     """Products of the same shape share their buffers."""
     options = {"device": problem.device, "dtype": problem.dtype}
     forward, gradients = [], []
     buffers: dict[Product, list[Tensor]] = {}
-    for product in products(problem):
+    for product in needed:
         if product not in buffers:
             shapes = (product.rows, product.fan_in), (product.fan_out, product.fan_in), (product.rows, product.fan_out)
             buffers[product] = [torch.randn(shape, **options) for shape in shapes]

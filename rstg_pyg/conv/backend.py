@@ -23,14 +23,13 @@ BACKENDS = ("auto", "reference", "blocks", "dense", "native", "triton")
 MIN_BLOCK_ELEMENTS = 1 << 17
 """Elements of an edge tensor from which on walking it in blocks is faster than the calls that the blocks cost."""
 
-_NATIVE_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-
 
 def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int) -> str:
     """Return the backend that runs a forward pass of ``conv``.
 
-    The reference runs whenever somebody looks at messages or replaces them, whatever backend was asked for. Compilers
-    see tensors of all pairs of nodes, which they fuse, or for large sparse graphs the reference.
+    The reference runs whenever somebody looks at messages or replaces them, whatever backend was asked for, and for
+    graphs without edges. Compilers see tensors of all pairs of nodes, which they fuse, or for sparse graphs the
+    reference; Triton's kernels they take as they are.
 
     Raises:
         RuntimeError: If the backend that was asked for can not run here.
@@ -48,11 +47,7 @@ def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int)
         return conv.backend
     if not x.is_cpu:
         return "reference"
-    if (
-        (is_weighted_relu(conv) or is_product_relu(conv))
-        and _dtype_of_products(x) in _NATIVE_DTYPES
-        and native.is_available()
-    ):
+    if (is_weighted_relu(conv) or is_product_relu(conv)) and native.is_available(_dtype_of_products(x)):
         return "native"
     frames = x.numel() // max(1, x.size(0) * x.size(-1))
     return "blocks" if num_edges * frames * conv.hidden_channels >= MIN_BLOCK_ELEMENTS else "reference"
@@ -69,11 +64,11 @@ def _suits_triton(conv: "RSTGConv") -> bool:
 
 def _check_can_run(conv: "RSTGConv", x: Tensor) -> None:
     dtype = _dtype_of_products(x)
-    if conv.backend == "native" and not (x.is_cpu and dtype in _NATIVE_DTYPES):
-        kinds = ", ".join(map(str, _NATIVE_DTYPES))
-        raise RuntimeError(f"expected a CPU and one of {kinds} with backend='native', got {dtype} on {x.device}")
-    if conv.backend == "native" and not native.is_available():
-        raise RuntimeError("expected a C++ compiler with backend='native', got no library from it")
+    if conv.backend == "native" and not (x.is_cpu and native.is_available(dtype)):
+        raise RuntimeError(
+            "expected a CPU, a C++ compiler and float32, float64 or bfloat16 with backend='native', "
+            f"got {dtype} on {x.device}{'' if native.is_available() else ' and no library from a compiler'}"
+        )
     if conv.backend == "triton" and not triton.is_available(x.device):
         raise RuntimeError(f"expected a CUDA device and Triton with backend='triton', got a tensor on {x.device}")
     if conv.backend == "triton" and not _suits_triton(conv):

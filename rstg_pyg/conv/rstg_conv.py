@@ -75,11 +75,11 @@ class RSTGConv(MessagePassing):
         dropout: Dropout probability of the attention weights during training.
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
-        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest for
-            the graph's size and the device, ``"reference"`` is message passing with a tensor per edge, ``"blocks"``
-            walks the edges in blocks of cache size, ``"dense"`` takes all pairs of nodes (for compilers, which see it
-            by default). Explanations, hooks on messages, aggregations other than a sum and function transforms such as
-            :func:`torch.func.vmap` run on the reference.
+        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest:
+            ``"native"`` on CPUs, compiled at first use where there is a C++ compiler; else ``"blocks"``, in PyTorch;
+            ``"triton"`` on CUDA; ``"dense"``, over all pairs of nodes, under a compiler. ``"reference"`` is message
+            passing with a tensor per edge. Explanations, hooks on messages, aggregations other than a sum, messages of
+            a subclass and transforms such as :func:`torch.func.vmap` run on the reference.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
@@ -91,6 +91,8 @@ class RSTGConv(MessagePassing):
     Raises:
         ValueError: If an argument is out of its range, or an input has a width or a number of rows other than declared.
         TypeError: If ``x`` is a pair of tensors: the layer is not bipartite.
+        IndexError: If an edge points outside the nodes.
+        RuntimeError: If the backend that was asked for by name can not run here.
 
     Example:
         >>> import torch

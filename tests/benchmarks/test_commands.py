@@ -9,6 +9,7 @@ from pathlib import Path
 import latency
 import pytest
 import throughput
+import time_stage
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "throughput.py"
@@ -60,6 +61,15 @@ def test_sweeps_of_the_whole_block(tmp_path, capsys):
     assert [step["growth"] for step in steps if step["name"] == "rstg-auto"] == [2, 2, 2, 2]
     assert (tmp_path / "cost-over-frames-block-default-forward-float32.png").exists()
     assert (tmp_path / "cost-over-nodes-block-default-forward-float32.png").exists()
+
+
+def test_time_stage(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["time_stage.py", *TINY, "--output", str(tmp_path)])
+    time_stage.main()
+    assert "nodes x clips x frames" in capsys.readouterr().out
+    rows = read(tmp_path / "time_stage.csv")
+    assert [row["form"] for row in rows][:3] == ["lstm", "gru", "bound of lstm"]
+    assert all(float(row["lower quartile ms"]) <= float(row["median ms"]) for row in rows)
 
 
 def test_latency(tmp_path, capsys):

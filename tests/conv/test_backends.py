@@ -12,6 +12,7 @@ from rstg_pyg import RSTG, RSTGConv, region_graph
 from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
 from rstg_pyg.kernels import native
 from rstg_pyg.kernels.blocks import Blocks
+from rstg_pyg.kernels.triton import attend as triton
 
 OPTIONS = {
     "default": {},
@@ -83,6 +84,13 @@ def assert_equals_message_passing(backend, graph, options, inner):
         return forward
 
     assert_same_with_gradients(run("reference"), run(backend), conv, x)
+
+
+@pytest.mark.skipif(not triton.is_available(torch.device("cpu")), reason="Triton's interpreter is not on")
+@pytest.mark.parametrize("options", ["default", "heads", "additive", "mean", "positions", "normed", "no bias"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_triton_equals_message_passing(graph, options):
+    assert_equals_message_passing("triton", graph, OPTIONS[options], (3,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -227,7 +235,7 @@ def test_a_subclass_with_messages_of_its_own_is_honoured():
 
 def test_without_native_code_small_work_runs_as_message_passing_and_large_work_in_blocks(monkeypatch):
     conv, edge_index = RSTGConv(64, 64), region_graph((3, 2, 1)).edge_index
-    monkeypatch.setattr(native, "is_available", lambda: False)
+    monkeypatch.setattr(native, "is_available", lambda *_: False)
     assert choose_backend(conv, torch.randn(14, 1, 64), edge_index, 90) == "reference"
     assert choose_backend(conv, torch.randn(14, 160, 64), edge_index, 90) == "blocks"
 
@@ -236,6 +244,19 @@ def test_transforms_of_functions_see_message_passing():
     conv, edge_index, x = RSTGConv(4, 4), irregular_graph(), torch.randn(6, 7, 3000, 4)
     expected = torch.stack([conv(one, edge_index) for one in x])
     torch.testing.assert_close(torch.func.vmap(lambda x: conv(x, edge_index))(x), expected)
+
+
+def test_a_backend_that_cannot_run_here_says_why(monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda *_: False)
+    monkeypatch.setattr(triton, "is_available", lambda *_: False)
+    x = torch.randn(7, 5, 4)
+    with pytest.raises(RuntimeError, match=r"a C\+\+ compiler .* with backend='native', got torch.float32 on cpu"):
+        RSTGConv(4, 4, backend="native")(x, irregular_graph())
+    with pytest.raises(RuntimeError, match="CUDA device and Triton with backend='triton', got a tensor on cpu"):
+        RSTGConv(4, 4, backend="triton")(x, irregular_graph())
+    monkeypatch.setattr(triton, "is_available", lambda *_: True)
+    with pytest.raises(RuntimeError, match="no edge features with backend='triton'"):
+        RSTGConv(4, 4, edge_dim=3, backend="triton")(x, irregular_graph(), edge_attr=torch.randn(10, 3))
 
 
 def test_an_unknown_backend_is_named():
