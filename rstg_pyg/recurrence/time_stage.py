@@ -11,6 +11,12 @@ from rstg_pyg.norm import Norm, resolve_norm
 RNNState = Union[Tensor, tuple[Tensor, Tensor]]
 """``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
 
+_CELL_ROWS = 128
+"""Up to this many nodes, one frame at a time goes through the cell's own function: on a CPU the network's call first
+copies its weights to another layout, which only several frames or many nodes are worth."""
+
+_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
 _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
@@ -73,13 +79,37 @@ class TimeStage(torch.nn.Module):
         check_sequence(x, self.channels)
         node_shape = x.shape[:-2]
         v = x if self.norm is None else self.norm(x)
-        out, last = self.rnn(v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
+        run = self._one_frame if self._takes_cell(v) else self.rnn
+        out, last = run(v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
         out = out.unflatten(0, node_shape)
         if self.residual:
             out = x + out
         if isinstance(last, tuple):
             return out, (last[0][0].unflatten(0, node_shape), last[1][0].unflatten(0, node_shape))
         return out, last[0].unflatten(0, node_shape)
+
+    def _takes_cell(self, v: Tensor) -> bool:
+        return (
+            not torch.compiler.is_compiling()
+            and v.is_cpu
+            and v.size(-2) == 1
+            and v.shape[:-2].numel() <= _CELL_ROWS
+            and not torch.is_autocast_enabled("cpu")
+            and not (self.rnn._forward_hooks or self.rnn._forward_pre_hooks or self.rnn._backward_hooks)
+        )
+
+    def _one_frame(self, rows: Tensor, memory: Optional[RNNState]) -> tuple[Tensor, RNNState]:
+        """What ``self.rnn`` returns for ``rows [R, 1, C]``."""
+        zero = rows.new_zeros(rows.size(0), self.channels) if memory is None else None
+        weights = [
+            getattr(self.rnn, name, None) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        ]
+        if isinstance(self.rnn, torch.nn.LSTM):
+            h, c = (zero, zero) if memory is None else (memory[0][0], memory[1][0])
+            h, c = torch.lstm_cell(rows[:, 0], (h, c), *weights)
+            return h.unsqueeze(1), (h.unsqueeze(0), c.unsqueeze(0))
+        h = torch.gru_cell(rows[:, 0], zero if memory is None else memory[0], *weights)
+        return h.unsqueeze(1), h.unsqueeze(0)
 
     def _to_rnn(self, state: Optional[RNNState], node_shape: torch.Size, dtype: torch.dtype) -> Optional[RNNState]:
         if state is None:

@@ -256,3 +256,21 @@ def test_nothing_is_kept_on_the_module():
 def test_repr():
     assert repr(RSTG(8, num_stages=1)) == "RSTG(8, num_stages=1, stages=('time', 'space', 'time'))"
     assert repr(TimeStage(8, "gru")) == "TimeStage(8, rnn='gru')"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+def test_one_frame_through_the_cell_equals_the_network(rnn, bias):
+    stage = TimeStage(6, rnn, bias=bias).double()
+    x = torch.randn(5, 3, 6).double().requires_grad_()
+    seen = []
+    expected, state = stage(x)
+    state_of_stream, outs = None, []
+    for frame in x.split(1, dim=1):
+        out, state_of_stream = stage(frame, state_of_stream)
+        outs.append(out)
+    torch.testing.assert_close((torch.cat(outs, 1), state_of_stream), (expected, state))
+    assert torch.autograd.gradcheck(lambda x: stage(x[:, :1])[0], x)
+    stage.rnn.register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(stage(x[:, :1])[0], outs[0])
+    assert seen, "a hook on the network sees its calls"
