@@ -1,8 +1,8 @@
 """Recurrent Space-time Graph networks for PyTorch Geometric.
 
-Layout: ``regions`` (multi-scale grid graphs) -> ``conv`` (the space stage) -> ``recurrence`` (time stages, alternation)
--> ``models`` (RSTG-to-vec, RSTG-to-map, a classifier) -> ``training``; ``datasets`` (SyncMNIST); ``visualize``;
-``authors`` (the authors' program, exactly).
+Layout: ``regions`` (multi-scale grid graphs) -> ``conv`` (the space stage, on ``kernels``) -> ``recurrence`` (time
+stages, alternation) -> ``models`` (RSTG-to-vec, RSTG-to-map, a classifier) -> ``training``; ``datasets`` (SyncMNIST);
+``visualize``; ``authors`` (the authors' program, exactly); ``allocator``.
 """
 
 from rstg_pyg.conv import RSTGConv

@@ -51,7 +51,9 @@ class RSTGConv(MessagePassing):
 
     Two identities save most of the work without changing the function: the first send layer is a sum of a source and a
     destination projection, computed per node, and a linear last send layer commutes with the weighted sum over the
-    neighbours, so it too is applied per node. Only a sum, an activation and a weighting are left per edge.
+    neighbours, so it too is applied per node. Only a sum, an activation and a weighting are left per edge. With one
+    head and many rows two more products per node become products of weights: one of the two projections of a dot score,
+    and the last send layer with the first update layer.
 
     Both MLPs end in a linear layer by default. The paper's end in an activation: ``send_act_last=True,
     update_act_last=True``. The default saves the product per edge.
