@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bound import BOUND, FASTEST
 from compare import Row
 from sweep import Axis
+
+COLORS = [matplotlib.colormaps["tab20"](number) for number in (*range(0, 14, 2), *range(16, 20, 2), *range(1, 14, 2))]
+"""Strong colours first, without the grays of the bounds."""
 
 
 def draw_throughput(rows: Sequence[Row], path: Path) -> None:
@@ -44,7 +48,7 @@ def draw_cost(rows: Sequence[Row], axis: Axis, path: Path) -> None:
 
 
 def _canvas(title: str) -> tuple[Figure, object]:
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_title(title, fontsize="small")
@@ -55,18 +59,19 @@ def _canvas(title: str) -> tuple[Figure, object]:
 
 
 def _lines(axes: object, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float]) -> None:
-    for name in dict.fromkeys(row.name for row in rows if row.times):
+    for number, name in enumerate(dict.fromkeys(row.name for row in rows if row.times)):
         points = sorted((x(row), y(row)) for row in rows if row.name == name and row.times)
         style = (
             {"linestyle": "--", "color": "black" if name == BOUND else "gray"}
             if name in (BOUND, FASTEST)
-            else {"linestyle": "-"}
+            else {"linestyle": "-", "color": COLORS[number % len(COLORS)]}
         )
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name, **style)
+        marker = "o" if number < len(COLORS) else "s"
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=name, **style)
 
 
 def _save(figure: Figure, axes: object, path: Path) -> None:
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 
