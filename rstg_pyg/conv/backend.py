@@ -23,6 +23,10 @@ BACKENDS = ("auto", "reference", "blocks", "dense", "native", "triton")
 MIN_BLOCK_ELEMENTS = 1 << 17
 """Elements of an edge tensor from which on walking it in blocks is faster than the calls that the blocks cost."""
 
+MIN_PRODUCT_ELEMENTS = 1 << 22
+"""The same where messages need a product per edge, which the blocks repeat in the backward pass: below this size
+keeping edge tensors is faster, above it (16 MiB each in float32) they take several times the memory of the blocks."""
+
 
 def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int) -> str:
     """Return the backend that runs a forward pass of ``conv``.
@@ -50,7 +54,9 @@ def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int)
     if (is_weighted_relu(conv) or is_product_relu(conv)) and native.is_available(_dtype_of_products(x)):
         return "native"
     frames = x.numel() // max(1, x.size(0) * x.size(-1))
-    return "blocks" if num_edges * frames * conv.hidden_channels >= MIN_BLOCK_ELEMENTS else "reference"
+    needs_product = len(conv.send.lins) > 0 or (conv.send.lin_last is not None and conv.send.act_last)
+    enough = MIN_PRODUCT_ELEMENTS if needs_product else MIN_BLOCK_ELEMENTS
+    return "blocks" if num_edges * frames * conv.hidden_channels >= enough else "reference"
 
 
 def _dtype_of_products(x: Tensor) -> torch.dtype:

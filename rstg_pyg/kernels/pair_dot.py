@@ -75,7 +75,7 @@ class _PairDot(torch.autograd.Function):
                 lambda: plain_pair_dot(*inputs, ctx.neighborhoods), inputs, ctx.needs_input_grad[:2], grad
             ), None
 
-        blocks, channels = ctx.blocks, query.size(-1)
+        blocks = ctx.blocks
         query_2, key_2 = query.flatten(2), key.flatten(2)
         grad_query, grad_key = blocks.empty_sums(query_2, *query_2.shape[1:]), torch.zeros_like(key_2)
         for frames in blocks.frames():
@@ -83,11 +83,12 @@ class _PairDot(torch.autograd.Function):
             grad_key_f = torch.zeros_like(key_f)
             buffer = blocks.buffer(query, frames, query_2.size(-1))
             for block in blocks:
-                weight = grad[block.edges, frames].view(*block.shape, -1, grad.size(-1))
-                weight = weight if channels == 1 else weight.repeat_interleave(channels, dim=-1)
-                product = gather_rows(key_f, block, buffer).mul_(weight)
+                weight = grad[block.edges, frames].view(*block.shape, -1, grad.size(-1), 1)
+                product = gather_rows(key_f, block, buffer)
+                by_head = product.unflatten(-1, query.shape[2:])
+                by_head.mul_(weight)
                 block.write_sum(product, grad_query[:, frames])
-                torch.mul(block.rows(query_f), weight, out=product)
+                torch.mul(block.rows(query_f).unflatten(-1, query.shape[2:]), weight, out=by_head)
                 add_rows_(grad_key_f, block.src, product.flatten(0, 1))
             grad_key[:, frames] = grad_key_f
         return grad_query.view_as(query), grad_key.view_as(key), None

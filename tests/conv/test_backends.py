@@ -238,6 +238,9 @@ def test_without_native_code_small_work_runs_as_message_passing_and_large_work_i
     monkeypatch.setattr(native, "is_available", lambda *_: False)
     assert choose_backend(conv, torch.randn(14, 1, 64), edge_index, 90) == "reference"
     assert choose_backend(conv, torch.randn(14, 160, 64), edge_index, 90) == "blocks"
+    with_product = RSTGConv(64, 64, send_act_last=True)
+    assert choose_backend(with_product, torch.randn(14, 160, 64), edge_index, 90) == "reference"
+    assert choose_backend(with_product, torch.randn(14, 1600, 64), edge_index, 90) == "blocks"
 
 
 def test_transforms_of_functions_see_message_passing():
