@@ -79,10 +79,10 @@ class RSTGConv(MessagePassing):
         bias: Learn additive biases in both MLPs.
         backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest:
             ``"native"`` on CPUs, compiled at first use where there is a C++ compiler; else ``"blocks"``, in PyTorch
-            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA; ``"dense"``, over all
-            pairs of nodes, under a compiler. ``"reference"`` is message passing with a tensor per edge. Explanations,
-            hooks on messages, aggregations other than a sum, messages of a subclass and transforms such as
-            :func:`torch.func.vmap` run on the reference.
+            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA; ``"dense"``,
+            over all pairs of nodes, under a compiler. ``"reference"`` is message passing with a tensor per edge.
+            Explanations, hooks on messages, aggregations other than a sum, messages of a subclass and transforms such
+            as :func:`torch.func.vmap` run on the reference.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
