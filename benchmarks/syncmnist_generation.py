@@ -1,7 +1,8 @@
 """Measures how fast SyncMNIST clips are generated.
 
 Prints clips per second and core in one process, for 3 and 5 digits and frames of 64 and 32
-pixels, and clips per second through PyG's DataLoader for several numbers of workers.
+pixels, clips per second through PyG's DataLoader for several numbers of workers, and clips per second
+made in batches by a ClipGenerator on the CPU and on a CUDA device, if there is one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import warnings
 import torch
 from torch_geometric.loader import DataLoader
 
-from rstg_pyg.datasets import SyncMNIST
+from options import device, positive
+from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 
 
 def clips_per_second(dataset: SyncMNIST, seconds: float) -> float:
@@ -42,6 +44,24 @@ def loader_clips_per_second(dataset: SyncMNIST, workers: int, batch_size: int, s
     return count / (time.perf_counter() - start)
 
 
+def generator_clips_per_second(generator: ClipGenerator, batch_size: int, seconds: float) -> float:
+    """Makes batches for about the given time, and waits for the device at the end."""
+    wait = torch.cuda.synchronize if generator.device.type == "cuda" else lambda: None
+    starts = range(0, generator.num_clips - batch_size, batch_size)
+
+    def run(rounds: int) -> float:
+        begin = time.perf_counter()
+        for number in range(rounds):
+            first = starts[number % len(starts)]
+            generator(range(first, first + batch_size))
+        wait()
+        return time.perf_counter() - begin
+
+    run(2)
+    rounds = max(1, round(seconds / (run(3) / 3)))
+    return rounds * batch_size / run(rounds)
+
+
 def main() -> None:
     """Parses the command line and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +71,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="time per measurement (default: 2)")
     parser.add_argument("--batch-size", type=int, default=16, help="clips per batch (default: 16)")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="numbers of workers (default: 0 1 2)")
+    parser.add_argument(
+        "--device", type=device, nargs="*", help="where batches are made (default: cpu, and cuda if there is one)"
+    )
+    parser.add_argument(
+        "--device-batch-sizes", type=positive, nargs="*", default=[64, 256, 1024], help="(default: 64 256 1024)"
+    )
     args = parser.parse_args()
+    if args.device is None:
+        args.device = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     # Without it, putting a batch together spreads over all cores, and the figures are not per core.
     torch.set_num_threads(1)
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"{message}\n"
@@ -85,6 +113,18 @@ def main() -> None:
         for workers in args.workers:
             rate = loader_clips_per_second(make(5, 64), workers, args.batch_size, args.seconds)
             print(f"{workers:>7} {rate:>11.0f}")
+
+        print("\nClipGenerator, batches, clips per second")
+        print(
+            f"{'device':>7} {'digits':>7} {'pixels':>7}" + "".join(f" {size:>11}" for size in args.device_batch_sizes)
+        )
+        for place in args.device:
+            for num_digits, size in ((3, 64), (5, 64), (5, 32)):
+                generator = ClipGenerator(make(num_digits, size), place)
+                rates = [
+                    generator_clips_per_second(generator, batch, args.seconds) for batch in args.device_batch_sizes
+                ]
+                print(f"{place:>7} {num_digits:>7} {size:>7}" + "".join(f" {rate:>11.0f}" for rate in rates))
 
 
 if __name__ == "__main__":

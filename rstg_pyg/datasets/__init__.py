@@ -1,6 +1,7 @@
 r"""Datasets."""
 
 from rstg_pyg.datasets.download import DownloadError
+from rstg_pyg.datasets.generator import ClipGenerator
 from rstg_pyg.datasets.idx import IDXError, read_idx
 from rstg_pyg.datasets.labels import (
     NO_SYNC,
@@ -18,6 +19,7 @@ __all__ = [
     "NO_SYNC",
     "NUM_CLASSES",
     "NUM_PAIRS",
+    "ClipGenerator",
     "DownloadError",
     "IDXError",
     "SyncMNIST",

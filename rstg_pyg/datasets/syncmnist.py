@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
+from rstg_pyg.datasets.authors_paths import AuthorsPaths, check_arguments, open_paths
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY, Clip, sample_clip
 from rstg_pyg.datasets.digits import open_digits
 from rstg_pyg.datasets.labels import NUM_CLASSES
@@ -72,6 +73,12 @@ class SyncMNIST(Dataset):
     digits that scikit-learn ships take their place. The test split has digit images and random
     numbers of its own in any case.
 
+    With :obj:`train=False, paths="authors"`, the clips are the 10,000 test clips of 5SyncMNIST that
+    the authors publish: digits, paths and labels are those of their file, and at :obj:`size=64`
+    the frames are theirs byte for byte. The file is downloaded from their repository to
+    :obj:`root/raw`, unless the environment variable :obj:`RSTG_PYG_REFERENCE` names a folder that
+    holds it. It is held against its checksum, and it is a pickle of which only arrays are read.
+
     Args:
         root (str or PathLike): Where downloads (:obj:`root/raw`) and clips generated ahead of time
             (:obj:`root/processed`) go. Nothing is written where neither is needed.
@@ -96,6 +103,11 @@ class SyncMNIST(Dataset):
         transform (callable, optional): Applied to every :class:`~torch_geometric.data.Data` on
             access. (default: :obj:`None`)
         log (bool): Whether downloads and generation print a line. (default: :obj:`True`)
+        paths (str or PathLike, optional): :obj:`"authors"` for the authors' test clips, or, in place
+            of a download, a copy of their file :obj:`predefined_path_test.pickle`. Goes with
+            :obj:`train=False`, 5 digits, 10 frames, at most 10,000 clips and MNIST, for which
+            :obj:`digits="auto"` then stands, and with neither :obj:`seed` nor
+            :obj:`no_sync_probability`. (default: :obj:`None`, clips drawn at random)
 
     Shapes:
         Attributes of an item, with :math:`D` digits:
@@ -110,10 +122,13 @@ class SyncMNIST(Dataset):
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If an argument is out of range, or a file of clips is damaged.
-        FileNotFoundError: If a named folder lacks the files of MNIST.
+        ValueError: If an argument is out of range or does not go together with :obj:`paths`, or a
+            file of clips or paths is damaged.
+        FileNotFoundError: If a named folder lacks the files of MNIST, or there is no file of paths
+            where one was named.
         IDXError: If a file of MNIST is damaged, or is another file.
-        DownloadError: If :obj:`digits="mnist"` and MNIST is not there and cannot be downloaded.
+        DownloadError: If MNIST, with :obj:`digits="mnist"` or :obj:`paths`, or the file of
+            :obj:`paths="authors"` is not there and cannot be downloaded.
         ImportError: If scikit-learn's digits are needed and scikit-learn is not installed.
 
     Example:
@@ -139,11 +154,14 @@ class SyncMNIST(Dataset):
         no_sync_probability: float = NO_SYNC_PROBABILITY,
         transform: Callable | None = None,
         log: bool = True,
+        paths: str | os.PathLike | None = None,
     ) -> None:
         if not isinstance(root, (str, os.PathLike)):
             raise TypeError(f"expected 'root' to be a path, got {root!r}")
         if mnist_dir is not None and not isinstance(mnist_dir, (str, os.PathLike)):
             raise TypeError(f"expected 'mnist_dir' to be a path or None, got {mnist_dir!r}")
+        if paths is not None and not isinstance(paths, (str, os.PathLike)):
+            raise TypeError(f"expected 'paths' to be \"authors\", a path or None, got {paths!r}")
         if transform is not None and not callable(transform):
             raise TypeError(f"expected 'transform' to be callable or None, got {transform!r}")
         self.num_digits = _whole_number("num_digits", num_digits, 2, 10)
@@ -156,11 +174,26 @@ class SyncMNIST(Dataset):
         self.seed = _whole_number("seed", seed, 0, 2**64 - 1)
         self.no_sync_probability = _probability("no_sync_probability", no_sync_probability)
         self.pregenerate = _truth("pregenerate", pregenerate)
+        if paths is not None:
+            check_arguments(
+                self.train,
+                self.num_digits,
+                self.num_frames,
+                self.num_clips,
+                self.seed,
+                self.no_sync_probability,
+                digits,
+            )
+            digits = "mnist"
         super().__init__(os.fspath(root), transform=transform, log=_truth("log", log))
 
         self._digits, notice = open_digits(digits, self.train, mnist_dir, self.raw_dir, self.log)
         if notice is not None:
             warnings.warn(notice, stacklevel=2)
+        self._paths: AuthorsPaths | None = None
+        if paths is not None:
+            self._paths = open_paths(paths, self.raw_dir, self.log)
+            self._paths.check_labels(self._digits)
         self._file: ClipFile | None = None
         if self.pregenerate:
             self._file = ClipFile(self.processed_paths[0], self.num_clips, self.num_frames, self.size)
@@ -197,6 +230,8 @@ class SyncMNIST(Dataset):
             "seed": self.seed,
             "no_sync_probability": self.no_sync_probability,
         }
+        if self._paths is not None:
+            parameters["paths"] = self._paths.fingerprint
         key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
         return [f"syncmnist_{'train' if self.train else 'test'}_{key}.npy"]
 
@@ -228,6 +263,8 @@ class SyncMNIST(Dataset):
         )
 
     def _sample(self, index: int) -> Clip:
+        if self._paths is not None:
+            return self._paths.clip(index, self._digits)
         return sample_clip(index, self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability)
 
     def _render(self, clip: Clip) -> np.ndarray:

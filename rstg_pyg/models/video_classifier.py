@@ -1,5 +1,6 @@
-"""A whole network: frames -> backbone -> recurrent space-time graph -> classes."""
+"""A whole network: frames -> backbone -> block, such as a recurrent space-time graph -> classes."""
 
+import inspect
 from typing import Any, Optional
 
 from torch import Tensor
@@ -7,7 +8,6 @@ from torch.nn import LayerNorm, Linear, Module, Sequential
 
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.models.frame_cnn import pixels_to_unit
-from rstg_pyg.models.to_vec import RSTGToVec
 
 
 class VideoClassifier(Module):
@@ -18,9 +18,14 @@ class VideoClassifier(Module):
     .. math::
         \mathbf{y} = \mathbf{W} \, \mathrm{LayerNorm}(\mathrm{RSTG}(\mathrm{backbone}(\mathrm{video}))) + \mathbf{b}
 
+    Any other module from a feature volume to a vector can stand in the graph's place, as those of
+    :data:`~rstg_pyg.models.ROWS` do.
+
     Args:
-        backbone: A module from frames ``[B, C, H, W]`` to features ``[B, C', H', W']``.
-        block: The graph, made for C' channels.
+        backbone: A module from frames ``[B, C, H, W]`` to features ``[B, C', H', W']``, or one with an attribute
+            ``takes_clips = True`` from clips ``[B, C, T, H, W]`` to ``[B, C', T', H', W']``.
+        block: The graph, made for C' channels, or another module from ``[B, C', T', H', W']`` to
+            ``[B, block.channels]``. Streams need its ``step(frame, state) -> (vector, state)``.
         num_classes: Number of classes M.
 
     Shapes:
@@ -29,7 +34,9 @@ class VideoClassifier(Module):
         - **step:** frame ``[B, C, H, W]``, state ``-> ([B, M], state)``: the logits of all frames so far.
 
     Raises:
-        ValueError: If ``num_classes`` is not positive, or a video or a frame has another number of dimensions.
+        ValueError: If ``num_classes`` is not positive, the block has no ``channels``, a video or a frame has another
+            number of dimensions, ``step`` is called where backbone or block has no form for streams, or attention is
+            asked of a block that has none.
 
     Example:
         >>> import torch
@@ -40,9 +47,11 @@ class VideoClassifier(Module):
         >>> logits, state = net.step(torch.rand(2, 1, 32, 32), None)
     """
 
-    def __init__(self, backbone: Module, block: RSTGToVec, num_classes: int) -> None:
+    def __init__(self, backbone: Module, block: Module, num_classes: int) -> None:
         super().__init__()
         check_positive(num_classes=num_classes)
+        if not isinstance(getattr(block, "channels", None), int):
+            raise ValueError(f"expected a block with its vector's size as 'channels', got {type(block).__name__}")
         self.backbone = backbone
         self.block = block
         self.classifier = Sequential(LayerNorm(block.channels), Linear(block.channels, num_classes))
@@ -50,9 +59,10 @@ class VideoClassifier(Module):
     def forward(self, video: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
         if video.dim() != 5:
             raise ValueError(f"expected a video of shape [B, C, T, H, W], got {list(video.shape)}")
-        frames = pixels_to_unit(video.transpose(1, 2))
-        volume = self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        volume = self._volume(pixels_to_unit(video))
         if return_attention_weights:
+            if not _takes(self.block.forward, "return_attention_weights"):
+                raise ValueError(f"expected a block that returns attention weights, got {type(self.block).__name__}")
             vector, attention = self.block(volume, return_attention_weights=True)
             return self.classifier(vector), attention
         return self.classifier(self.block(volume))
@@ -61,5 +71,25 @@ class VideoClassifier(Module):
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         if frame.dim() != 4:
             raise ValueError(f"expected a frame of shape [B, C, H, W], got {list(frame.shape)}")
+        if getattr(self.backbone, "takes_clips", False):
+            raise ValueError(
+                f"expected a backbone that takes single frames, got {type(self.backbone).__name__}, whose features of "
+                "a frame depend on later frames: it has no form for streams"
+            )
+        if not hasattr(self.block, "step"):
+            raise ValueError(f"expected a block with a method 'step', got {type(self.block).__name__}")
         vector, state = self.block.step(self.backbone(pixels_to_unit(frame)), state)
         return self.classifier(vector), state
+
+    def _volume(self, clips: Tensor) -> Tensor:
+        """The features ``[B, C', T', H', W']`` of ``[B, C, T, H, W]``."""
+        if getattr(self.backbone, "takes_clips", False):
+            return self.backbone(clips)
+        frames = clips.transpose(1, 2)
+        return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+def _takes(function: Any, name: str) -> bool:
+    """Whether a function can be called with an argument of that name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+import io
 import os
+from typing import Any
 
+import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from rstg_pyg.training.checkpoint_reading import CheckpointError, check_settings, check_weights, describe, read_file
+from rstg_pyg.training.replace_file import replace_file
+
 NAME = "last"
+PARTS = ("config", "random_seed", "global_step", "optimizer_states", "lr_schedulers")
+"""What a checkpoint holds beside the weights."""
+
+
+class ChunkCheckpoint(ModelCheckpoint):
+    """See :func:`chunk_checkpoint`."""
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        super().__init__(
+            folder,
+            filename=NAME,
+            save_top_k=1,
+            monitor=None,
+            enable_version_counter=False,
+            # Not right after validation: the chunk's row of the metrics is written first.
+            save_on_train_epoch_end=True,
+        )
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        trainer.strategy.checkpoint_io = WholeFiles()
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints by :func:`replace_file`: Lightning's own way moves them here from the system's folder for
+    temporary files, which on another disk is a copy that can break off. Read them with every check."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(path, content.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_file(path)
 
 
 def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
     """Make the callback that writes ``folder/last.ckpt`` at the end of every chunk, over the one before.
 
-    Lightning writes to a temporary name first, so a run that is stopped while it writes leaves the one before.
+    It writes to ``last.ckpt.part`` first, so a run that is stopped while it writes leaves the one before.
 
     Args:
         folder: Where the checkpoint goes.
@@ -20,9 +66,58 @@ def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
     Returns:
         A callback for :class:`lightning.Trainer`; give the file to ``fit(..., ckpt_path=...)`` to go on.
 
+    Raises:
+        CheckpointError: By ``fit``, if the file to go on from is damaged or of another run.
+        OSError: By ``fit``, if the folder cannot be written to.
+
     Example:
         >>> from rstg_pyg.training import chunk_checkpoint
         >>> chunk_checkpoint("runs/mine").filename
         'last'
     """
-    return ModelCheckpoint(folder, filename=NAME, save_top_k=1, monitor=None, enable_version_counter=False)
+    return ChunkCheckpoint(folder)
+
+
+def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule | None = None) -> dict[str, Any]:
+    """Read a checkpoint of a :class:`ClipClassifier`, without running anything that it holds.
+
+    Args:
+        path: The file.
+        module: The classifier that is to go on from it: settings and weights must be alike.
+
+    Returns:
+        What the file holds: ``"config"`` says of which run it is, ``"global_step"`` how far that was.
+
+    Raises:
+        CheckpointError: If the file is damaged, is no checkpoint of a :class:`ClipClassifier`, or one of other settings
+            or another model; the sentence names what differs.
+        OSError: If there is no such file or it cannot be read.
+
+    Example:
+        >>> from rstg_pyg.training import read_checkpoint
+        >>> read_checkpoint("runs/none/last.ckpt")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/last.ckpt'
+    """
+    checkpoint = read_file(path)
+    check_parts(checkpoint, str(path))
+    if module is not None:
+        check_checkpoint(checkpoint, module, str(path))
+    return checkpoint
+
+
+def check_parts(checkpoint: dict[str, Any], name: str) -> None:
+    """Raise :class:`CheckpointError` unless ``checkpoint`` holds what a :class:`ClipClassifier` goes on from."""
+    missing = [part for part in PARTS if part not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"expected {name} to be a checkpoint of a ClipClassifier, got {describe(checkpoint)} without "
+            f"{', '.join(missing)}"
+        )
+
+
+def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule, name: str) -> None:
+    """Raise :class:`CheckpointError` unless ``checkpoint`` is of the module's settings and weights."""
+    check_parts(checkpoint, name)
+    check_settings(checkpoint["config"], module.config, name)
+    check_weights(checkpoint["state_dict"], module, name)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import lightning
 import torch
@@ -10,8 +14,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.datasets.labels import NO_SYNC
-from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices
+from rstg_pyg.training.checkpoint import check_checkpoint
+from rstg_pyg.training.checkpoint_reading import plain
+from rstg_pyg.training.finite import LossWatch, check_weights_finite
+from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
 from rstg_pyg.training.recipe import Recipe
+
+MATRICES = {"muon": graph_matrices, "muon-hidden": hidden_matrices}
+"""Which parameters the optimisers of a recipe train by Muon."""
 
 
 def clip_loss(logits: Tensor, label: Tensor, binary: Tensor) -> Tensor:
@@ -36,15 +46,29 @@ class ClipClassifier(lightning.LightningModule):
         \mathcal{L} = \frac{1}{B} \sum_b -\log \mathrm{softmax}(\mathrm{model}(\mathrm{video}_b))_{y_b}
         \qquad \text{(or the sum over b)}
 
+    A checkpoint holds :attr:`config`, so that a run goes on only from its own. Random numbers of the model, as of
+    dropout, are a function of the seed of the run's first start, of the chunk and of the process, so that a run that
+    is resumed after a chunk draws those of an unbroken one.
+
+    With several processes the loss and the accuracy are those of the whole batch; every process has to get the same
+    number of clips. Batch normalisation then takes the mean and variance of a process's own clips, unless the trainer
+    has ``sync_batchnorm=True``, which needs CUDA.
+
     Args:
         model: From video ``[B, C, T, H, W]`` to logits ``[B, M]``.
         recipe: Optimiser, schedule and loss.
+        config: What else a checkpoint should say of the run, as the model's name and seed: dicts, lists, strings and
+            numbers.
 
     Shapes:
         - **batch.video:** ``[B, C, T, H, W]``. **batch.y, batch.binary:** ``[B]``, see :func:`clip_loss`.
 
     Raises:
-        RuntimeError: If a loss is not finite.
+        DivergenceError: By ``fit``, if a loss is not finite, at the next step, or a weight, at the end of the chunk; it
+            is a RuntimeError. No checkpoint is written after such a step. A gradient that is not finite makes the
+            weights so, and with them the next loss.
+        CheckpointError: By ``fit``, if the checkpoint to go on from is of another run; it is a ValueError.
+        ValueError: If ``config`` holds something else.
 
     Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
@@ -58,37 +82,108 @@ class ClipClassifier(lightning.LightningModule):
         torch.Size([2, 46])
     """
 
-    def __init__(self, model: torch.nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: torch.nn.Module, recipe: Recipe, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.config = plain({**(config or {}), "recipe": asdict(recipe)})
+        self._advice = f"lower the learning rate ({recipe.lr}) or use float32; the last checkpoint is intact"
+        self._watch = LossWatch(self._advice)
+        self._random_seed: int | None = None
+        self.confusion: Tensor | None = None
+        """Test clips by label and answer, ``[M, M]``, once there was a test."""
 
     def forward(self, video: Tensor) -> Tensor:
         return self.model(video.float() if self.recipe.raw_pixels else video)
 
-    def training_step(self, batch: Data, batch_idx: int) -> Tensor:
-        logits = self(batch.video).float()
-        loss = clip_loss(logits, batch.y, batch.binary)
-        loss = loss.sum() if self.recipe.loss == "sum" else loss.mean()
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"expected a finite loss, got {loss.item()} at step {self.global_step}: lower the learning rate "
-                f"({self.recipe.lr}) or use float32; the last checkpoint is intact"
-            )
-        self.log("loss", loss, batch_size=batch.num_graphs)
-        self.log("accuracy", (logits.argmax(1) == batch.y).float().mean(), batch_size=batch.num_graphs)
-        return loss
+    def on_fit_start(self) -> None:
+        if self._random_seed is None:
+            self._random_seed = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
+        if batch_idx == 0:
+            place = f"{self._random_seed}/{self.current_epoch}/{self.global_rank}"
+            torch.manual_seed(random.Random(place).getrandbits(63))
+
+    def training_step(self, batch: Data, batch_idx: int) -> dict[str, Tensor]:
+        self._watch.check()
+        video = batch.video
+        if self.recipe.augment == "reverse":
+            backwards = torch.rand(len(video), device=video.device) < 0.5
+            video = torch.where(backwards.view(-1, 1, 1, 1, 1), video.flip(2), video)
+        logits = self(video).float()
+        losses = clip_loss(logits, batch.y, batch.binary)
+        # Gradients are averaged over the processes.
+        loss = losses.sum() * self.trainer.world_size if self.recipe.loss == "sum" else losses.mean()
+        measured = torch.stack([loss.detach(), (logits.argmax(1) == batch.y).float().mean()])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(measured)
+            measured /= self.trainer.world_size
+        self._watch.note(measured[0], self.global_step)
+        self.log("loss", measured[0], batch_size=batch.num_graphs, logger=False)
+        self.log("accuracy", measured[1], batch_size=batch.num_graphs, logger=False)
+        return {"loss": loss, "measured": measured}
+
+    def on_train_epoch_end(self) -> None:
+        self._watch.check()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._watch.check()
+        check_weights_finite(self, self.global_step, self._advice)
+        checkpoint["config"] = self.config
+        checkpoint["random_seed"] = self._random_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_checkpoint(checkpoint, self, str(self.trainer.ckpt_path or "the checkpoint"))
+        self._random_seed = checkpoint["random_seed"]
+
+    def validation_step(self, batch: Data, batch_idx: int) -> None:
+        self._count(batch)
 
     def test_step(self, batch: Data, batch_idx: int) -> None:
-        correct = self(batch.video).argmax(1) == batch.y
-        self.log("test_accuracy", correct.float().mean(), batch_size=batch.num_graphs)
+        self._count(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_count()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_count()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_count("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.confusion = self._log_count("test").cpu()
+
+    def _start_count(self) -> None:
+        self._counts: Tensor | int = 0
+        self._loss_sum: Tensor | float = 0.0
+
+    def _count(self, batch: Data) -> None:
+        logits = self(batch.video).float()
+        classes = logits.size(1)
+        counts = torch.bincount(classes * batch.y + logits.argmax(1), minlength=classes**2)
+        self._counts = self._counts + counts.view(classes, classes)
+        self._loss_sum = self._loss_sum + torch.nn.functional.cross_entropy(logits, batch.y, reduction="sum")
+
+    def _log_count(self, stage: str) -> Tensor:
+        """Log the means over all clips of all batches and processes; return how often each label got each answer."""
+        counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum")
+        loss_sum = self.trainer.strategy.reduce(self._loss_sum, reduce_op="sum")
+        # While it trains, ClipMetrics gives the loggers their rows.
+        logger = self.trainer.state.fn != "fit"
+        self.log(f"{stage}_accuracy", counts.trace() / counts.sum(), logger=logger)
+        self.log(f"{stage}_loss", loss_sum / counts.sum(), logger=logger)
+        return counts
 
     def configure_optimizers(self) -> dict:
         recipe = self.recipe
         if recipe.optimizer == "nesterov":
             optimizer = torch.optim.SGD(self.parameters(), recipe.lr, momentum=0.9, nesterov=True)
-        elif recipe.optimizer == "muon":
-            matrices, others = graph_matrices(self.model)
+        elif recipe.optimizer in MATRICES:
+            matrices, others = MATRICES[recipe.optimizer](self.model)
+            if not matrices:
+                matrices, others = hidden_matrices(self.model)
             optimizer = MuonAdamW(matrices, others, recipe.lr, recipe.muon_lr, recipe.weight_decay)
         else:
             optimizer = torch.optim.AdamW(self.parameters(), recipe.lr, weight_decay=recipe.weight_decay)

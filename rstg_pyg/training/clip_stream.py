@@ -1,4 +1,4 @@
-"""SyncMNIST as a stream of fresh clips, cut into chunks."""
+"""SyncMNIST as a stream of fresh clips, cut into chunks and shared out among processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from itertools import accumulate
 
 import lightning
 import torch
-from torch.utils.data import Dataset, Subset
-from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import Batch, Data
 
-from rstg_pyg.datasets import SyncMNIST
+from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 from rstg_pyg.training.recipe import Phase, Recipe
 
 
@@ -50,19 +49,87 @@ class Curriculum(Dataset):
     def __len__(self) -> int:
         return self.ends[-1]
 
+    def phase_of(self, index: int) -> int:
+        """Return the number of the phase that clip ``index`` falls into; what comes after the last is like it."""
+        return min(bisect_right(self.ends, index), len(self.ends) - 1)
+
     def __getitem__(self, index: int) -> Data:
-        phase = bisect_right(self.ends, index)
+        phase = self.phase_of(index)
         clip = self.datasets[phase][index]
         # Paths and classes have a width per phase; a batch across the change of phases could not hold them.
         return Data(video=clip.video, y=clip.y, binary=torch.tensor([self.phases[phase].target == "in-step"]))
 
 
+class ClipBatches(Dataset):
+    """A curriculum whose items are batches: ranges of clips, made at once by
+    :class:`~rstg_pyg.datasets.ClipGenerator`. The clips are those of the curriculum, byte for byte.
+
+    Args:
+        clips: The curriculum.
+        device: Where batches are made.
+
+    Shapes:
+        - **batch.video:** ``[B, 1, T, S, S]`` uint8. **batch.y:** ``[B]``. **batch.binary:** ``[B]`` bool.
+
+    Example:
+        >>> from rstg_pyg import SyncMNIST
+        >>> from rstg_pyg.training import Curriculum, Phase
+        >>> from rstg_pyg.training.clip_stream import ClipBatches
+        >>> dataset = SyncMNIST("data", num_digits=2, digits="sklearn", num_clips=8, size=16)
+        >>> ClipBatches(Curriculum([Phase(8, 2)], [dataset]), "cpu")[range(2, 6)].video.shape
+        torch.Size([4, 1, 10, 16, 16])
+    """
+
+    def __init__(self, clips: Curriculum, device: torch.device | str) -> None:
+        self.clips = clips
+        self.generators = [ClipGenerator(dataset, device) for dataset in clips.datasets]
+
+    def __getitem__(self, index: range) -> Batch:
+        parts = []
+        start = index.start
+        while start < index.stop:
+            phase = self.clips.phase_of(start)
+            last = phase == len(self.generators) - 1
+            stop = index.stop if last else min(index.stop, self.clips.ends[phase])
+            made = self.generators[phase](range(start, stop))
+            binary = torch.full_like(made.y, self.clips.phases[phase].target == "in-step", dtype=torch.bool)
+            parts.append((made.video, made.y, binary))
+            start = stop
+        video, y, binary = (torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
+        batch = Batch(video=video, y=y, binary=binary)
+        batch._num_graphs = len(y)
+        return batch
+
+
+def share_of_batches(clips: range, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
+    """Cut clips into batches and return what one of several processes takes of each: equal shares, so that the mean of
+    the processes' gradients is the gradient of the whole batch. Up to ``world_size - 1`` clips of the last batch are
+    left out for that.
+
+    Example:
+        >>> from rstg_pyg.training.clip_stream import share_of_batches
+        >>> share_of_batches(range(10, 20), batch_size=6, rank=1, world_size=2)
+        [range(13, 16), range(18, 20)]
+    """
+    if batch_size % world_size:
+        raise ValueError(f"expected 'batch_size' to be a multiple of the {world_size} processes, got {batch_size}")
+    shares = []
+    for start in range(clips.start, clips.stop, batch_size):
+        size = min(batch_size, clips.stop - start) // world_size
+        if size:
+            shares.append(range(start + rank * size, start + (rank + 1) * size))
+    return shares
+
+
 class ClipStream(lightning.LightningDataModule):
-    r"""Training and test clips of a :class:`Recipe`.
+    r"""Training, validation and test clips of a :class:`Recipe`.
 
     An epoch of the trainer is one chunk: chunk e holds clips ``e * chunk`` up to ``(e + 1) * chunk``. Since clip i is
     a function of the seed and of i, a run that is resumed after a chunk sees exactly what an unbroken one would have
-    seen. The trainer needs ``reload_dataloaders_every_n_epochs=1``.
+    seen, and several processes see together what one would. The trainer needs ``reload_dataloaders_every_n_epochs=1``
+    and ``use_distributed_sampler=False``, see :func:`~rstg_pyg.training.run_trainer`.
+
+    Validation clips are those that training would come to next, test clips are of the test digits.
 
     Args:
         root: Where MNIST is kept or downloaded to, see :class:`~rstg_pyg.SyncMNIST`.
@@ -70,12 +137,16 @@ class ClipStream(lightning.LightningDataModule):
         seed: Seed of the clips.
         digits: ``"auto"``, ``"mnist"`` or ``"sklearn"``, see :class:`~rstg_pyg.SyncMNIST`.
         mnist_dir: A folder that holds the MNIST files.
-        num_workers: Processes that make clips.
+        num_workers: Processes that make clips for training on a CPU. For any other device they are made by that device,
+            see :class:`~rstg_pyg.datasets.ClipGenerator`; they are the same.
+        test_paths: ``"authors"`` or a file for the authors' own test clips, see :class:`~rstg_pyg.SyncMNIST`.
 
     Shapes:
-        - **batch.video:** ``[B, 1, T, S, S]`` uint8. **batch.y:** ``[B]``. **batch.binary:** ``[B]`` (training).
+        - **batch.video:** ``[B, 1, T, S, S]`` uint8. **batch.y:** ``[B]``. **batch.binary:** ``[B]`` bool, whether the
+          question is only if a pair moves in step.
 
     Raises:
+        ValueError: If ``batch_size`` is no multiple of the number of processes (when training starts).
         Whatever :class:`~rstg_pyg.SyncMNIST` raises.
 
     Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
@@ -86,7 +157,7 @@ class ClipStream(lightning.LightningDataModule):
         >>> recipe = Recipe((Phase(100),), size=16, test_clips=4, batch_size=2)
         >>> stream = ClipStream("data", recipe, digits="sklearn")
         >>> next(iter(stream.test_dataloader())).video.shape
-        torch.Size([4, 1, 10, 16, 16])
+        torch.Size([2, 1, 10, 16, 16])
     """
 
     def __init__(
@@ -97,19 +168,22 @@ class ClipStream(lightning.LightningDataModule):
         digits: str = "auto",
         mnist_dir: str | os.PathLike | None = None,
         num_workers: int = 0,
+        test_paths: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.num_workers = num_workers
-        options = {"size": recipe.size, "seed": seed, "digits": digits, "mnist_dir": mnist_dir}
+        options = {"size": recipe.size, "digits": digits, "mnist_dir": mnist_dir}
         datasets = []
         for phase in recipe.phases:
             kind = {"num_digits": phase.num_digits, "no_sync_probability": phase.no_sync_probability}
-            datasets.append(SyncMNIST(root, num_clips=recipe.clips, **kind, **options))
+            datasets.append(SyncMNIST(root, num_clips=recipe.clips + recipe.val_clips, seed=seed, **kind, **options))
             # Whatever source the first one found serves the others: no clip of a run is of another kind.
             options["digits"] = datasets[0].source
         self.train_clips = Curriculum(recipe.phases, datasets)
+        kind = {"paths": test_paths} if test_paths is not None else {"seed": seed, **kind}
         self.test_clips = SyncMNIST(root, train=False, num_clips=recipe.test_clips, **kind, **options)
+        self._batches: ClipBatches | None = None
 
     @property
     def source(self) -> str:
@@ -119,10 +193,34 @@ class ClipStream(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         chunk, recipe = self.trainer.current_epoch, self.recipe
         clips = range(chunk * recipe.chunk, min((chunk + 1) * recipe.chunk, recipe.clips))
-        return self._loader(Subset(self.train_clips, clips), recipe.batch_size)
+        return self._train_loader(clips)
+
+    def val_dataloader(self) -> DataLoader:
+        recipe = self.recipe
+        return self._train_loader(range(recipe.clips, recipe.clips + recipe.val_clips))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test_clips, min(2 * self.recipe.batch_size, self.recipe.test_clips))
+        rank, world_size = self._place()
+        count = len(self.test_clips)
+        clips = range(rank * count // world_size, (rank + 1) * count // world_size)
+        only = Curriculum((self.recipe.task,), (self.test_clips,))
+        return self._load(ClipBatches(only, self._device()), share_of_batches(clips, self.recipe.batch_size))
 
-    def _loader(self, clips: Dataset, batch_size: int) -> DataLoader:
-        return DataLoader(clips, batch_size, num_workers=self.num_workers)
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _train_loader(self, clips: range) -> DataLoader:
+        if self._batches is None:
+            self._batches = ClipBatches(self.train_clips, self._device())
+        return self._load(self._batches, share_of_batches(clips, self.recipe.batch_size, *self._place()))
+
+    def _load(self, batches: ClipBatches, shares: list[range]) -> DataLoader:
+        workers = self.num_workers if self._device().type == "cpu" else 0
+        return DataLoader(batches, batch_size=None, sampler=shares, num_workers=workers, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the graph, AdamW for the rest, as one optimiser."""
+"""Muon for matrices and convolution kernels, AdamW for the rest, as one optimiser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.nn import Module, Parameter
+from torch.nn import Embedding, Module, Parameter
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -18,20 +18,21 @@ class MuonAdamW(torch.optim.Optimizer):
         \mathbf{W} \leftarrow \mathbf{W} - \eta \, \mathrm{orthogonalise}(\mathbf{M})
 
     Muon gives every direction of a matrix the same step. Where two small features must grow
-    together before either lowers the loss, as for comparing two motions, that shortens the plateau.
+    together before either lowers the loss, as for comparing two motions, that shortens the plateau. A convolution
+    kernel ``[out, in, ...]`` counts as the matrix ``[out, in * ...]``.
 
     Args:
-        matrices: Parameters with two dimensions.
+        matrices: Parameters with two dimensions or more, see :func:`graph_matrices` and :func:`hidden_matrices`.
         others: All other parameters.
         lr: Learning rate of AdamW.
         muon_lr: Learning rate of Muon.
         weight_decay: Of both.
 
     Shapes:
-        - **matrices:** each ``[out, in]``. **others:** any.
+        - **matrices:** each ``[out, in]`` or ``[out, in, ...]``. **others:** any.
 
     Raises:
-        ValueError: If there is no matrix, or a parameter of ``matrices`` is none.
+        ValueError: If there is no matrix or no other parameter, or a parameter of ``matrices`` is a vector.
 
     Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; I. Loshchilov, F. Hutter,
     "Decoupled weight decay regularization", ICLR 2019.
@@ -54,16 +55,18 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         matrices, others = list(matrices), list(others)
-        wrong = [list(p.shape) for p in matrices if p.dim() != 2]
+        wrong = [list(p.shape) for p in matrices if p.dim() < 2]
         if not matrices:
             raise ValueError("expected 'matrices' to hold at least one parameter, got none: has the model no RSTG?")
+        if not others:
+            raise ValueError("expected 'others' to hold at least one parameter, got none")
         if wrong:
-            raise ValueError(f"expected 'matrices' to hold parameters of two dimensions, got shapes {wrong}")
-        self._muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay)
+            raise ValueError(f"expected 'matrices' to hold parameters of at least two dimensions, got shapes {wrong}")
+        self._flat = [Parameter(p.detach().flatten(1), requires_grad=False) for p in matrices]
+        self._muon = torch.optim.Muon(self._flat, lr=muon_lr, weight_decay=weight_decay)
         self._adamw = torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay)
-        super().__init__([{"params": matrices, "lr": muon_lr}, {"params": others, "lr": lr}], {})
-        # A schedule changes these groups: they are the very groups of the two optimisers.
-        self.param_groups = self._muon.param_groups + self._adamw.param_groups
+        super().__init__([{"params": matrices}, {"params": others}], {})
+        self._show_settings()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -71,17 +74,41 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._take_settings()
+        self._flatten()
         self._muon.step()
         self._adamw.step()
+        for parameter, flat in zip(self.param_groups[0]["params"], self._flat, strict=True):
+            # Where memory is in another order than the dimensions, the flat matrix is a copy.
+            if flat.data_ptr() != parameter.data_ptr():
+                parameter.copy_(flat.view_as(parameter))
+            flat.grad = None
         return loss
 
     def state_dict(self) -> dict[str, Any]:
+        self._take_settings()
         return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._flatten()
         self._muon.load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])
-        self.param_groups = self._muon.param_groups + self._adamw.param_groups
+        self._show_settings()
+
+    def _flatten(self) -> None:
+        """Point Muon at the parameters and gradients as they are now, as matrices."""
+        for parameter, flat in zip(self.param_groups[0]["params"], self._flat, strict=True):
+            flat.data = parameter.detach().flatten(1)
+            flat.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+
+    def _take_settings(self) -> None:
+        """Give both optimisers the learning rates that a schedule has set."""
+        for inner, outer in zip(self._muon.param_groups + self._adamw.param_groups, self.param_groups, strict=True):
+            inner.update({name: value for name, value in outer.items() if name != "params"})
+
+    def _show_settings(self) -> None:
+        for inner, outer in zip(self._muon.param_groups + self._adamw.param_groups, self.param_groups, strict=True):
+            outer.update({name: value for name, value in inner.items() if name != "params"})
 
 
 def graph_matrices(model: Module) -> tuple[list[Parameter], list[Parameter]]:
@@ -89,9 +116,38 @@ def graph_matrices(model: Module) -> tuple[list[Parameter], list[Parameter]]:
 
     Matrices are the weights with two dimensions, both above 1, of every :class:`~rstg_pyg.RSTG` in the model: of its
     recurrent cells and of its convolutions.
+
+    Example:
+        >>> from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+        >>> from rstg_pyg.training.optimizer import graph_matrices
+        >>> matrices, others = graph_matrices(VideoClassifier(FrameCNN(1, (8, 8)), RSTGToVec(8), num_classes=46))
+        >>> any(p.dim() == 4 for p in matrices)
+        False
     """
     from rstg_pyg.recurrence import RSTG
 
     inside = [block for block in model.modules() if isinstance(block, RSTG)]
     matrices = {id(p): p for block in inside for p in block.parameters() if p.dim() == 2 and min(p.shape) > 1}
     return list(matrices.values()), [p for p in model.parameters() if id(p) not in matrices]
+
+
+def hidden_matrices(model: Module) -> tuple[list[Parameter], list[Parameter]]:
+    """Split the parameters of any network into the matrices and kernels of its hidden layers and all others.
+
+    Hidden are all weights that make a matrix ``[out, in * ...]`` with both sides above 1, except the first and the last
+    one in the order of ``model.parameters()``, which see pixels and give logits, and the tables of
+    :class:`torch.nn.Embedding`. The rule asks for no graph, so that networks with and without one train on equal terms.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, for the layers left out.
+
+    Example:
+        >>> from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+        >>> from rstg_pyg.training.optimizer import hidden_matrices
+        >>> matrices, others = hidden_matrices(VideoClassifier(FrameCNN(1, (8, 8)), RSTGToVec(8), num_classes=46))
+        >>> [list(p.shape) for p in matrices if p.dim() == 4]
+        [[8, 8, 3, 3]]
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, Embedding)}
+    wide = [p for p in model.parameters() if p.dim() > 1 and min(p.flatten(1).shape) > 1 and id(p) not in tables]
+    hidden = {id(p): p for p in wide[1:-1]}
+    return list(hidden.values()), [p for p in model.parameters() if id(p) not in hidden]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
@@ -52,7 +52,10 @@ class Recipe:
         size: Height and width of the frames.
         batch_size: Clips per step.
         test_clips: Number of test clips.
-        optimizer: ``"muon"`` (:class:`~rstg_pyg.training.MuonAdamW`), ``"adamw"`` or ``"nesterov"`` (momentum 0.9).
+        val_clips: Number of validation clips, looked at after every chunk.
+        optimizer: ``"muon"`` (:class:`~rstg_pyg.training.MuonAdamW` on the matrices of the graph, or of a network
+            without one on all hidden layers), ``"muon-hidden"`` (all hidden layers of any network), ``"adamw"`` or
+            ``"nesterov"`` (momentum 0.9).
         lr: Highest learning rate.
         muon_lr: Highest learning rate of the matrices that Muon trains.
         weight_decay: Of Muon and AdamW.
@@ -60,6 +63,8 @@ class Recipe:
         warmup: Share of the steps over which the learning rate rises.
         gradient_clip: Largest norm of the gradient, or None.
         loss: Whether a batch's loss is the ``"mean"`` or the ``"sum"`` over its clips.
+        augment: ``"none"``, or ``"reverse"`` to run every other clip, at random, backwards: digits in step are so then,
+            too.
         raw_pixels: Whether the model gets pixels as 0..255 instead of uint8 that it scales itself.
         chunk: Clips between two checkpoints.
 
@@ -80,6 +85,7 @@ class Recipe:
     size: int = 32
     batch_size: int = 16
     test_clips: int = 2_000
+    val_clips: int = 480
     optimizer: str = "muon"
     lr: float = 3e-3
     muon_lr: float = 0.01
@@ -88,16 +94,24 @@ class Recipe:
     warmup: float = 0.02
     gradient_clip: float | None = 1.0
     loss: str = "mean"
+    augment: str = "none"
     raw_pixels: bool = False
     chunk: int = 6_400
 
     def __post_init__(self) -> None:
         if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
             raise ValueError(f"expected 'phases' to hold at least one Phase, got {self.phases!r}")
-        check_positive(size=self.size, batch_size=self.batch_size, test_clips=self.test_clips, chunk=self.chunk)
-        check_choice("optimizer", self.optimizer, ("muon", "adamw", "nesterov"))
+        check_positive(
+            size=self.size,
+            batch_size=self.batch_size,
+            test_clips=self.test_clips,
+            val_clips=self.val_clips,
+            chunk=self.chunk,
+        )
+        check_choice("optimizer", self.optimizer, ("muon", "muon-hidden", "adamw", "nesterov"))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
         check_choice("loss", self.loss, ("mean", "sum"))
+        check_choice("augment", self.augment, ("none", "reverse"))
         if self.batch_size > min(self.clips, self.chunk):
             raise ValueError(
                 f"expected 'batch_size' to be at most {min(self.clips, self.chunk)} (clips, chunk), "
@@ -129,3 +143,16 @@ class Recipe:
         """Number of optimiser steps."""
         full, rest = divmod(self.clips, self.chunk)
         return full * -(-self.chunk // self.batch_size) + -(-rest // self.batch_size)
+
+    def with_clips(self, clips: int) -> Recipe:
+        """Return the recipe with another number of clips, of which each phase has its share and the last one the rest.
+
+        Example:
+            >>> from rstg_pyg.training import Phase, Recipe
+            >>> [phase.clips for phase in Recipe((Phase(10), Phase(20)), batch_size=5).with_clips(100).phases]
+            [33, 67]
+        """
+        counts = [clips * phase.clips // self.clips for phase in self.phases[:-1]]
+        counts.append(clips - sum(counts))
+        phases = (replace(phase, clips=count) for phase, count in zip(self.phases, counts, strict=True))
+        return replace(self, phases=tuple(phases))

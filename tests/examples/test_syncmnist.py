@@ -1,27 +1,26 @@
-"""The example from its command line: runs, resumes, and says what is wrong in one sentence."""
+"""The example from its command line: runs, resumes, lists its models, tests weights, draws."""
 
-import importlib.util
 import json
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from example_scripts import load_example
+from PIL import Image
 
+from rstg_pyg.models import ROWS
 from rstg_pyg.training import Phase
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "syncmnist.py"
-SMALL = ["--digits", "sklearn", "--clips", "96", "--test-clips", "10", "--batch-size", "16", "--workers", "0"]
+SMALL = ["--digits", "sklearn", "--clips", "96", "--test-clips", "10", "--val-clips", "16", "--workers", "0"]
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("syncmnist_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("syncmnist")
+
+
+@pytest.fixture
+def parse(example):
+    return lambda *argv: example.parse_arguments(list(argv), "")
 
 
 @pytest.fixture
@@ -32,13 +31,15 @@ def arguments(tmp_path):
 def test_it_trains_tests_draws_and_resumes(example, arguments, tmp_path, capsys):
     result = example.main(arguments)
     text = capsys.readouterr().out
-    assert "2SyncMNIST with digits of sklearn: 96 training clips in 3 phase(s)" in text
+    assert "positional on 2SyncMNIST with digits of sklearn: 96 training clips in 3 phase(s)" in text
     assert "knowing which digits are there, but not which move together: 50.0 %" in text
-    assert "published for 3SyncMNIST (MNIST, full size): 98.9 %" in text
-    assert (tmp_path / "run" / "attention.png").stat().st_size > 50_000
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == round(
-        result["test_accuracy"], 2
-    )
+    assert "published for 5SyncMNIST (MNIST, full size): 97.2 %" in text
+    folder = tmp_path / "run"
+    assert Image.open(folder / "clips.png").size[0] > 1000
+    assert Image.open(folder / "clips.gif").n_frames >= 10
+    assert Image.open(folder / "pairs.png").size[0] > 500
+    assert json.loads((folder / "result.json").read_text())["test_accuracy"] == result["test_accuracy"]
+    assert (folder / "metrics.csv").read_text().count("\n") == 2
 
     again = example.main(arguments)
     assert "going on from" in capsys.readouterr().out
@@ -50,71 +51,85 @@ def test_it_trains_tests_draws_and_resumes(example, arguments, tmp_path, capsys)
     assert "going on from" not in capsys.readouterr().out
 
 
-def test_the_paper_preset_is_the_authors_network(example, tmp_path):
-    args = example.parse_arguments(["--preset", "paper"])
+def test_weights_of_a_run_are_tested_without_training(example, arguments, tmp_path, capsys):
+    trained = example.main(arguments)
+    elsewhere = [*arguments[:-1], str(tmp_path / "tested")]
+    tested = example.main([*elsewhere, "--weights", str(tmp_path / "run" / "weights.pt")])
+    assert tested == trained
+    assert (tmp_path / "tested" / "clips.gif").exists()
+    assert not (tmp_path / "tested" / "last.ckpt").exists()
+    with pytest.raises(ValueError, match=r"weights\.pt to hold the \d+ tensors of this model, got those of another"):
+        example.main([*elsewhere, "--model", "mean-lstm", "--weights", str(tmp_path / "run" / "weights.pt")])
+
+
+def test_a_run_that_ran_out_of_time_says_how_to_go_on(example, arguments, tmp_path, capsys):
+    options = [*arguments, "--clips", "12816", "--batch-size", "3200"]
+    assert example.main([*options, "--max-minutes", "0.001"]) == {}
+    assert "stopped after 6,400 of 12,816 clips; the same command goes on from there" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("model", list(ROWS))
+def test_every_row_runs(example, arguments, model):
+    assert 0 <= example.main([*arguments, "--clips", "32", "--model", model])["test_accuracy"] <= 100
+
+
+def test_the_list_names_every_row_with_its_size_and_published_figures(example, capsys):
+    assert example.main(["--list"]) == {}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == list(ROWS)
+    conv_lstm = next(line for line in lines if line.startswith("conv-lstm")).split()
+    assert conv_lstm[-3:] == ["344,926", "95.0", "39.7"]
+    assert lines[-2].split()[-2:] == ["-", "97.2"]
+
+
+def test_the_paper_preset_is_the_authors_network(example, parse):
+    args = parse("--preset", "paper")
     recipe = args.recipe
     assert recipe.phases == (Phase(600_000, num_digits=5, no_sync_probability=1 / 92),)
     assert (recipe.size, recipe.batch_size) == (64, 2)
     assert (recipe.optimizer, recipe.lr, recipe.loss, recipe.raw_pixels) == ("nesterov", 1e-6, "sum", True)
     assert recipe.test_clips == 5_000
-    assert sum(parameter.numel() for parameter in args.model().parameters()) > 10_000_000
+    assert sum(parameter.numel() for parameter in example.make_model(args).parameters()) > 10_000_000
+
+
+def test_the_full_preset_has_the_papers_size(parse):
+    args = parse("--preset", "full", "--model", "1-temp-stage")
+    assert (args.network.widths, args.network.channels, args.network.num_stages) == ((512, 512, 512), 512, 3)
+    assert (args.recipe.size, args.recipe.task.num_digits) == (64, 5)
+    assert args.recipe.task.no_sync_probability == 1 / 92
 
 
 @pytest.mark.parametrize(
     ("num_digits", "expected"), [(2, [12_000, 18_000, 30_000]), (3, [12_000, 18_000, 30_000, 100_000])]
 )
-def test_the_curriculum_leads_to_the_asked_for_task(example, num_digits, expected):
-    recipe = example.parse_arguments(["--num-digits", str(num_digits)]).recipe
+def test_the_curriculum_leads_to_the_asked_for_task(parse, num_digits, expected):
+    recipe = parse("--num-digits", str(num_digits)).recipe
     assert [phase.clips for phase in recipe.phases] == expected
     assert recipe.task.num_digits == num_digits
     assert recipe.phases[0].target == "in-step"
-    shorter = example.parse_arguments(["--num-digits", str(num_digits), "--clips", "1001"]).recipe
-    assert shorter.clips == 1001
+    assert parse("--num-digits", str(num_digits), "--clips", "1001").recipe.clips == 1001
+    (phase,) = parse("--num-digits", str(num_digits), "--no-curriculum").recipe.phases
+    assert (phase.clips, phase.num_digits, phase.target) == (sum(expected), num_digits, "pair")
 
 
-def test_the_attention_of_the_authors_network_can_be_drawn(example):
-    from rstg_pyg import region_graph
+def test_options_reach_network_and_recipe(parse):
+    args = parse(
+        *["--norm", "none", "--no-residual", "--num-stages", "2", "--rnn", "lstm", "--readout", "last"],
+        *["--optimizer", "adamw", "--lr", "0.001", "--gradient-clip", "0", "--augment", "reverse", "--size", "48"],
+    )
+    network, recipe = args.network, args.recipe
+    assert (network.norm, network.residual, network.num_stages) == (None, False, 2)
+    assert (network.rnn, network.readout) == ("lstm", "last")
+    assert (recipe.optimizer, recipe.lr, recipe.gradient_clip) == ("adamw", 0.001, None)
+    assert (recipe.augment, recipe.size) == ("reverse", 48)
+
+
+def test_the_authors_network_is_drawn_too(example, tmp_path):
+    from rstg_pyg import SyncMNIST
     from rstg_pyg.authors import AuthorsSyncMNISTNet
 
-    net, graph = AuthorsSyncMNISTNet(filters=4), region_graph((3, 2, 1))
-    logits, alpha = example.attention_of(net, torch.rand(2, 1, 3, 64, 64) * 255, graph.edge_index)
-    assert logits.shape == (2, 46)
-    assert alpha.shape == (90, 2, 3)
-    assert (alpha > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--batch-size", "0"], "'batch_size' to be a positive int, got 0"),
-        (["--clips", "8"], r"'batch_size' to be at most 8 \(clips, chunk\), got 16"),
-        (["--clips", "1"], "'clips' to be a positive int, got 0"),
-        (["--preset", "large"], "invalid choice: 'large'"),
-        (["--colour", "red"], "unrecognized arguments: --colour red"),
-    ],
-)
-def test_bad_arguments_end_with_code_2(example, arguments, options, message, capsys):
-    with pytest.raises(SystemExit) as error:
-        example.main([*arguments, *options])
-    assert error.value.code == 2
-    assert re.search(message, capsys.readouterr().err)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_cuda(example, arguments, capsys):
-    with pytest.raises(SystemExit) as error:
-        example.main([*arguments, "--device", "cuda"])
-    assert error.value.code == 2
-    assert "torch sees no CUDA device" in capsys.readouterr().err
-
-
-def test_a_missing_folder_is_named_in_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--mnist-dir", str(tmp_path / "none"), "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    assert "none" in done.stderr
-    assert "Traceback" not in done.stderr
+    clips = SyncMNIST(tmp_path, train=False, digits="sklearn", num_clips=2)
+    confusion = torch.eye(46, dtype=torch.long)
+    for path in example.draw_pictures(AuthorsSyncMNISTNet(filters=4), clips, confusion, tmp_path, "title"):
+        assert path.stat().st_size > 10_000

@@ -1,0 +1,94 @@
+"""What each choice of the SyncMNIST recipe is worth: the same training with one choice changed at a time.
+
+Trains the positional network at the table's CPU budget, once per change, with one seed. Results go to results/ (CSV and
+Markdown). A run that was stopped goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import syncmnist_report as report
+from rstg_pyg.training.replace_file import replace_file
+from syncmnist_runs import Run, add_machine_options, read_result, run_all
+from syncmnist_table import BUDGETS
+
+ROW = "positional"
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "no norm in the stages": ({"norm": None}, {}),
+    "no residual stages": ({"residual": False}, {}),
+    "no norm, no residual (the text's plain stages)": ({"norm": None, "residual": False}, {}),
+    "no batch norm of the node features": ({"input_norm": None}, {}),
+    "LSTM for GRU": ({"rnn": "lstm"}, {}),
+    "two pairs of stages": ({"num_stages": 2}, {}),
+    "readout of the last frame": ({"readout": "last"}, {}),
+    "AdamW, 0.001": ({}, {"optimizer": "adamw", "lr": 1e-3}),
+    "AdamW, 0.003": ({}, {"optimizer": "adamw"}),
+    "Muon for all hidden layers": ({}, {"optimizer": "muon-hidden"}),
+    "Nesterov momentum, 0.01": ({}, {"optimizer": "nesterov", "lr": 1e-2}),
+    "constant learning rate": ({}, {"schedule": "constant"}),
+    "no gradient clipping": ({}, {"gradient_clip": None}),
+    "no curriculum": ({}, {"phases": "last"}),
+    "clips reversed in time at random": ({}, {"augment": "reverse"}),
+}
+"""For each change, what differs in the network and in the recipe."""
+
+
+def make_run(change: str, clips: int | None) -> Run:
+    network, options = CHANGES[change]
+    budget = BUDGETS["cpu"]
+    recipe = budget.recipe
+    if options.get("phases") == "last":
+        options = {"phases": (replace(recipe.task, clips=recipe.clips),)}
+    recipe = replace(recipe, **options)
+    name = "-".join("".join(c if c.isalnum() else " " for c in change.lower()).split())
+    return Run(name, ROW, replace(budget.network, **network), recipe.with_clips(clips or recipe.clips), 0)
+
+
+def markdown(results: dict[str, dict]) -> str:
+    base = results.get("as it is")
+    lines = ["| change | test accuracy | difference | min |", "|---|---|---|---|"]
+    for change, held in results.items():
+        accuracy = 100 * held["test_accuracy"]
+        difference = "" if base is None or held is base else f"{accuracy - 100 * base['test_accuracy']:+.1f}"
+        lines.append(f"| {change} | {accuracy:.1f} | {difference} | {held['seconds'] / 60:.1f} |")
+    some = next(iter(results.values()))
+    note = (
+        f"`{ROW}`, {BUDGETS['cpu'].title}, {some['clips']:,} clips, seed {some['seed']}, accuracy (%) on "
+        f"{some['test_clips']:,} test clips; digits of {some['digits']}; torch {some['torch']} on {some['machine']}."
+    )
+    return "\n".join(["# What each choice is worth", "", *lines, "", note, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
+    parser.add_argument("--clips", type=int, help="another number of clips per run, for a quick look")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
+    parser.add_argument("--report-only", action="store_true", help="train nothing: write what is finished")
+    add_machine_options(parser)
+    args = parser.parse_args()
+    args.runs = args.runs / "recipe"
+    runs = {change: make_run(change, args.clips) for change in args.changes}
+    if not args.report_only:
+        run_all(runs.values(), args, "training")
+    found = {change: held for change, run in runs.items() if (held := read_result(args.runs, run))}
+    if not found:
+        raise ValueError(f"expected at least one finished run in {args.runs}, got none")
+    paths = [args.results / "syncmnist_recipe.csv", args.results / "syncmnist_recipe.md"]
+    replace_file(paths[0], report.as_csv([{**held, "row": change} for change, held in found.items()]))
+    replace_file(paths[1], markdown(found).encode())
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"syncmnist_recipe.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,130 @@
+"""The SyncMNIST table as CSV, Markdown, picture, and part of the README."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rstg_pyg.models import ROWS
+from rstg_pyg.training.metrics import read_rows
+from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.visualize import draw_learning_curves
+
+if TYPE_CHECKING:
+    from syncmnist_table import Budget
+
+MARKS = ("<!-- syncmnist table -->", "<!-- end of syncmnist table -->")
+"""Around the table in a README."""
+RUN_COLUMNS = (
+    "row",
+    "seed",
+    "trial",
+    "test_accuracy",
+    "val_accuracy",
+    "test_clips",
+    "clips",
+    "seconds",
+    "parameters",
+    "digits",
+    "machine",
+    "torch",
+)
+
+
+def curve(folder: Path) -> tuple[list[int], list[float]]:
+    """Clips and validation accuracy after each chunk of a run."""
+    rows = [row for row in read_rows(folder / "metrics.csv") if "val_accuracy" in row]
+    return [row["clips"] for row in rows], [row["val_accuracy"] for row in rows]
+
+
+def write(
+    folder: Path,
+    name: str,
+    budget: Budget,
+    found: Mapping[str, Sequence[dict]],
+    trials: Mapping[tuple[str, str], dict | None],
+    readme: Path | None,
+) -> list[Path]:
+    """Write everything; return the paths."""
+    runs = [run for results in found.values() for run in results]
+    tried = [{**held, "trial": trial} for (_, trial), held in trials.items() if held]
+    paths = [folder / f"syncmnist_{name}{end}" for end in (".csv", "_trials.csv", ".md", ".png")]
+    replace_file(paths[0], as_csv(runs))
+    replace_file(paths[1], as_csv(tried))
+    text = markdown(budget, found)
+    replace_file(paths[2], f'# SyncMNIST, budget "{name}"\n\n{text}'.encode())
+    if found:
+        curves = {ROWS[row].title: [run["curve"] for run in results] for row, results in found.items()}
+        draw_learning_curves(curves, title=f"Validation accuracy, {budget.title}").savefig(paths[3], dpi=120)
+    else:
+        del paths[3]
+    if readme is not None:
+        replace_file(readme, put_between(readme.read_text(), text).encode())
+        paths.append(readme)
+    return paths
+
+
+def as_csv(records: Sequence[dict]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, RUN_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().encode()
+
+
+def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
+    """One line per row of the paper's table, with "not run" where there is no result."""
+    lines = [
+        "| row | published 3Sync | published 5Sync | here, mean ± s.d. of the seeds | seeds | clips | min a run | "
+        "parameters | optimiser |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in ROWS.items():
+        figures = " | ".join("" if row.published[n] is None else f"{row.published[n]}" for n in (3, 5))
+        lines.append(f"| {row.title} (`{name}`) | {figures} | {here(found.get(name, []))} |")
+    runs = [run for results in found.values() for run in results]
+    if not runs:
+        return "\n".join([*lines, "", f"{budget.title}: not run.", ""])
+    digits, machine, torch, clips = (
+        " and ".join(sorted({str(run[key]) for run in runs})) for key in ("digits", "machine", "torch", "test_clips")
+    )
+    seconds = sum(run["seconds"] for run in runs)
+    note = (
+        f"Here: {budget.title}; accuracy (%) on {clips} test clips; digits of {digits}; torch {torch} on {machine}. "
+        f"All runs together took {seconds / 3600:.1f} hours of training, each on its own thread(s)."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def here(runs: Sequence[dict]) -> str:
+    """What a row came to, as cells."""
+    if not runs:
+        return "not run | | | | |"
+    accuracy = [100 * run["test_accuracy"] for run in runs]
+    spread = f" ± {statistics.stdev(accuracy):.1f}" if len(accuracy) > 1 else ""
+    minutes = statistics.mean(run["seconds"] for run in runs) / 60
+    cells = (
+        f"**{statistics.mean(accuracy):.1f}**{spread}",
+        len(runs),
+        f"{runs[0]['clips']:,}",
+        f"{minutes:.1f}",
+        f"{runs[0]['parameters']:,}",
+        runs[0]["trial"],
+    )
+    return " | ".join(map(str, cells))
+
+
+def put_between(text: str, table: str) -> str:
+    """Replace what stands between the marks.
+
+    Raises:
+        ValueError: If the marks are not there, once each and in order.
+    """
+    begin, end = MARKS
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"expected the README to hold {begin} and then {end}, once each")
+    return f"{text[: text.index(begin)]}{begin}\n{table}{text[text.index(end) :]}"

@@ -1,0 +1,80 @@
+"""What blocks share that make one vector of each frame and read the clip's vector off them.
+
+Shape legend: B clips, C channels of the volume, T frames, H x W pixels, G channels of a vector.
+"""
+
+from typing import Any, Optional
+
+from torch import Tensor
+from torch.nn import Module
+
+from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.norm import Norm, resolve_norm
+
+
+class FrameVectorBlock(Module):
+    r"""From ``[B, C, T, H, W]`` to ``[B, G]`` by way of a vector per frame, made of it and the frames before it.
+
+    Args:
+        in_channels: Size C of the volume's features.
+        channels: Size G of the vectors (default: C).
+        readout: ``"last"`` or ``"mean"`` over time.
+        input_norm: Normalisation of the features that ``run`` works on, see :class:`~rstg_pyg.RSTGConv`.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: Optional[int] = None, readout: str = "last", input_norm: Norm = None
+    ) -> None:
+        super().__init__()
+        channels = in_channels if channels is None else channels
+        check_positive(in_channels=in_channels, channels=channels)
+        check_choice("readout", readout, ("last", "mean"))
+        self.in_channels = in_channels
+        self.channels = channels
+        self.readout = readout
+        self.input_norm = resolve_norm(input_norm, in_channels, "input_norm")
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters."""
+        for child in self.children():
+            if hasattr(child, "reset_parameters"):
+                child.reset_parameters()
+
+    def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the vectors ``[B, T, G]`` of a volume's frames and the state after the last of them."""
+        raise NotImplementedError
+
+    def forward(self, volume: Tensor) -> Tensor:
+        if volume.dim() != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
+            raise ValueError(
+                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
+                f"got {list(volume.shape)}"
+            )
+        vectors, _ = self.run(volume)
+        return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        if frame.dim() != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
+            raise ValueError(
+                f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
+                f"got {list(frame.shape)}"
+            )
+        if self.readout == "last":
+            vectors, state = self.run(frame.unsqueeze(2), state)
+            return vectors[:, 0], state
+        state, total, count = (None, 0, 0) if state is None else state
+        vectors, state = self.run(frame.unsqueeze(2), state)
+        total, count = total + vectors[:, 0], count + 1
+        return total / count, (state, total, count)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.channels}, readout={self.readout!r})"
+
+
+def check_memory(state: Any, shapes: list[list[int]], names: str) -> None:
+    """Raise unless ``state`` is a tensor of the one shape, or a sequence of tensors of the several shapes."""
+    is_sequence = isinstance(state, (tuple, list))
+    got = [list(part.shape) for part in (state if is_sequence else (state,))]
+    if is_sequence != (len(shapes) > 1) or got != shapes:
+        raise ValueError(f"expected the state to be {names} of shape {shapes[0]}, got shapes {got}")

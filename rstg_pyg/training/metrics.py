@@ -1,0 +1,178 @@
+"""A table of what a run measured, which survives being stopped, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch_geometric.data import Data
+
+from rstg_pyg.arguments import check_positive
+from rstg_pyg.training.recipe import Recipe
+from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.step_means import StepMeans
+
+COLUMNS = ("step", "clips", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "clips_per_second")
+"""Of ``metrics.csv``: optimiser steps and clips so far, the last step's learning rate, means over the steps since the
+row before, the whole validation set's values (at the end of a chunk), seconds of training so far without validation,
+and clips per second since the row before."""
+
+
+class ClipMetrics(lightning.Callback):
+    """Write a row of ``folder/metrics.csv`` every few steps and at the end of every chunk, and give it to the trainer's
+    loggers.
+
+    Rows are on the disk before the chunk's checkpoint is. A run that goes on from one first takes away the rows of
+    later steps, which it makes again: every row is there once.
+
+    Args:
+        folder: Where ``metrics.csv`` goes.
+        recipe: The run's recipe.
+        every_n_steps: Steps between two rows.
+
+    Raises:
+        ValueError: If ``every_n_steps`` is not positive.
+        OSError: By ``fit``, if the file cannot be written.
+
+    Example:
+        >>> import lightning
+        >>> from rstg_pyg.training import ClipMetrics, Phase, Recipe
+        >>> metrics = ClipMetrics("runs/mine", Recipe((Phase(100),)))
+        >>> trainer = lightning.Trainer(callbacks=[metrics], enable_progress_bar=False, logger=False)
+    """
+
+    def __init__(self, folder: str | os.PathLike, recipe: Recipe, every_n_steps: int = 50) -> None:
+        check_positive(every_n_steps=every_n_steps)
+        self.path = Path(folder) / "metrics.csv"
+        self.recipe = recipe
+        self.every_n_steps = every_n_steps
+        self.seconds = 0.0
+        self._means = StepMeans()
+        self._row: dict[str, float] = {}
+        self._clips = self._clips_before = 0
+        self._lr = self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._means = StepMeans()
+        self._clips = self._clips_before = min(trainer.current_epoch * self.recipe.chunk, self.recipe.clips)
+        if trainer.global_step == 0:
+            self.seconds = 0.0
+        if trainer.is_global_zero:
+            keep_rows(self.path, trainer.global_step)
+        self._started = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Data, batch_idx: int
+    ) -> None:
+        self._lr = trainer.optimizers[0].param_groups[-1]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Data, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._means.add(outputs["measured"])
+        self._clips += batch.num_graphs * trainer.world_size
+        if trainer.is_last_batch or trainer.global_step % self.every_n_steps == 0:
+            self._make_row(trainer)
+            if not trainer.is_last_batch:
+                self._write_row(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self._row:
+            for name in ("val_loss", "val_accuracy"):
+                if name in trainer.callback_metrics:
+                    self._row[name] = float(trainer.callback_metrics[name])
+            self._write_row(trainer)
+        self._started = time.monotonic()
+
+    def _make_row(self, trainer: lightning.Trainer) -> None:
+        loss, accuracy = self._means.read()
+        now = time.monotonic()
+        passed, self._started = now - self._started, now
+        self.seconds += passed
+        self._row = {
+            "step": trainer.global_step,
+            "clips": self._clips,
+            "lr": self._lr,
+            "loss": loss,
+            "accuracy": accuracy,
+            "seconds": round(self.seconds, 3),
+            "clips_per_second": round((self._clips - self._clips_before) / passed, 2),
+        }
+        self._clips_before = self._clips
+
+    def _write_row(self, trainer: lightning.Trainer) -> None:
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(self._row)
+            file.flush()
+            os.fsync(file.fileno())
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in self._row.items() if name != "step"}, self._row["step"])
+        self._row = {}
+
+
+def keep_rows(path: str | os.PathLike, last_step: int) -> None:
+    """Leave the rows of ``path`` up to a step, under the header of :data:`COLUMNS`; make the file where there is none.
+
+    A row that was broken off in writing goes, as do columns of other names.
+    """
+    kept = io.StringIO(newline="")
+    writer = csv.DictWriter(kept, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    for row in read_rows(path):
+        if row["step"] <= last_step:
+            writer.writerow(row)
+    replace_file(path, kept.getvalue().encode())
+
+
+def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Read the whole rows of a ``metrics.csv``; a value that was not measured is left out.
+
+    Example:
+        >>> from rstg_pyg.training.metrics import read_rows
+        >>> read_rows("runs/none/metrics.csv")
+        []
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [parse(row) for row in rows if row.get("step", "").isdigit() and None not in row.values()]
+
+
+def parse(row: dict[str, str]) -> dict[str, float]:
+    return {
+        name: int(value) if name in ("step", "clips") else float(value)
+        for name, value in row.items()
+        if name in COLUMNS and value
+    }
+
+
+def run_loggers(folder: str | os.PathLike) -> list[Logger]:
+    """Make the loggers of a run: TensorBoard's, in ``folder/tensorboard``, where it is installed, else none.
+
+    They get the rows of :class:`ClipMetrics` and the results of tests.
+
+    Example:
+        >>> import lightning
+        >>> from rstg_pyg.training import run_loggers
+        >>> trainer = lightning.Trainer(logger=run_loggers("runs/mine"), enable_progress_bar=False)
+    """
+    if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
+        return []
+    return [TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)]

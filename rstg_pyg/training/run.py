@@ -1,0 +1,219 @@
+"""A training run in a folder: begun or gone on with, trained, tested."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from torch import Tensor
+
+from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
+from rstg_pyg.training.checkpoint_reading import CheckpointError
+from rstg_pyg.training.classifier import ClipClassifier
+from rstg_pyg.training.clip_stream import ClipStream
+from rstg_pyg.training.metrics import ClipMetrics, run_loggers
+from rstg_pyg.training.progress import ClipProgress
+from rstg_pyg.training.recipe import Recipe
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        clips: Training clips seen, all starts of the run together.
+        seconds: Seconds of training, all starts together, without validation and tests.
+        finished: Whether all clips of the recipe were seen.
+        test_accuracy: Share of right answers on the test clips; None for a run that is not finished.
+        val_accuracy: The same on the validation clips after the last chunk.
+        confusion: Test clips by label and answer, ``[M, M]``; None for a run that is not finished.
+    """
+
+    clips: int
+    seconds: float
+    finished: bool
+    test_accuracy: float | None = None
+    val_accuracy: float | None = None
+    confusion: Tensor | None = None
+
+
+class StopAfter(lightning.Callback):
+    """End training at the end of the chunk during which a time has passed, so that the next start goes on from there.
+
+    Args:
+        minutes: Minutes since training started.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False):
+            trainer.should_stop = True
+
+
+def run_trainer(
+    folder: str | os.PathLike,
+    recipe: Recipe,
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str = "32-true",
+    max_minutes: float | None = None,
+    progress: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> lightning.Trainer:
+    """Make the trainer of a run: an epoch is a chunk, after which it validates and writes ``folder/last.ckpt``.
+
+    With several processes every one trains on its share of each batch, so ``batch_size`` is that of all together and
+    the gradient that of the whole batch.
+
+    Args:
+        folder: Where checkpoint, ``metrics.csv`` and TensorBoard's files go.
+        recipe: What to train.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is one.
+        devices: Processes per machine, each with a device.
+        num_nodes: Machines; start the same command on each as torchrun or SLURM do, see Lightning's documentation.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        max_minutes: End after the chunk during which so many minutes have passed.
+        progress: Whether to show a progress bar.
+        callbacks: More callbacks.
+
+    Raises:
+        ValueError: If an argument is out of its range, CUDA is asked for where there is none, or the batch size is no
+            multiple of the number of processes.
+
+    Example:
+        >>> from rstg_pyg.training import Phase, Recipe, run_trainer
+        >>> run_trainer("runs/mine", Recipe((Phase(100),)), device="cpu").max_epochs
+        1
+    """
+    check_choice("device", device, DEVICES)
+    check_choice("precision", precision, PRECISIONS)
+    check_positive(devices=devices, num_nodes=num_nodes)
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cuda" and available < devices:
+        raise ValueError(f"expected {devices} CUDA device(s) for device='cuda', got {available} (try 'cpu')")
+    if recipe.batch_size % (devices * num_nodes):
+        raise ValueError(
+            f"expected 'batch_size' to be a multiple of the {devices * num_nodes} processes, got {recipe.batch_size}"
+        )
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
+    cuda = device == "cuda" or (device == "auto" and available >= devices)
+    own = [ClipMetrics(folder, recipe), chunk_checkpoint(folder)]
+    own += [ClipProgress(recipe)] if progress else []
+    own += [StopAfter(max_minutes)] if max_minutes is not None else []
+    several = devices * num_nodes > 1
+    return lightning.Trainer(
+        accelerator="cuda" if cuda else "cpu",
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy="ddp" if several else "auto",
+        sync_batchnorm=several and cuda,
+        use_distributed_sampler=False,
+        precision=precision,
+        max_epochs=recipe.num_chunks,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        gradient_clip_val=recipe.gradient_clip,
+        callbacks=[*own, *callbacks],
+        logger=run_loggers(folder),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = False) -> Path | None:
+    """Make a run's folder; return the checkpoint to go on from, if it holds one of the same run.
+
+    Args:
+        folder: The folder.
+        module: What is to be trained.
+        fresh: Begin anew: a checkpoint that is there is removed.
+
+    Raises:
+        CheckpointError: If there is a checkpoint that is damaged or of another run. It stays as it is.
+        OSError: If the folder cannot be made or written to.
+
+    Example:
+        >>> import tempfile
+        >>> from rstg_pyg.models import build_row
+        >>> from rstg_pyg.training import ClipClassifier, Phase, Recipe, open_run
+        >>> module = ClipClassifier(build_row("positional"), Recipe((Phase(100),)))
+        >>> open_run(tempfile.mkdtemp() + "/mine", module) is None
+        True
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"expected {folder} to be a folder that can be written to, got: {error}") from None
+    checkpoint = folder / f"{NAME}.ckpt"
+    if fresh:
+        checkpoint.unlink(missing_ok=True)
+    if not checkpoint.exists():
+        return None
+    try:
+        read_checkpoint(checkpoint, module)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; take another folder, or begin anew (fresh)") from None
+    return checkpoint
+
+
+def train_and_test(
+    module: ClipClassifier, clips: ClipStream, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
+) -> RunResult:
+    """Train to the end of the recipe, or of the trainer's time, and test what is finished.
+
+    Args:
+        module: The classifier.
+        clips: Its clips.
+        trainer: From :func:`run_trainer`.
+        checkpoint: Where to go on from, see :func:`open_run`.
+
+    Raises:
+        DivergenceError: If a loss or a weight is not finite.
+        CheckpointError: If the checkpoint is damaged or of another run.
+
+    Example:
+        >>> import tempfile
+        >>> from rstg_pyg.models import build_row
+        >>> from rstg_pyg.training import ClipClassifier, ClipStream, Phase, Recipe, run_trainer, train_and_test
+        >>> recipe = Recipe((Phase(32, 2),), batch_size=16, test_clips=4, val_clips=4)
+        >>> module, clips = ClipClassifier(build_row("mean-lstm"), recipe), ClipStream("data", recipe, digits="sklearn")
+        >>> trainer = run_trainer(tempfile.mkdtemp(), recipe, device="cpu", progress=False)
+        >>> train_and_test(module, clips, trainer).clips
+        32
+    """
+    trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
+    recipe = module.recipe
+    finished = trainer.current_epoch >= recipe.num_chunks
+    (metrics,) = (callback for callback in trainer.callbacks if isinstance(callback, ClipMetrics))
+    seen = {"clips": min(trainer.current_epoch * recipe.chunk, recipe.clips), "seconds": metrics.seconds}
+    if not finished:
+        return RunResult(**seen, finished=False)
+    val = trainer.callback_metrics.get("val_accuracy")
+    tested = trainer.test(module, clips, verbose=False)[0]
+    return RunResult(
+        **seen,
+        finished=True,
+        test_accuracy=tested["test_accuracy"],
+        val_accuracy=None if val is None else float(val),
+        confusion=module.confusion,
+    )

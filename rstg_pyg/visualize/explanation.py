@@ -1,0 +1,135 @@
+"""Runs a model on clips and keeps what pictures of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch_geometric.data import Data
+
+from rstg_pyg.models import VideoClassifier
+from rstg_pyg.regions import region_graph
+from rstg_pyg.visualize.pixels import channels_to_picture, to_pixels
+from rstg_pyg.visualize.recording import AttentionRecording
+
+
+@dataclass(frozen=True)
+class ClipExplanation:
+    """What a model made of clips, on the CPU.
+
+    Attributes:
+        video: Pixels within 0..1, ``[n, T, H, W]``, or ``[n, T, H, W, 3]`` of clips with three channels.
+        graph: The region graph; None for a model without one.
+        alpha: Attention of the last space stage, the mean over heads, ``[E, n, T]``; on a space-time graph, of the
+            edges within frames; None for a model without space stage.
+        probabilities: Of the classes, ``[n, M]``.
+        frame_probabilities: The same after each frame, of the frames up to it, ``[n, T, M]``; None unless asked for.
+    """
+
+    video: Tensor
+    graph: Optional[Data]
+    alpha: Optional[Tensor]
+    probabilities: Tensor
+    frame_probabilities: Optional[Tensor] = None
+
+
+def explain_clips(model: Module, video: Tensor, every_frame: bool = False) -> ClipExplanation:
+    r"""Run a model on clips and return what :func:`draw_clips` and :func:`animate_clips` show.
+
+    The model runs in evaluation mode, without gradients and uncompiled, on the device where it is; afterwards every
+    part of it is in the mode in which it was. Of several region graphs the one that ran last counts.
+
+    Args:
+        model: Any module from videos to logits; its attention is found in :class:`~rstg_pyg.RSTGToVec`,
+            :class:`~rstg_pyg.RSTGToMap` or :class:`~rstg_pyg.authors.AuthorsRSTG`, wherever it is in the model.
+        video: Clips as the model takes them, on any device.
+        every_frame: Also return what the model says after each frame: by ``step`` of a
+            :class:`~rstg_pyg.VideoClassifier` that has a form for streams, by running the beginnings of the clips with
+            any other model.
+
+    Returns:
+        A :class:`ClipExplanation`.
+
+    Shapes:
+        - **video:** ``[n, C, T, H, W]``; with C other than 1 and 3 the picture is the mean over channels.
+        - **model(video):** ``[n, M]``.
+
+    Raises:
+        ValueError: If ``video`` or what the model returns has another shape, or the model's attention is not of n
+            clips.
+
+    Source: "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+        >>> from rstg_pyg.visualize import explain_clips
+        >>> net = VideoClassifier(FrameCNN(3, (16, 32)), RSTGToVec(32, 16, scales=(2, 1)), num_classes=5)
+        >>> explanation = explain_clips(net, torch.rand(2, 3, 10, 32, 48))
+        >>> explanation.video.shape, explanation.alpha.shape, explanation.probabilities.shape
+        (torch.Size([2, 10, 32, 48, 3]), torch.Size([16, 2, 10]), torch.Size([2, 5]))
+    """
+    if video.dim() != 5 or 0 in video.shape:
+        raise ValueError(f"expected a video of shape [n, C, T, H, W], got {list(video.shape)}")
+    device = next((weight.device for weight in model.parameters()), video.device)
+    moved = video.to(device)
+    with _evaluation(model):
+        with AttentionRecording(model) as recording:
+            probabilities = _probabilities(model(moved), video.size(0))
+        after_frames = _after_each_frame(model, moved) if every_frame else None
+    return ClipExplanation(
+        channels_to_picture(to_pixels(video)),
+        None if recording.scales is None else region_graph(recording.scales),
+        None if recording.alpha is None else _per_video_frame(recording.alpha, video),
+        probabilities,
+        after_frames,
+    )
+
+
+@contextmanager
+def _evaluation(model: Module) -> Iterator[None]:
+    """Evaluation mode without gradients and compiled code, which would run past hooks."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _after_each_frame(model: Module, video: Tensor) -> Tensor:
+    has_stream_form = (
+        isinstance(model, VideoClassifier)
+        and hasattr(model.block, "step")
+        and not getattr(model.backbone, "takes_clips", False)
+    )
+    said, state = [], None
+    for t in range(video.size(2)):
+        if has_stream_form:
+            logits, state = model.step(video[:, :, t], state)
+        else:
+            logits = model(video[:, :, : t + 1])
+        said.append(_probabilities(logits, video.size(0)))
+    return torch.stack(said, dim=1)
+
+
+def _probabilities(logits: Tensor, num_clips: int) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.size(0) != num_clips:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"expected the model to return logits of shape [{num_clips}, M], got {got}")
+    return logits.float().softmax(1).cpu()
+
+
+def _per_video_frame(alpha: Tensor, video: Tensor) -> Tensor:
+    """Attention for every frame of the video, where the graph saw fewer frames, of the one that covers it."""
+    if alpha.size(1) != video.size(0):
+        raise ValueError(f"expected attention of {video.size(0)} clips, got it of {alpha.size(1)}")
+    num_frames = video.size(2)
+    return alpha[:, :, torch.arange(num_frames) * alpha.size(2) // num_frames].float().cpu()

@@ -1,0 +1,90 @@
+"""Reads the attention of a model while it runs."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from torch import Tensor
+from torch.nn import Module
+
+from rstg_pyg.authors.block import AuthorsRSTG
+from rstg_pyg.models.region_block import RegionBlock
+from rstg_pyg.recurrence.stages import SPACE_TIME, TIME
+from rstg_pyg.regions.cells import Scale
+
+
+class AttentionRecording:
+    """While it is open, keeps the attention of the last space stage of every block of regions that runs.
+
+    Args:
+        model: Any module that holds :class:`~rstg_pyg.RSTGToVec`, :class:`~rstg_pyg.RSTGToMap` or
+            :class:`~rstg_pyg.authors.AuthorsRSTG`.
+
+    Shapes:
+        - **alpha:** of the block that ran last among those with a space stage, ``[E, B, T]`` in the order of
+          ``region_graph(scales).edge_index``, the mean over heads; or None. **scales:** of that block, or of the last
+          block where none has attention, or None without a block.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg import RSTGToVec
+        >>> from rstg_pyg.visualize.recording import AttentionRecording
+        >>> block = RSTGToVec(8, scales=(2, 1))
+        >>> with AttentionRecording(block) as recording:
+        ...     vector = block(torch.randn(3, 8, 5, 6, 6))
+        >>> recording.alpha.shape, recording.scales
+        (torch.Size([16, 3, 5]), ((2, 2), (1, 1)))
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.alpha: Optional[Tensor] = None
+        self.scales: Optional[tuple[Scale, ...]] = None
+        self._model = model
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> AttentionRecording:
+        asked: list[bool] = []
+
+        def ask(block: RegionBlock, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            asked.append(bool(args[1] if len(args) > 1 else kwargs.get("return_attention_weights")))
+            return args[:1], {**kwargs, "return_attention_weights": True}
+
+        def take(block: RegionBlock, args: tuple, kwargs: dict, out: tuple[Tensor, list]) -> Any:
+            if out[1]:
+                self.scales, self.alpha = block.pool.scales, _of_last_stage(block, *out[1][-1])
+            return out if asked.pop() else out[0]
+
+        for module in self._model.modules():
+            if isinstance(module, RegionBlock):
+                self.scales = module.pool.scales
+                self._handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(take, with_kwargs=True))
+            elif isinstance(module, AuthorsRSTG):
+                self.scales = module.pool.scales
+                self._handles.append(module.attention.register_forward_hook(self._take_pairs(module)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _take_pairs(self, block: AuthorsRSTG) -> Any:
+        # The edges of the region graph, in its order: by receiver, then sender.
+        receiver, sender = block.adjacency.nonzero(as_tuple=True)
+
+        def take(module: Module, args: tuple, alpha: Tensor) -> None:
+            self.scales, self.alpha = block.pool.scales, alpha.mean(2)[..., receiver, sender].movedim(-1, 0)
+
+        return take
+
+
+def _of_last_stage(block: RegionBlock, edge_index: Tensor, alpha: Tensor) -> Tensor:
+    """Mean over heads, ``[E, B, T]``; on the space-time graph, of the edges within frames, which stand first."""
+    alpha = alpha.mean(-1)
+    if [stage for stage in block.rstg.stages if stage != TIME][-1] != SPACE_TIME:
+        return alpha
+    num_edges, num_nodes = block.edge_index.size(1), block.pool.cells.size(0)
+    # T * E + (T - 1) * (E + N) edges in all.
+    num_frames = (edge_index.size(1) + num_edges + num_nodes) // (2 * num_edges + num_nodes)
+    within = alpha[: num_edges * num_frames].unflatten(0, (num_edges, num_frames))
+    return within.movedim(1, -1)

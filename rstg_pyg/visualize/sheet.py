@@ -1,0 +1,53 @@
+"""A figure whose parts are placed by hand, which keeps distances the same whatever it shows."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any, Optional
+
+from rstg_pyg.visualize.palette import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+
+def wrapped(title: Optional[str], width: float) -> str:
+    """Break a title into lines for so many inches."""
+    return textwrap.fill(title or "", max(int(width / 0.09), 12))
+
+
+def title_height(title: str) -> float:
+    """Return the inches that a wrapped title needs."""
+    return 0.14 + 0.2 * len(title.splitlines()) if title else 0.0
+
+
+class Sheet:
+    """A white figure that takes places in inches from its upper left corner. It belongs to no window.
+
+    Example:
+        >>> from rstg_pyg.visualize.sheet import Sheet
+        >>> Sheet(4, 2).axes(1, 0.5, 2, 1).get_position()
+        Bbox([[0.25, 0.25], [0.75, 0.75]])
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.width, self.height = width, height
+        self.figure: Figure = Figure(figsize=(width, height), facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, x: float, y: float, width: float, height: float, **kwargs: Any) -> Axes:
+        left, bottom = x / self.width, 1 - (y + height) / self.height
+        return self.figure.add_axes((left, bottom, width / self.width, height / self.height), **kwargs)
+
+    def text(self, x: float, y: float, text: str, **kwargs: Any) -> Text:
+        return self.figure.text(x / self.width, 1 - y / self.height, text, **kwargs)
+
+    def title(self, x: float, title: str, **kwargs: Any) -> None:
+        """Write a wrapped title at the top, from x inches on."""
+        if title:
+            self.text(x, 0.1, title, fontsize=11, color=INK, va="top", linespacing=1.3, **kwargs)

@@ -1,0 +1,124 @@
+"""Bad input ends the example with one sentence and code 2, and leaves what was there as it was."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from example_scripts import EXAMPLES, load_example
+
+SMALL = ["--digits", "sklearn", "--clips", "32", "--test-clips", "4", "--val-clips", "4", "--workers", "0"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the example in this process: return its exit code and the last line that it wrote to stderr."""
+    example = load_example("syncmnist")
+
+    def command(*options):
+        monkeypatch.chdir(tmp_path)
+        try:
+            code = example.run([*SMALL, "--device", "cpu", "--out", "run", *options])
+        except SystemExit as error:
+            code = error.code
+        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+    return command
+
+
+def check_refused(done, *parts):
+    code, last = done
+    assert code == 2
+    assert last.startswith("syncmnist.py: ")
+    for part in parts:
+        assert part in last
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--model", "conv-ltsm"], ["'conv-ltsm' (did you mean 'conv-lstm'?)", "mean-lstm, conv-lstm, i3d"]),
+        (["--batch-size", "0"], ["'batch_size' to be a positive int, got 0"]),
+        (["--batch-size", "33"], ["'batch_size' to be at most 32 (clips, chunk), got 33"]),
+        (["--clips", "1"], ["'clips' to be a positive int, got 0"]),
+        (["--num-stages", "0"], ["'num_stages' to be a positive int, got 0"]),
+        (["--preset", "large"], ["invalid choice: 'large'"]),
+        (["--colour", "red"], ["unrecognized arguments: --colour red"]),
+        (["--preset", "paper", "--model", "i3d"], ["--preset paper is the authors' own network"]),
+        (["--authors-test"], ["--authors-test holds clips of five MNIST digits"]),
+        (["--devices", "3"], ["'batch_size' to be a multiple of the 3 processes, got 16"]),
+        (["--max-minutes", "-1"], ["'max_minutes' to be above 0, got -1.0"]),
+        (["--weights", "none.pt"], ["none.pt"]),
+        (["--mnist-dir", "none", "--digits", "auto"], ["none"]),
+        (["--lr", "1e30"], ["expected a finite", "the last checkpoint is intact"]),
+    ],
+    ids=lambda value: value[0] + value[-1] if isinstance(value, list) else None,
+)
+def test_bad_options(run, tmp_path, options, parts):
+    check_refused(run(*options), *parts)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_cuda(run, tmp_path):
+    check_refused(run("--device", "cuda"), "torch sees no CUDA device (try --device cpu)")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert load_example("syncmnist").run([*SMALL, "--device", "cpu", "--out", str(out)]) == 0
+    return (out / "last.ckpt").read_bytes()
+
+
+def damage(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "parts"),
+    [
+        (damage, [], ["last.ckpt to be a whole checkpoint", "damaged or cut-off"]),
+        (lambda content: content[:1000], [], ["last.ckpt to be a whole checkpoint, got 1,000 bytes"]),
+        (lambda content: b"", [], ["got an empty file"]),
+        (lambda content: b"a letter", [], ["got a file of another kind"]),
+        (lambda content: content, ["--model", "mean-lstm"], ["model='positional' there, 'mean-lstm' now"]),
+        (lambda content: content, ["--num-stages", "2"], ["num_stages=1 there, 2 now"]),
+        (lambda content: content, ["--lr", "0.5"], ["lr=0.003 there, 0.5 now"]),
+    ],
+    ids=["damaged", "cut off", "empty", "foreign", "other model", "other network", "other recipe"],
+)
+def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained, change, options, parts):
+    path = tmp_path / "run" / "last.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(change(trained))
+    check_refused(run(*options), *parts)
+    assert path.read_bytes() == change(trained)
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_to(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    check_refused(run("--out", "file/run"), "file/run to be a folder that can be written to")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(run, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    check_refused(run("--out", "locked/run"), "locked/run to be a folder that can be written to")
+
+
+def test_the_command_itself_ends_with_code_2_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "syncmnist.py", "--mnist-dir", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "none" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,67 @@
+"""Training runs that two processes share, for a script that Lightning starts twice: python shared_runs.py FOLDER"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import lightning
+import torch
+from small_runs import RECIPE, ClipStream, fit, model
+
+from rstg_pyg.training import DivergenceError
+
+TWO = {"devices": 2, "strategy": "ddp"}
+SUM = dataclasses.replace(RECIPE, optimizer="nesterov", loss="sum", lr=1e-3)
+
+
+class SaveGradients(lightning.Callback):
+    """Write the first step's gradients, before they are clipped, to ``folder/gradients.pt``."""
+
+    def __init__(self, folder):
+        self.path = Path(folder, "gradients.pt")
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            torch.save({name: p.grad.clone() for name, p in module.model.named_parameters()}, self.path)
+
+
+class SaveSeeds(lightning.Callback):
+    """Write the seeds of this process's random numbers to ``folder/seeds-RANK.pt``."""
+
+    def __init__(self, folder):
+        self.folder, self.seeds = folder, []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.seeds.append(torch.initial_seed())
+        torch.save(self.seeds, Path(self.folder, f"seeds-{trainer.global_rank}.pt"))
+
+
+class SpoilOneProcess(lightning.Callback):
+    """Give the second process a NaN at step 4."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 4 and trainer.global_rank == 1:
+            batch.video = batch.video * torch.nan
+
+
+def fit_and_test(folder, recipe, **options):
+    """Train, then test; write the results that this process gets to ``folder/tested-RANK.pt``."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    module = fit(folder, recipe, callbacks=[SaveGradients(folder)], **options)
+    tested = module.trainer.test(module, ClipStream(folder, recipe, digits="sklearn"), verbose=False)[0]
+    torch.save({**tested, "confusion": module.confusion}, Path(folder, f"tested-{module.global_rank}.pt"))
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    fit_and_test(root / "mean", RECIPE, **TWO)
+    fit_and_test(root / "sum", SUM, **TWO)
+    fit(root / "whole", net=model(dropout=0.3), callbacks=[SaveSeeds(root)], **TWO)
+    fit(root / "broken", net=model(dropout=0.3), max_epochs=1, **TWO)
+    torch.manual_seed(99)
+    fit(root / "broken", net=model(dropout=0.3), checkpoint=root / "broken" / "last.ckpt", **TWO)
+    try:
+        fit(root / "spoiled", callbacks=[SpoilOneProcess()], **TWO)
+    except DivergenceError as error:
+        print(error)
+        sys.exit(3)

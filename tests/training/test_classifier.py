@@ -1,0 +1,136 @@
+"""What the classifier minimises, measures and refuses."""
+
+import dataclasses
+
+import lightning
+import pytest
+import torch
+from small_runs import RECIPE, fit, model, trainer_of
+
+from rstg_pyg.training import ClipClassifier, ClipStream, DivergenceError, Phase, read_checkpoint
+from rstg_pyg.training.classifier import clip_loss
+
+
+def test_the_loss_asks_for_the_pair_or_whether_there_is_one():
+    logits = torch.randn(4, 46, dtype=torch.float64)
+    label, binary = torch.tensor([3, 3, 45, 45]), torch.tensor([False, True, False, True])
+    p = logits.softmax(1)
+    expected = -torch.stack([p[0, 3], p[1, :45].sum(), p[2, 45], p[3, 45]]).log()
+    torch.testing.assert_close(clip_loss(logits, label, binary), expected)
+    plain = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    torch.testing.assert_close(clip_loss(logits, label, torch.zeros(4, dtype=torch.bool)), plain)
+
+
+def test_the_learning_rate_rises_and_falls():
+    module = ClipClassifier(model(), dataclasses.replace(RECIPE, phases=(Phase(1000),), warmup=0.1))
+    steps = module.recipe.num_steps
+    factors = [module._learning_rate_factor(step) for step in range(steps + 1)]
+    peak = factors.index(max(factors))
+    assert 0.05 * steps < peak < 0.15 * steps
+    assert factors[peak] > 0.9
+    assert factors[0] < 0.05
+    assert factors[-1] == 0
+    constant = ClipClassifier(model(), dataclasses.replace(RECIPE, schedule="constant"))
+    assert {constant._learning_rate_factor(step) for step in range(10)} == {1.0}
+
+
+class Spoil(lightning.Callback):
+    """Make one parameter, one gradient or one video of a step NaN."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step and self.what == "loss":
+            batch.video = batch.video * torch.nan
+
+    def on_after_backward(self, trainer, module):
+        if trainer.global_step == self.step and self.what == "gradient":
+            module.model.classifier[1].bias.grad[3] = torch.nan
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step - 1 == self.step and self.what == "buffer":
+            module.model.register_buffer("unused", torch.tensor([1.0, torch.inf]))
+
+
+ADVICE = r"lower the learning rate \(0\.003\) or use float32; the last checkpoint is intact"
+
+
+@pytest.mark.parametrize(
+    ("step", "what", "message"),
+    [
+        # Chunks end after steps 2, 5 and 8.
+        (4, "loss", f"expected a finite loss, got nan at step 4: {ADVICE}"),
+        (5, "loss", f"expected a finite loss, got nan at step 5: {ADVICE}"),
+        (8, "loss", f"expected a finite loss, got nan at step 8: {ADVICE}"),
+        (3, "gradient", f"expected a finite loss, got nan at step 4: {ADVICE}"),
+        (5, "gradient", rf"expected finite weights, got others in \d+ tensor\(s\) after step 5, first in .*: {ADVICE}"),
+        (5, "buffer", r"got others in 1 tensor\(s\) after step 5, first in model\.unused: lower the learning rate"),
+    ],
+)
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_run_that_diverges_stops_before_it_spoils_the_checkpoint(tmp_path, step, what, message, clip):
+    recipe = dataclasses.replace(RECIPE, gradient_clip=clip)
+    with pytest.raises(DivergenceError, match=message):
+        fit(tmp_path, recipe, callbacks=[Spoil(step, what)])
+    steps = 6 if step > 5 else 3
+    checkpoint = read_checkpoint(tmp_path / "last.ckpt", ClipClassifier(model(), recipe))
+    assert checkpoint["global_step"] == steps
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_a_run_that_diverges_at_once_leaves_no_checkpoint(tmp_path):
+    net = model()
+    with torch.no_grad():
+        net.classifier[1].weight.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match=f"expected a finite loss, got nan at step 0: {ADVICE}"):
+        fit(tmp_path, net=net)
+    assert not list(tmp_path.glob("*.ckpt*"))
+
+
+class Constant(torch.nn.Module):
+    """Answers that say the label 45 with a fixed certainty."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(45), 46).float())
+
+    def forward(self, video):
+        return self.logits.expand(len(video), 46)
+
+
+def test_tests_count_every_clip_once_whatever_the_batches(tmp_path):
+    task = Phase(30, num_digits=2, no_sync_probability=0.5)
+    recipe = dataclasses.replace(RECIPE, phases=(task,), test_clips=29, val_clips=13)
+    module, trainer = ClipClassifier(Constant(), recipe), trainer_of(tmp_path, recipe)
+    stream = ClipStream(tmp_path, recipe, digits="sklearn")
+    tested = trainer.test(module, stream, verbose=False)[0]
+    labels = torch.cat([clip.y for clip in (stream.test_clips[i] for i in range(29))])
+    assert 0 < (labels == 45).sum() < 29
+    assert tested["test_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
+    expected = torch.nn.functional.cross_entropy(module.model(labels).double(), labels)
+    assert tested["test_loss"] == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(module.confusion[:, 45], labels.bincount(minlength=46))
+    assert module.confusion.sum() == 29
+
+    validated = trainer.validate(module, stream, verbose=False)[0]
+    labels = torch.cat([stream.train_clips[i].y for i in range(30, 43)])
+    assert validated["val_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", ["muon-hidden", "adamw"])
+def test_bfloat16_trains_float32_weights(tmp_path, optimizer):
+    before = {name: value.clone() for name, value in model().named_parameters()}
+    module = fit(tmp_path, dataclasses.replace(RECIPE, optimizer=optimizer), precision="bf16-mixed", max_epochs=1)
+    assert module.trainer.callback_metrics["loss"].isfinite()
+    weights = dict(module.model.named_parameters())
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert all(value.isfinite().all() for value in weights.values())
+    assert sum(not torch.equal(before[name], value) for name, value in weights.items()) > len(weights) / 2
+
+
+def test_settings_that_no_file_can_hold():
+    with pytest.raises(
+        ValueError, match="expected 'config' to hold dicts, lists, strings and numbers, got: Object of "
+    ):
+        ClipClassifier(model(), RECIPE, {"model": model()})

@@ -1,0 +1,83 @@
+"""Two processes train as one does: gradients, measures, tests, going on, and stopping together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shared_runs
+import torch
+from small_runs import RECIPE
+
+from rstg_pyg.training.metrics import read_rows
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The folder that two processes wrote, and what they said at the end."""
+    folder = tmp_path_factory.mktemp("shared")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, shared_runs.__file__, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    shared_runs.fit_and_test(folder / "mean", RECIPE)
+    shared_runs.fit_and_test(folder / "sum", shared_runs.SUM)
+    return folder
+
+
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+def test_gradients_are_those_of_the_whole_batch(shared, alone, loss):
+    one, two = (read(Path(folder, loss, "gradients.pt")) for folder in (alone, shared[0]))
+    assert max(value.abs().max() for value in one.values()) > 0.01
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+def test_measures_are_those_of_the_whole_batch(shared, alone, loss):
+    one, two = (read_rows(Path(folder, loss, "metrics.csv")) for folder in (alone, shared[0]))
+    assert [row["clips"] for row in two] == [row["clips"] for row in one]
+    assert len(one) == RECIPE.num_steps
+    for name in ("loss", "accuracy", "lr"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-3)
+    for name in ("val_loss", "val_accuracy"):
+        expected = [row[name] for row in one if name in row]
+        assert len(expected) == RECIPE.num_chunks
+        assert [row[name] for row in two if name in row] == pytest.approx(expected, rel=1e-3)
+
+
+def test_every_process_gets_the_test_of_all_clips(shared, alone):
+    one = read(alone / "mean" / "tested-0.pt")
+    for rank in (0, 1):
+        two = read(shared[0] / "mean" / f"tested-{rank}.pt")
+        assert two["confusion"].sum() == RECIPE.test_clips
+        torch.testing.assert_close(two["confusion"], one["confusion"])
+        assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-3)
+        assert two["test_accuracy"] == pytest.approx(one["test_accuracy"])
+
+
+def test_two_processes_go_on_to_where_unbroken_ones_end(shared):
+    whole, broken = (read(shared[0] / name / "last.ckpt") for name in ("whole", "broken"))
+    assert broken["global_step"] == RECIPE.num_steps
+    torch.testing.assert_close(broken["state_dict"], whole["state_dict"], rtol=0, atol=0)
+
+
+def test_processes_draw_random_numbers_of_their_own(shared):
+    seeds = [seed for rank in (0, 1) for seed in read(shared[0] / f"seeds-{rank}.pt")]
+    assert len(seeds) == 2 * RECIPE.num_steps
+    assert len(set(seeds)) == 2 * RECIPE.num_chunks
+
+
+def test_a_loss_of_one_process_that_is_not_finite_stops_all(shared):
+    assert "expected a finite loss, got nan at step 4" in shared[1]
+    assert read(shared[0] / "spoiled" / "last.ckpt")["global_step"] == 3

@@ -1,0 +1,62 @@
+"""The region graph, alone and over a frame."""
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from rstg_pyg import region_graph
+from rstg_pyg.visualize import COLOURS, draw_graph, draw_regions, scale_colours
+
+GRAPH = region_graph((3, 2, 1))
+
+
+def test_regions_have_a_colour_per_scale_and_places_of_their_own(ax):
+    places = draw_regions(ax, GRAPH, (32, 48))
+    assert len(ax.patches) == 14
+    assert scale_colours(GRAPH) == [COLOURS[0]] * 9 + [COLOURS[1]] * 4 + [COLOURS[2]]
+    assert len({tuple(place) for place in places.tolist()}) == 14
+    assert places[:, 0].max() > 32 > places[:, 1].max()
+
+
+def test_cells_of_the_first_scale_are_drawn_exactly(ax):
+    draw_regions(ax, region_graph(((1, 2),)), (10, 20))
+    left, right = (patch.get_bbox().bounds for patch in ax.patches)
+    assert left == pytest.approx((-0.5, -0.5, 10, 10))
+    assert right == pytest.approx((9.5, -0.5, 10, 10))
+
+
+def test_there_can_be_more_scales_than_colours(ax):
+    graph = region_graph((8, 7, 6, 5, 4, 3, 2, 1))
+    places = draw_regions(ax, graph, (64, 64))
+    assert scale_colours(graph)[-1] == COLOURS[1]
+    assert places.shape == (graph.num_nodes, 2)
+    assert [text.get_text() for text in draw_graph(graph).axes[0].texts] == [f"{s} x {s}" for s in range(8, 0, -1)]
+
+
+def test_a_graph_in_space_has_every_node_and_every_edge_once():
+    figure = draw_graph(GRAPH, title="14 regions")
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    lines = [c for c in ax.collections if hasattr(c, "get_segments")]
+    assert sum(len(c.get_segments()) for c in lines) == GRAPH.num_edges // 2
+    assert any(len(c.get_offsets()) == 14 for c in ax.collections)
+    assert [text.get_text() for text in ax.texts] == ["3 x 3", "2 x 2", "1 x 1"]
+    assert [text.get_text() for text in figure.texts] == ["14 regions"]
+
+
+def test_no_node_of_a_graph_in_space_is_cut_off():
+    figure = draw_graph(region_graph((4, 3, 2, 1)))
+    figure.canvas.draw()
+    pixels = torch.from_numpy(np.array(figure.canvas.buffer_rgba()))[..., :3]
+    border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (border == 255).all()
+    assert (pixels != 255).any()
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda graph, ax: draw_regions(ax, graph, (4, 4)), lambda graph, ax: draw_graph(graph)]
+)
+def test_a_graph_without_regions(draw, ax):
+    with pytest.raises(ValueError, match=r"region graph with 'box' and 'scale', got a Data with \['x'\]"):
+        draw(Data(x=torch.ones(1, 1)), ax)
