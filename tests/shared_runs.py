@@ -1,6 +1,7 @@
 """Training runs that two processes share, for a script that Lightning starts twice: python shared_runs.py FOLDER"""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import lightning
 import torch
 from small_runs import RECIPE, ClipStream, fit, model
 
-from rstg_pyg.training import DivergenceError
+from rstg_pyg.training import CheckpointError, ClipClassifier, DivergenceError, open_run, run_trainer, train_and_test
 
 TWO = {"devices": 2, "strategy": "ddp"}
 SUM = dataclasses.replace(RECIPE, optimizer="nesterov", loss="sum", lr=1e-3)
@@ -52,8 +53,31 @@ def fit_and_test(folder, recipe, **options):
     torch.save({**tested, "confusion": module.confusion}, Path(folder, f"tested-{module.global_rank}.pt"))
 
 
+def run_in_folder(folder, devices, **options):
+    """Train and test as the package's functions do; write what this process gets to ``folder/result-RANK.pt``."""
+    module = ClipClassifier(model(), RECIPE)
+    checkpoint = open_run(folder, module)
+    trainer = run_trainer(folder, RECIPE, "cpu", devices, progress=False, **options)
+    result = train_and_test(module, ClipStream(folder, RECIPE, digits="sklearn"), trainer, checkpoint)
+    torch.save(dataclasses.asdict(result), Path(folder, f"result-{module.global_rank}.pt"))
+
+
+def go_on_without_checkpoint(folder):
+    """Let the second process find no checkpoint."""
+    module, second = ClipClassifier(model(), RECIPE), os.environ.get("LOCAL_RANK") == "1"
+    trainer = run_trainer(folder, RECIPE, "cpu", devices=2, progress=False)
+    clips = ClipStream(folder, RECIPE, digits="sklearn")
+    try:
+        train_and_test(module, clips, trainer, None if second else open_run(folder, module))
+    except CheckpointError as error:
+        Path(folder, f"refused-{int(second)}.txt").write_text(str(error))
+
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
+    run_in_folder(root / "run", 2, max_minutes=1e-9)
+    run_in_folder(root / "run", 2)
+    go_on_without_checkpoint(root / "run")
     fit_and_test(root / "mean", RECIPE, **TWO)
     fit_and_test(root / "sum", SUM, **TWO)
     fit(root / "whole", net=model(dropout=0.3), callbacks=[SaveSeeds(root)], **TWO)

@@ -16,7 +16,18 @@ import rstg_pyg
 ROOT = Path(rstg_pyg.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages([str(ROOT)], "rstg_pyg.")]
 PUBLIC = [name for name in rstg_pyg.__all__ if name != "__version__"]
-EXTRAS = ["lightning", "matplotlib", "sklearn", "torch_scatter", "torch_sparse", "PIL", "scipy"]
+EXTRAS = [
+    "lightning",
+    "matplotlib",
+    "sklearn",
+    "torch_scatter",
+    "torch_sparse",
+    "PIL",
+    "scipy",
+    "av",
+    "transformers",
+    "tensorflow",
+]
 
 
 @pytest.mark.parametrize("name", ["RSTGConv", "RSTG", "RSTGToVec", "RSTGToMap", "SyncMNIST", "region_graph"])

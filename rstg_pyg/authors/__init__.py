@@ -27,23 +27,38 @@ The departures, numbered as the docstrings here cite them:
 12. None for sharing: all frames and stages use the same weights, the last time stage its own.
 13. The clip's vector is the mean over time, not the last time step. Where the graph has its own
     width, a linear layer takes the nodes back before either readout.
+14. In a video network, a block inside a stage stands in front of the stage's last residual block.
+15. Behind a block stands a layer norm over all axes but the batch (epsilon 1e-12), with a bias per
+    channel and, over both, a gain per channel that starts at zero.
+16. The ResNets have no padding in the first max-pooling and stride 1 in res5, which makes 14 x 14
+    out of 224 x 224, and use batch norm with running statistics in training too.
+17. Larger maps are averaged over windows of 14 x 14, which counts the middle more than the border.
 """
 
 from rstg_pyg.authors.block import AuthorsRSTG
+from rstg_pyg.authors.block_names import block_placements
+from rstg_pyg.authors.load_report import LoadReport
 from rstg_pyg.authors.loading import fill, load_variables
 from rstg_pyg.authors.network import AuthorsSyncMNISTNet
-from rstg_pyg.authors.placements import Piece, Placement, block_placements, placements
+from rstg_pyg.authors.placement import Piece, Placement
+from rstg_pyg.authors.placements import placements
 from rstg_pyg.authors.readout import AuthorsToMap, AuthorsToVec
+from rstg_pyg.authors.tf_checkpoint import load_tf_checkpoint, read_tf_checkpoint
+from rstg_pyg.authors.video_network import AuthorsVideoNet
 
 __all__ = [
     "AuthorsRSTG",
     "AuthorsSyncMNISTNet",
     "AuthorsToMap",
     "AuthorsToVec",
+    "AuthorsVideoNet",
+    "LoadReport",
     "Piece",
     "Placement",
     "block_placements",
     "fill",
+    "load_tf_checkpoint",
     "load_variables",
     "placements",
+    "read_tf_checkpoint",
 ]

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from rstg_pyg.authors.block import AuthorsRSTG
+from rstg_pyg.authors.load_report import LoadReport
 from rstg_pyg.authors.network import AuthorsSyncMNISTNet
-from rstg_pyg.authors.placements import Placements, placements
+from rstg_pyg.authors.placement import Placements
+from rstg_pyg.authors.placements import placements
+from rstg_pyg.authors.video_network import AuthorsVideoNet
 
 
 def load_variables(
-    module: AuthorsRSTG | AuthorsSyncMNISTNet,
+    module: AuthorsRSTG | AuthorsSyncMNISTNet | AuthorsVideoNet,
     variables: Mapping[str, np.ndarray | Tensor],
     scope: str = "tower",
     graph: str = "whole_graph_model_final",
     ignore: Sequence[str] = (),
-) -> None:
+) -> LoadReport:
     """Load variables of the authors' program into a module, all of them or none.
 
     Args:
@@ -28,8 +31,11 @@ def load_variables(
             `rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/{kernel, bias}`: kernel
             `[in + C, 4C]` with gates in the order i, c, f, o, and the sum of the two biases.
         scope: what all names start with.
-        graph: name of the block's own scope in it.
+        graph: name of the block's own scope in it; a video network has its own names for its blocks.
         ignore: patterns (as of `fnmatch`) of names to leave out, such as `"*/Momentum"`.
+
+    Returns:
+        What was placed where, and what was ignored.
 
     Raises:
         ValueError: listing variables that have no place here and entries of the module that no
@@ -41,11 +47,11 @@ def load_variables(
     Example:
         >>> net = AuthorsSyncMNISTNet(filters=8)
         >>> arrays = {name: np.zeros(where.shape) for name, where in placements(net).items()}
-        >>> load_variables(net, arrays, ignore=["*/rnn/multi_rnn_cell/*"])
+        >>> report = load_variables(net, arrays, ignore=["*/rnn/multi_rnn_cell/*"])
         >>> net.classifier.weight.abs().max().item()
         0.0
     """
-    fill(module, placements(module, scope, graph), variables, ignore)
+    return fill(module, placements(module, scope, graph), variables, ignore)
 
 
 def fill(
@@ -53,7 +59,7 @@ def fill(
     table: Placements,
     variables: Mapping[str, np.ndarray | Tensor],
     ignore: Sequence[str] = (),
-) -> None:
+) -> LoadReport:
     """Fill a module's whole state by a table of placements: :func:`load_variables` for any module.
 
     Counters of batches, which the program does not keep, stay as they are.
@@ -64,43 +70,64 @@ def fill(
         variables: arrays by variable name.
         ignore: patterns (as of `fnmatch`) of names to leave out.
 
+    Returns:
+        What was placed where, and what was ignored.
+
     Raises:
         ValueError: as in :func:`load_variables`.
 
     Example:
-        >>> from rstg_pyg.authors.placements import Piece, Placement
+        >>> from rstg_pyg.authors.placement import Piece, Placement
         >>> layer = nn.Linear(3, 2, bias=False)
         >>> table = {"fc/kernel": Placement((3, 2), lambda array: [Piece("weight", array.t())])}
-        >>> fill(layer, table, {"fc/kernel": np.eye(3, 2)})
+        >>> print(fill(layer, table, {"fc/kernel": np.eye(3, 2)}))
+        placed 1 variable in 1 entry of the module; ignored 0 variables
         >>> layer.weight.tolist()
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
-    arrays = {
-        name: torch.as_tensor(array)
-        for name, array in variables.items()
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+    ignored = {
+        name: pattern for pattern in reversed(ignore) for name in variables if fnmatch.fnmatchcase(name, pattern)
     }
+    given = variables.keys() - ignored.keys()
     state = {
         name: value.detach().clone()
         for name, value in module.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
     filled = {name: torch.zeros(value.shape[:1], dtype=torch.bool) for name, value in state.items()}
-    for variable in sorted(arrays.keys() & table.keys()):
-        array, placement = arrays[variable], table[variable]
+    placed: dict[str, tuple[str, ...]] = {}
+    for variable in sorted(given & table.keys()):
+        array, placement = torch.as_tensor(variables[variable]), table[variable]
         if tuple(array.shape) != placement.shape:
             raise ValueError(f"expected '{variable}' of shape {list(placement.shape)}, got {list(array.shape)}")
-        for piece in placement.place(array):
+        pieces = placement.place(array)
+        for piece in pieces:
             if filled[piece.name][piece.rows].any():
                 raise ValueError(f"expected one variable for '{piece.name}', got '{variable}' as a second one")
             filled[piece.name][piece.rows] = True
             state[piece.name][piece.rows] = piece.value.to(state[piece.name])
+        placed[variable] = tuple(piece.name for piece in pieces)
 
     problems = []
-    if unplaced := sorted(arrays.keys() - table.keys()):
+    if unplaced := sorted(given - table.keys()):
         problems.append(f"variables without a place: {', '.join(unplaced)}")
     if unfilled := sorted(name for name, rows in filled.items() if not rows.all()):
         problems.append(f"entries that no variable fills: {', '.join(unfilled)}")
+        problems.append(f"variables expected for them: {', '.join(_expected(table, given, unfilled))}")
     if problems:
         raise ValueError("; ".join(problems))
     module.load_state_dict(state, strict=False)
+    return LoadReport(placed, dict(sorted(ignored.items())))
+
+
+def _expected(table: Placements, given: set[str], unfilled: Sequence[str]) -> list[str]:
+    """Variables that would fill the entries; where several spellings of one would, the first in the table."""
+    expected: list[str] = []
+    claimed: set[tuple[str, str]] = set()
+    for variable in (name for name in table if name not in given):
+        pieces = table[variable].place(torch.empty(table[variable].shape, device="meta"))
+        places = {(piece.name, repr(piece.rows)) for piece in pieces if piece.name in unfilled}
+        if places - claimed:
+            expected.append(variable)
+            claimed |= places
+    return expected

@@ -14,6 +14,7 @@ from rstg_pyg.datasets.motion import draw_starts, walk
 from rstg_pyg.datasets.render import render_clip, stretch_contrast
 from rstg_pyg.datasets.resize import resize_bilinear
 from rstg_pyg.datasets.syncmnist import SyncMNIST
+from rstg_pyg.datasets.video import SomethingSomething, average_views
 
 __all__ = [
     "NO_SYNC",
@@ -22,7 +23,9 @@ __all__ = [
     "ClipGenerator",
     "DownloadError",
     "IDXError",
+    "SomethingSomething",
     "SyncMNIST",
+    "average_views",
     "draw_starts",
     "label_to_pair",
     "pair_to_label",

@@ -23,6 +23,8 @@ class FrameCNN(Module):
         batch_norm: Put a batch normalisation before each ReLU. The paper has none.
         refine: Add a 3 x 3 convolution of the last width with padding, a ReLU and no pooling, which lets a place of the
             map see its neighbours. The paper has none.
+        padding_mode: What that convolution sees beyond the border, see :class:`torch.nn.Conv2d`. Zeros tell a place
+            that it lies at the border.
 
     Shapes:
         - **input:** frames ``[B, C, H, W]``.
@@ -45,6 +47,7 @@ class FrameCNN(Module):
         widths: Sequence[int] = (512, 512, 512),
         batch_norm: bool = False,
         refine: bool = False,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, **{f"widths[{i}]": width for i, width in enumerate(widths)})
@@ -56,7 +59,8 @@ class FrameCNN(Module):
 
         def convolution(before: int, width: int, padding: int) -> list[Module]:
             norm = [BatchNorm2d(width)] if batch_norm else []
-            return [Conv2d(before, width, 3, padding=padding, bias=not batch_norm), *norm, ReLU()]
+            conv = Conv2d(before, width, 3, padding=padding, bias=not batch_norm, padding_mode=padding_mode)
+            return [conv, *norm, ReLU()]
 
         layers: list[Module] = []
         for before, width in zip([in_channels, *widths], widths, strict=False):

@@ -30,6 +30,7 @@ class Network:
         rnn: Cell of the graph's time stages, ``"lstm"`` or ``"gru"``.
         batch_norm: Batch normalisation in the backbone.
         refine: One more convolution at the end of the backbone, see :class:`~rstg_pyg.FrameCNN`.
+        padding_mode: What that convolution sees beyond the border in backbones of frames.
         norm: Normalisation of every stage's input.
         residual: Whether every stage adds its input to its output.
         readout: ``"last"`` or ``"mean"`` over time; space-only has no memory and always takes the mean.
@@ -45,6 +46,7 @@ class Network:
     rnn: str = "lstm"
     batch_norm: bool = False
     refine: bool = False
+    padding_mode: str = "zeros"
     norm: Norm = None
     residual: bool = False
     readout: str = "last"
@@ -54,7 +56,7 @@ class Network:
     num_classes: int = NUM_CLASSES
 
     def frame_cnn(self) -> FrameCNN:
-        return FrameCNN(self.in_channels, self.widths, self.batch_norm, self.refine)
+        return FrameCNN(self.in_channels, self.widths, self.batch_norm, self.refine, self.padding_mode)
 
     def clip_cnn(self, non_local: tuple[int, ...] = ()) -> ClipCNN:
         return ClipCNN(

@@ -163,6 +163,11 @@ def all_cases():
 
 
 @pytest.fixture
+def recording_of():
+    return recording
+
+
+@pytest.fixture
 def recorded(case):
     return recording(case)
 

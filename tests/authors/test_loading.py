@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from program_network import program_shapes, random_variables
+from saved_form import SAVED_CELL, as_saved
 from torch import nn
 
 from rstg_pyg.authors import (
     AuthorsRSTG,
     AuthorsSyncMNISTNet,
+    AuthorsVideoNet,
     Piece,
     Placement,
     block_placements,
@@ -17,7 +20,6 @@ from rstg_pyg.authors import (
 )
 
 SCOPE = "tower/whole_graph_model_final/"
-SAVED_CELL = "rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/"
 
 
 @pytest.fixture
@@ -33,19 +35,6 @@ def variables(block):
         for name, placement in placements(block).items()
         if SAVED_CELL not in name
     }
-
-
-def as_saved(variables):
-    """The same weights with the LSTMs as a checkpoint holds them."""
-    saved = {name: array for name, array in variables.items() if "/cudnn_lstm/" not in name}
-    for scope in (SCOPE, SCOPE + "time_update_extern/"):
-        lstm = {key: variables[f"{scope}cudnn_lstm/{key}"] for key in ("w_ih", "w_hh")}
-        bias = variables[f"{scope}cudnn_lstm/b_ih"] + variables[f"{scope}cudnn_lstm/b_hh"]
-        i, f, c, o = np.split(np.concatenate([lstm["w_ih"], lstm["w_hh"]], axis=1).T, 4, axis=1)
-        saved[scope + SAVED_CELL + "kernel"] = np.concatenate([i, c, f, o], axis=1)
-        i, f, c, o = np.split(bias, 4)
-        saved[scope + SAVED_CELL + "bias"] = np.concatenate([i, c, f, o])
-    return saved
 
 
 def state_of(module):
@@ -79,7 +68,8 @@ def test_unplaced_variables_are_listed(block, variables):
 def test_unfilled_entries_are_listed(block, variables):
     del variables[SCOPE + "send_messages_mlp/send_conv1/kernel"]
     del variables["tower/positional_emb"]
-    assert_refused(block, variables, "fills: heatmap, send.receiver.weight, send.sender.weight")
+    expected = f"expected for them: tower/positional_emb, {SCOPE}send_messages_mlp/send_conv1/kernel$"
+    assert_refused(block, variables, f"fills: heatmap, send.receiver.weight, send.sender.weight; variables {expected}")
 
 
 def test_wrong_shape_is_named(block, variables):
@@ -103,7 +93,76 @@ def test_another_scope_is_refused_unless_named(block, variables):
 
 def test_ignored_names_are_left_out(block, variables):
     extra = {SCOPE + "my_attn/att_conv1/kernel/Momentum": np.zeros(1), "global_step": np.zeros(())}
-    load_variables(block, variables | extra, ignore=["*/Momentum", "global_step"])
+    report = load_variables(block, variables | extra, ignore=["*/Momentum", "global_step"])
+    assert report.ignored == dict(zip(sorted(extra), ["global_step", "*/Momentum"], strict=True))
+    ignored = "ignored 2 variables (1 as 'global_step', 1 as '*/Momentum')"
+    assert str(report) == f"placed 22 variables in 23 entries of the module; {ignored}"
+
+
+def test_the_report_says_what_filled_what(block, variables):
+    saved = as_saved(variables)
+    report = load_variables(block, saved)
+    assert report.placed.keys() == saved.keys()
+    assert report.placed[f"{SCOPE}{SAVED_CELL}kernel"] == ("time.lstm.weight_ih_l0", "time.lstm.weight_hh_l0")
+    assert {entry for entries in report.placed.values() for entry in entries} == set(block.state_dict())
+    assert str(report) == "placed 18 variables in 23 entries of the module; ignored 0 variables"
+
+
+class TestOfAVideoNetwork:
+    """What a name too many, too few or a wrong shape in a whole network says, to the letter."""
+
+    graph = "tower/resnet_i3d/backbone/whole_graph_model_res3/"
+
+    @pytest.fixture
+    def net(self):
+        return AuthorsVideoNet("i3d", ("res3",), num_classes=5, width=2)
+
+    @pytest.fixture
+    def arrays(self):
+        return random_variables(program_shapes("i3d", ("res3",)))
+
+    def message(self, net, arrays):
+        before = state_of(net)
+        with pytest.raises(ValueError) as raised:
+            load_variables(net, arrays)
+        assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+        return str(raised.value)
+
+    def test_unknown_name(self, net, arrays):
+        arrays["tower/resnet_i3d/backbone/res2_3_branch2a/kernel"] = np.zeros((3, 1, 1, 8, 2))
+        expected = "variables without a place: tower/resnet_i3d/backbone/res2_3_branch2a/kernel"
+        assert self.message(net, arrays) == expected
+
+    def test_missing_names(self, net, arrays):
+        del arrays["tower/resnet_i3d/backbone/res3_0_branch1_bn/moving_mean"]
+        del arrays[f"{self.graph}cudnn_lstm/{SAVED_CELL}kernel"]
+        assert self.message(net, arrays) == (
+            "entries that no variable fills: res3.0.shortcut.norm.running_mean, "
+            "res3.rstg.graph.time.lstm.weight_hh_l0, res3.rstg.graph.time.lstm.weight_ih_l0; "
+            "variables expected for them: tower/resnet_i3d/backbone/res3_0_branch1_bn/moving_mean, "
+            f"{self.graph}cudnn_lstm/{SAVED_CELL}kernel"
+        )
+
+    def test_wrong_shape(self, net, arrays):
+        arrays["tower/resnet_i3d/backbone/conv1/kernel"] = np.zeros((1, 7, 7, 3, 2))
+        expected = "expected 'tower/resnet_i3d/backbone/conv1/kernel' of shape [5, 7, 7, 3, 2], got [1, 7, 7, 3, 2]"
+        assert self.message(net, arrays) == expected
+
+    def test_another_network(self, net, arrays):
+        message = self.message(net, random_variables(program_shapes("c2d", ("final",))))
+        assert "without a place: tower/resnet_c2d/after_graph_ln/beta, " in message
+        assert "expected for them: tower/resnet_i3d/backbone/conv1/kernel, " in message
+
+    def test_blocks_beside_the_backbone_s_scope(self, net, arrays):
+        load_variables(net, arrays)
+        expected = state_of(net)
+        moved = {
+            n.replace("backbone/whole", "whole").replace("backbone/res3_after", "res3_after"): 1 * a
+            for n, a in arrays.items()
+        }
+        other = AuthorsVideoNet("i3d", ("res3",), num_classes=5, width=2)
+        load_variables(other, moved)
+        assert all(torch.equal(expected[name], value) for name, value in other.state_dict().items())
 
 
 @pytest.mark.parametrize("own_scope", ["", "cudnn_lstm/"])
@@ -169,7 +228,7 @@ def test_fill_leaves_batch_counters_and_takes_scalars():
 
 
 def test_other_modules_have_no_table():
-    with pytest.raises(TypeError, match="expected an AuthorsRSTG or an AuthorsSyncMNISTNet, got L"):
+    with pytest.raises(TypeError, match="expected an AuthorsRSTG, an AuthorsSyncMNISTNet or an AuthorsVideoNet, got L"):
         placements(nn.Linear(2, 2))
 
 

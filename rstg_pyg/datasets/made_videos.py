@@ -1,0 +1,161 @@
+"""Small data sets in the form of Something-Something, made of drawn clips.
+
+python -m rstg_pyg.datasets.made_videos OUT --version v1 --clips 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_template
+from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
+from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS
+from rstg_pyg.datasets.video.writing import ENCODERS, write_frame_folder, write_video_file
+
+HEIGHTS = {"v1": 100, "v2": 240}
+"""The heights of the published videos."""
+
+FRAMES = (24, 48)
+_SHAPES = (4 / 3, 16 / 9)
+_STREAM = 0x6D616465
+
+
+def make_videos(
+    root: str | os.PathLike,
+    version: str = "v1",
+    clips: int = 200,
+    validation_clips: int | None = None,
+    height: int | None = None,
+    frames: tuple[int, int] = FRAMES,
+    seed: int = 0,
+    noise: float = 1.0,
+    codec: str = "vp9",
+    templates: Sequence[str] = TEMPLATES,
+) -> None:
+    r"""Makes a data set that :class:`~rstg_pyg.datasets.SomethingSomething` reads like the published ones.
+
+    The clips are those of :func:`~rstg_pyg.datasets.video.draw_clip`, of classes of Something-Something that only
+    motion tells apart, each class equally often. Videos are 4:3 or 16:9 and have 12 frames a second. They are encoded
+    with loss, as JPEG (version 1) or VP9 or VP8 (version 2).
+
+    Args:
+        root (str or PathLike): The folder; it is made. Annotations are written last, so that a folder that has them
+            is whole.
+        version (str): :obj:`"v1"` for JPEG frames and CSV, :obj:`"v2"` for WebM files and JSON. (default: :obj:`"v1"`)
+        clips (int): Number of training videos. (default: :obj:`200`)
+        validation_clips (int, optional): Number of validation videos. (default: a quarter of :obj:`clips`, at least 1)
+        height (int, optional): Height of the videos, even. (default: that of the published ones, 100 or 240)
+        frames (tuple): The least and the largest number of frames. (default: :obj:`(24, 48)`)
+        seed (int): The seed. (default: :obj:`0`)
+        noise (float): How strong background, trembling and grain are. (default: :obj:`1.0`)
+        codec (str): Of version 2: :obj:`"vp9"` or :obj:`"vp8"`. (default: :obj:`"vp9"`)
+        templates (sequence): The classes. (default: :obj:`~rstg_pyg.datasets.video.TEMPLATES`)
+
+    Raises:
+        FileExistsError: If the folder already holds such a data set.
+        ValueError: If an argument is out of range.
+        ImportError: If Pillow (version 1) or PyAV (version 2) is not installed.
+
+    Example:
+        >>> make_videos("made", version="v2", clips=2, height=32, frames=(8, 12))
+        >>> sorted(os.listdir("made"))[:3]
+        ['20bn-something-something-v2', 'something-something-v2-labels.json', 'something-something-v2-train.json']
+    """
+    check_choice("version", version, VERSIONS)
+    check_choice("codec", codec, tuple(ENCODERS))
+    validation_clips = max(1, clips // 4) if validation_clips is None else validation_clips
+    height = HEIGHTS[version] if height is None else height
+    low, high = frames
+    check_positive(clips=clips, validation_clips=validation_clips, height=height, frames=low)
+    if height % 2:
+        raise ValueError(f"expected 'height' to be even, got {height}")
+    if high < low:
+        raise ValueError(f"expected 'frames' to be two numbers in order, got {frames!r}")
+    root = Path(root)
+    labels_file = _annotation_file(root, version, "labels")
+    if labels_file.exists():
+        raise FileExistsError(f"expected a folder without a data set, got {labels_file}")
+
+    entries: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for index in range(clips + validation_clips):
+        split, number = ("train", index) if index < clips else ("validation", index - clips)
+        template = templates[number % len(templates)]
+        length, shape = uniforms(seed, _STREAM, index, 2)
+        width = 2 * round(height * _SHAPES[int(shape * len(_SHAPES))] / 2)
+        clip = draw_clip(template, seed, index, low + int(length * (high - low + 1)), height, width, noise)
+        video_id = str(index + 1)
+        place = root / VIDEO_FOLDERS[version] / video_id
+        if version == "v1":
+            write_frame_folder(place, clip.frames)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_video_file(place.with_suffix(".webm"), clip.frames, codec=codec)
+        label = template
+        for thing in clip.placeholders:
+            label = label.replace("[something]", thing, 1)
+        entries[split].append({"id": video_id, "label": label, "template": template, "placeholders": clip.placeholders})
+    classes = sorted(map(class_of_template, templates))
+    for split, videos in entries.items():
+        _write_annotations(_annotation_file(root, version, split), videos)
+    if version == "v1":
+        labels_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+    else:
+        labels_file.write_text(json.dumps({name: str(number) for number, name in enumerate(classes)}, indent=0))
+
+
+def _annotation_file(root: Path, version: str, name: str) -> Path:
+    return root / f"something-something-{version}-{name}.{'csv' if version == 'v1' else 'json'}"
+
+
+def _write_annotations(path: Path, videos: list[dict]) -> None:
+    if path.suffix == ".csv":
+        lines = [f"{video['id']};{class_of_template(video['template'])}\n" for video in videos]
+        path.write_text("".join(lines), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(videos, indent=0))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m rstg_pyg.datasets.made_videos",
+        description="Make a small data set like Something-Something, of classes that only motion tells apart.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("out", help="the folder to make")
+    parser.add_argument("--version", choices=VERSIONS, default="v1", help="JPEG frames and CSV, or WebM and JSON")
+    parser.add_argument("--clips", type=int, default=200, metavar="N", help="training videos")
+    parser.add_argument("--validation-clips", type=int, metavar="N", help="validation videos; None: a quarter")
+    parser.add_argument("--height", type=int, metavar="H", help="height of the videos; None: as published")
+    parser.add_argument("--frames", type=int, nargs=2, default=FRAMES, metavar=("MIN", "MAX"), help="their lengths")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--noise", type=float, default=1.0, help="how strong background, trembling and grain are")
+    parser.add_argument("--codec", choices=tuple(ENCODERS), default="vp9", help="of version 2")
+    args = parser.parse_args(argv)
+    try:
+        make_videos(
+            args.out,
+            args.version,
+            args.clips,
+            args.validation_clips,
+            args.height,
+            tuple(args.frames),
+            args.seed,
+            args.noise,
+            args.codec,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"made_videos: {error}", file=sys.stderr)
+        return 2
+    print(f"made {args.clips:,} training videos and their validation videos in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The annotations of Something-Something, in the files of version 1 (CSV) and of version 2 (JSON)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rstg_pyg.arguments import check_choice
+
+VERSIONS = ("v1", "v2")
+SPLITS = ("train", "validation")
+# Names under which each file was published, in the folder itself or in the folder "labels" in it.
+_FILES = {
+    "v1": ("something-something-v1-{}.csv",),
+    "v2": ("something-something-v2-{}.json", "{}.json"),
+}
+_PLACES = ("", "labels")
+
+
+class AnnotationError(ValueError):
+    r"""An annotation file is not what it should be. The message names the file and the line or entry."""
+
+
+class Annotations(NamedTuple):
+    r"""The videos of a split and their classes.
+
+    Attributes:
+        video_ids (numpy.ndarray): The names of the videos, :math:`(N)`, strings.
+        labels (numpy.ndarray): The numbers of their classes, :math:`(N)`, int64.
+        classes (tuple): The names of all classes, without brackets.
+    """
+
+    video_ids: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Annotations:
+    r"""Reads the annotations of a split as published.
+
+    Version 1 has :obj:`something-something-v1-labels.csv` with one class name a line, in the order of their numbers,
+    and :obj:`something-something-v1-train.csv` and :obj:`-validation.csv` with lines :obj:`id;class name`.
+
+    Version 2 has :obj:`something-something-v2-labels.json` with the number of every class name, and
+    :obj:`something-something-v2-train.json` and :obj:`-validation.json` with a list of entries, of which :obj:`"id"`
+    and :obj:`"template"` are read: the class name, with brackets around its placeholders. The short names
+    :obj:`labels.json`, :obj:`train.json` and :obj:`validation.json` do too.
+
+    Args:
+        folder (str or PathLike): The folder with these files, or with a folder :obj:`labels` that has them.
+        version (str): :obj:`"v1"` or :obj:`"v2"`.
+        split (str): :obj:`"train"` or :obj:`"validation"`.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        AnnotationError: If a file is not of that form, names an unknown class, a video twice, or none.
+        ValueError: If :obj:`version` or :obj:`split` is none of these.
+
+    Example:
+        >>> _ = Path("something-something-v1-labels.csv").write_text("Moving something up\nHolding something\n")
+        >>> _ = Path("something-something-v1-train.csv").write_text("7;Holding something\n")
+        >>> annotations = read_annotations(".", "v1", "train")
+        >>> annotations.video_ids.tolist(), annotations.labels.tolist()
+        (['7'], [1])
+    """
+    check_choice("version", version, VERSIONS)
+    check_choice("split", split, SPLITS)
+    classes_file, videos_file = (_find(Path(folder), version, name) for name in ("labels", split))
+    read_classes, read_videos = (_classes_v1, _videos_v1) if version == "v1" else (_classes_v2, _videos_v2)
+    classes = read_classes(classes_file)
+    numbers = {name: number for number, name in enumerate(classes)}
+    video_ids, labels = [], []
+    for place, video_id, name in read_videos(videos_file):
+        if name not in numbers:
+            near = get_close_matches(name, classes, n=1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise AnnotationError(f"{videos_file}, {place}: expected a class of {classes_file}, got {name!r}{hint}")
+        video_ids.append(video_id)
+        labels.append(numbers[name])
+    if not video_ids:
+        raise AnnotationError(f"{videos_file}: expected videos, got none")
+    twice = _first_repeated(video_ids)
+    if twice is not None:
+        raise AnnotationError(f"{videos_file}: expected every video once, got {twice!r} twice")
+    return Annotations(np.array(video_ids), np.array(labels, dtype=np.int64), classes)
+
+
+def class_of_template(template: str) -> str:
+    r"""The class name of a template of version 2: the template without brackets.
+
+    Example:
+        >>> class_of_template("Moving [something] closer to [something]")
+        'Moving something closer to something'
+    """
+    return re.sub(r"[\[\]]", "", template)
+
+
+def _find(folder: Path, version: str, name: str) -> Path:
+    names = [form.format(name) for form in _FILES[version]]
+    for place in _PLACES:
+        for file in names:
+            if (folder / place / file).is_file():
+                return folder / place / file
+    raise FileNotFoundError(
+        f"expected the annotation file {' or '.join(names)} in {folder} or {folder / 'labels'}, got none"
+    )
+
+
+def _first_repeated(values: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers from 1."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected text in UTF-8, got {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _classes_v1(path: Path) -> tuple[str, ...]:
+    classes = tuple(line for _, line in _lines(path))
+    twice = _first_repeated(classes)
+    if twice is not None:
+        raise AnnotationError(f"{path}: expected every class once, got {twice!r} twice")
+    if not classes:
+        raise AnnotationError(f"{path}: expected one class name a line, got none")
+    return classes
+
+
+def _videos_v1(path: Path) -> list[tuple[str, str, str]]:
+    videos = []
+    for number, line in _lines(path):
+        video_id, separator, name = line.partition(";")
+        if not (video_id and separator and name):
+            raise AnnotationError(f"{path}, line {number}: expected 'id;class name', got {line!r}")
+        videos.append((f"line {number}", video_id, name))
+    return videos
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise AnnotationError(f"{path}: expected JSON, got {error}") from error
+
+
+def _classes_v2(path: Path) -> tuple[str, ...]:
+    numbers = _json(path)
+    if not isinstance(numbers, dict) or not numbers:
+        raise AnnotationError(f"{path}: expected an object from class names to numbers, got {_shown(numbers)}")
+    classes: dict[int, str] = {}
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not str(number).isdecimal():
+            raise AnnotationError(f"{path}: expected a number for class {name!r}, got {number!r}")
+        classes[int(number)] = name
+    if sorted(classes) != list(range(len(numbers))):
+        raise AnnotationError(
+            f"{path}: expected the numbers 0 to {len(numbers) - 1}, each for one class, got {_shown(sorted(classes))}"
+        )
+    return tuple(classes[number] for number in range(len(classes)))
+
+
+def _videos_v2(path: Path) -> list[tuple[str, str, str]]:
+    entries = _json(path)
+    if not isinstance(entries, list):
+        raise AnnotationError(f"{path}: expected a list of entries, got {_shown(entries)}")
+    videos = []
+    for number, entry in enumerate(entries):
+        place = f"entry {number}"
+        if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
+            raise AnnotationError(f"{path}, {place}: expected an object with 'id' and 'template', got {_shown(entry)}")
+        videos.append((place, str(entry["id"]), class_of_template(str(entry["template"]))))
+    return videos
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,0 +1,285 @@
+"""The Something-Something dataset, versions 1 and 2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, read_annotations
+from rstg_pyg.datasets.video.colour import change_colours, jitter_factors
+from rstg_pyg.datasets.video.damage import DamagedVideoError, DamageRecord
+from rstg_pyg.datasets.video.flips import FLIPS, mirror_classes
+from rstg_pyg.datasets.video.frame_folders import read_frame_folder
+from rstg_pyg.datasets.video.geometry import random_crop, resize, short_side_to, spread_crops
+from rstg_pyg.datasets.video.reading import Choose, require_av, require_pillow
+from rstg_pyg.datasets.video.sampling import random_indices, spread_indices
+from rstg_pyg.datasets.video.video_files import read_video_file
+from rstg_pyg.datasets.video.views import VIEWS
+
+VIDEO_FOLDERS = {"v1": "20bn-something-something-v1", "v2": "20bn-something-something-v2"}
+# Second word of the generator's key, the epoch in its low half.
+_STREAM = 0x5353 << 48
+# Numbers a random clip takes before those of its frames: scale, top, left, flip and three of colour.
+_NUMBERS = 7
+
+
+class SomethingSomething(Dataset):
+    r"""Clips of hands doing something with something: what exactly, only motion tells.
+
+    The videos of Goyal et al., "The 'something something' video database for learning and evaluating visual common
+    sense", ICCV 2017, `arXiv:1706.04261 <https://arxiv.org/abs/1706.04261>`_, read as published: version 1 is folders
+    of numbered JPEG frames and CSV files, version 2 is WebM files and JSON files, see
+    :func:`~rstg_pyg.datasets.video.read_annotations`. JPEG frames are read by Pillow, WebM files by PyAV, both of the
+    extra :obj:`video`.
+
+    A clip is 32 frames that cover the video. What is taken from a video is its :obj:`views`:
+
+    - :obj:`"train"`: one clip, with a random frame from each of 32 equal segments, a random square crop after a resize
+      of the shorter side to a random length, random brightness, contrast and saturation, and a random flip left to
+      right where that keeps the class.
+    - :obj:`"centre"`: one clip, with the middle frame of each segment and the central crop.
+    - :obj:`"22"`: the evaluation of `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_: 2 choices of frames, at a
+      quarter and at three quarters of each segment, times 11 crops along the width (of a video that is higher than
+      wide: along the height), choice by choice. They lie folded into the batch, and
+      :func:`~rstg_pyg.datasets.video.average_views` makes one answer of their logits.
+
+    A random clip is a function of the files, the seed, the epoch and its number, and of nothing else: not of the
+    worker, the batch or the order of access. The epoch is that of :meth:`set_epoch`, or given to :meth:`clip`.
+
+    A video that cannot be read is skipped, with a warning that names it, up to :obj:`max_damaged` of them. In
+    training, the next video that can be read takes its place. In evaluation, its clips are black and
+    :obj:`valid` is false: leave it out of the accuracy. :meth:`damage_report` lists them all.
+
+    Args:
+        root (str or PathLike): The folder with the annotations and with the folder of videos,
+            :obj:`20bn-something-something-v1` or :obj:`-v2`.
+        version (str): :obj:`"v1"` or :obj:`"v2"`. (default: :obj:`"v1"`)
+        split (str): :obj:`"train"` or :obj:`"validation"`. (default: :obj:`"train"`)
+        num_frames (int): Number of frames :math:`T` of a clip. (default: :obj:`32`)
+        views (str, optional): :obj:`"train"`, :obj:`"centre"` or :obj:`"22"`. (default: :obj:`"train"` for the
+            training split, else :obj:`"centre"`)
+        size (int, optional): Height and width :math:`S` of the clips. (default: 224 for :obj:`"train"`, else 256)
+        scale (tuple): Of :obj:`"train"`: bounds of the shorter side of the resized video, as multiples of
+            :obj:`size`, at least 1. (default: :obj:`(8 / 7, 10 / 7)`, which is 256 to 320 for crops of 224)
+        colour_jitter (float): Of :obj:`"train"`: brightness, contrast and saturation are each multiplied by a factor
+            within 1 plus or minus this, 0 to 1. (default: :obj:`0.2`)
+        flip (str): Of :obj:`"train"`: which clips are flipped left to right, each with probability 1/2:
+            :obj:`"undirected"` for those of classes without "left" or "right" in their name, :obj:`"swap"` for those
+            too whose mirror image is a class, which then is the label, :obj:`"never"` for none. (default:
+            :obj:`"undirected"`)
+        seed (int): The seed, 0 to :math:`2^{64} - 1`. (default: :obj:`0`)
+        max_damaged (int): How many videos may be damaged or missing. (default: :obj:`10`)
+        video_dir (str or PathLike, optional): The folder of videos, if it lies elsewhere.
+        transform (callable, optional): Applied to every :class:`~torch_geometric.data.Data` on access. (default:
+            :obj:`None`)
+
+    Shapes:
+        Attributes of an item, with :math:`V` views (1, or 22):
+
+        - **video:** :math:`(V, 3, T, S, S)`, uint8, RGB; the batches of PyG's
+          :class:`~torch_geometric.loader.DataLoader` hold :math:`(B V, 3, T, S, S)`. 22 views of full size take 138 MB.
+        - **y:** :math:`(1)`, the number of the class
+        - **valid:** :math:`(1)`, whether the video could be read
+        - **video_id:** the name of the video, a string; a list of them in a batch
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of range.
+        FileNotFoundError: If annotations or the folder of videos are missing.
+        AnnotationError: If annotations are not of the published form; it is a ValueError.
+        TooManyDamagedVideosError: If more videos are missing, or by access, more are damaged than
+            :obj:`max_damaged`; it is a RuntimeError.
+        ImportError: If Pillow (version 1) or PyAV (version 2) is not installed.
+
+    Example:
+        >>> from torch_geometric.loader import DataLoader
+        >>> from rstg_pyg.datasets.made_videos import make_videos
+        >>> make_videos("made", version="v1", clips=4, validation_clips=2, height=32, frames=(8, 12))
+        >>> dataset = SomethingSomething("made", version="v1", num_frames=8, size=32)
+        >>> batch = next(iter(DataLoader(dataset, batch_size=4)))
+        >>> batch.video.shape, batch.y.shape
+        (torch.Size([4, 3, 8, 32, 32]), torch.Size([4]))
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        version: str = "v1",
+        split: str = "train",
+        num_frames: int = 32,
+        views: Optional[str] = None,
+        size: Optional[int] = None,
+        scale: tuple[float, float] = (8 / 7, 10 / 7),
+        colour_jitter: float = 0.2,
+        flip: str = "undirected",
+        seed: int = 0,
+        max_damaged: int = 10,
+        video_dir: str | os.PathLike | None = None,
+        transform: Callable | None = None,
+    ) -> None:
+        if not isinstance(root, (str, os.PathLike)):
+            raise TypeError(f"expected 'root' to be a path, got {root!r}")
+        if views is None:
+            views = "train" if split == "train" else "centre"
+        for name, value, choices in (
+            ("version", version, VERSIONS),
+            ("split", split, SPLITS),
+            ("views", views, tuple(VIEWS)),
+            ("flip", flip, FLIPS),
+        ):
+            check_choice(name, value, choices)
+        size = (224 if VIEWS[views].random else 256) if size is None else size
+        check_positive(num_frames=num_frames, size=size)
+        _check_whole("seed", seed, 2**64 - 1)
+        _check_whole("max_damaged", max_damaged)
+        if not (len(scale) == 2 and 1 <= scale[0] <= scale[1]):
+            raise ValueError(f"expected 'scale' to be two numbers of at least 1, in order, got {scale!r}")
+        if not 0 <= colour_jitter <= 1:
+            raise ValueError(f"expected 'colour_jitter' to be a number within 0 to 1, got {colour_jitter!r}")
+        super().__init__(os.fspath(root), transform=transform)
+        self.version, self.split, self.views = version, split, views
+        self.num_frames, self.size, self.scale, self.colour_jitter = num_frames, size, tuple(scale), colour_jitter
+        self.flip, self.seed = flip, seed
+
+        # What is not installed is met here and not in a worker.
+        _ = require_pillow() if version == "v1" else require_av()
+        annotations = read_annotations(self.root, version, split)
+        self.classes = annotations.classes
+        self.video_ids, self._labels = annotations.video_ids, annotations.labels
+        self._mirror = mirror_classes(self.classes)
+        self.video_dir = Path(self.root, VIDEO_FOLDERS[version]) if video_dir is None else Path(video_dir)
+        if not self.video_dir.is_dir():
+            raise FileNotFoundError(f"expected a folder of videos {self.video_dir}, got none (see 'video_dir')")
+        self._record = DamageRecord(self.video_ids, max_damaged)
+        there = set(os.listdir(self.video_dir))
+        self._record.note_missing(
+            [i for i in range(len(self.video_ids)) if self.video_path(i).name not in there], str(self.video_dir)
+        )
+        # In shared memory, so that workers that live on see the next epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def num_classes(self) -> int:
+        r"""The number of classes."""
+        return len(self.classes)
+
+    @property
+    def num_views(self) -> int:
+        r"""Clips per video :math:`V`."""
+        return VIEWS[self.views].samplings * VIEWS[self.views].crops
+
+    @property
+    def damaged(self) -> dict:
+        r"""What is wrong with the videos found damaged so far, by their names: by this process and its workers."""
+        return self._record.damaged
+
+    def damage_report(self) -> str:
+        r"""One line on all videos that this process and its workers found damaged so far; empty if there is none."""
+        return self._record.report()
+
+    def set_epoch(self, epoch: int) -> None:
+        r"""Sets the epoch of the random clips, also for workers that run; call it before a loader is iterated.
+
+        Args:
+            epoch (int): The epoch, 0 to :math:`2^{32} - 1`.
+        """
+        _check_whole("epoch", epoch, 2**32 - 1)
+        self._epoch.fill_(epoch)
+
+    def video_path(self, idx: int) -> Path:
+        r"""The folder or file of video number :obj:`idx`."""
+        return self.video_dir / (self.video_ids[idx] + (".webm" if self.version == "v2" else ""))
+
+    def len(self) -> int:
+        r"""The number of videos."""
+        return len(self.video_ids)
+
+    def get(self, idx: int) -> Data:
+        r"""The clips of video number :obj:`idx` in the epoch that was set."""
+        return self._get(int(idx), int(self._epoch))
+
+    def clip(self, position: int, epoch: int) -> Data:
+        r"""What :obj:`self[position]` is in a given epoch.
+
+        Args:
+            position (int): Number of the video, among those selected.
+            epoch (int): The epoch, 0 to :math:`2^{32} - 1`.
+        """
+        _check_whole("epoch", epoch, 2**32 - 1)
+        data = self._get(int(self.indices()[position]), epoch)
+        return data if self.transform is None else self.transform(data)
+
+    def read(self, idx: int, choose: Choose) -> tuple[Tensor, np.ndarray]:
+        r"""Frames of video number :obj:`idx` as they are, see :func:`~rstg_pyg.datasets.video.read_video_file`."""
+        read = read_frame_folder if self.version == "v1" else read_video_file
+        return read(self.video_path(idx), choose)
+
+    def _get(self, idx: int, epoch: int) -> Data:
+        if not 0 <= idx < len(self.video_ids):
+            raise IndexError(f"expected a video number within 0 to {len(self.video_ids) - 1}, got {idx}")
+        view = VIEWS[self.views]
+        for candidate in self._candidates(idx) if view.random else (idx,):
+            label = int(self._labels[candidate])
+            try:
+                if view.random:
+                    video, label = self._random_clip(candidate, label, epoch)
+                else:
+                    video = self._fixed_clips(candidate)
+            except DamagedVideoError as error:
+                self._record.note(candidate, error)
+                continue
+            return self._item(video, label, candidate, valid=True)
+        if view.random:
+            raise DamagedVideoError("expected a video that can be read, got none in the whole dataset")
+        black = torch.zeros(self.num_views, 3, self.num_frames, self.size, self.size, dtype=torch.uint8)
+        return self._item(black, label, idx, valid=False)
+
+    def _item(self, video: Tensor, label: int, idx: int, valid: bool) -> Data:
+        return Data(
+            video=video, y=torch.tensor([label]), valid=torch.tensor([valid]), video_id=str(self.video_ids[idx])
+        )
+
+    def _candidates(self, idx: int):
+        """The video, then those that may stand in for it: the next ones of the selection."""
+        yield idx
+        selected = list(self.indices())
+        start = selected.index(idx) + 1 if idx in selected else 0
+        yield from (other for other in selected[start:] + selected[:start] if other != idx)
+
+    def _random_clip(self, idx: int, label: int, epoch: int) -> tuple[Tensor, int]:
+        drawn = uniforms(self.seed, _STREAM | epoch, idx, _NUMBERS + self.num_frames)
+        scale, top, left, flip, *colours = drawn[:_NUMBERS].tolist()
+        frames, places = self.read(idx, lambda count: random_indices(count, drawn[_NUMBERS:]))
+        low, high = self.scale
+        frames = random_crop(frames, self.size, self.size * (low + scale * (high - low)), (top, left))
+        mirrored = self._mirror[label]
+        flips = {"undirected": mirrored == label, "swap": mirrored is not None, "never": False}
+        if flip < 0.5 and flips[self.flip]:
+            frames, label = frames.flip(3), mirrored
+        video = frames.transpose(0, 1)[:, torch.from_numpy(places)].contiguous()
+        if self.colour_jitter:
+            video = change_colours(video, *jitter_factors(self.colour_jitter, tuple(colours)))
+        return video[None], label
+
+    def _fixed_clips(self, idx: int) -> Tensor:
+        view = VIEWS[self.views]
+        frames, places = self.read(idx, lambda count: spread_indices(count, self.num_frames, view.samplings))
+        video = resize(frames, *short_side_to(*frames.shape[1:3], self.size)).transpose(0, 1)
+        places = torch.from_numpy(places).view(view.samplings, self.num_frames)
+        return torch.cat([spread_crops(video[:, chosen], self.size, view.crops) for chosen in places])
+
+
+def _check_whole(name: str, value: object, high: int | None = None) -> None:
+    """Raises unless a value is an int from 0 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (high is not None and value > high):
+        span = "of at least 0" if high is None else f"within 0 to {high}"
+        raise ValueError(f"expected {name!r} to be an int {span}, got {value!r}")

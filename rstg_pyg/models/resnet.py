@@ -1,0 +1,199 @@
+"""The backbones of real videos: C2D, I3D and Non-Local ResNets."""
+
+from collections import OrderedDict
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.nn import Dropout, Linear, MaxPool3d, Module, Sequential
+from torch.nn.init import normal_, zeros_
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.models.frame_cnn import pixels_to_unit
+from rstg_pyg.models.non_local import NonLocalBlock
+from rstg_pyg.models.resnet_blocks import ConvNorm, ResidualBlock
+from rstg_pyg.models.volume_pool import VolumePool
+
+FORMS = ("c2d", "i3d", "nonlocal")
+STAGES = ("res2", "res3", "res4", "res5")
+NUM_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+"""Blocks of res2, res3, res4 and res5 by depth."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
+    """Return the lengths in frames of the first kernels of a stage's blocks.
+
+    With 3, 4, 6 and 3 blocks they are, for I3D, 3,3,3 | 3,1,3,1 | 3,1,3,1,3,1 | 1,3,1.
+
+    Example:
+        >>> temporal_kernels("res3", 4, "i3d")
+        (3, 1, 3, 1)
+    """
+    if form == "c2d":
+        return (1,) * num_blocks
+    if stage == "res2":
+        return (3,) * num_blocks
+    first, second = (1, 3) if stage == "res5" else (3, 1)
+    return tuple(second if number % 2 else first for number in range(num_blocks))
+
+
+class VideoResNet(Module):
+    r"""The ResNets for videos of "Non-local Neural Networks" (Wang, Girshick, Gupta, He, CVPR 2018, `arXiv:1711.07971
+    <https://arxiv.org/abs/1711.07971>`_), in which "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta,
+    Leordeanu, NeurIPS 2019, `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_) puts its graphs.
+
+    conv1, 3 x 3 max-pooling of every frame, res2, max-pooling of pairs of frames, res3, res4, res5, the mean over space
+    and time, dropout, a linear layer. A frame is halved four or five times on the way and T once. The forms:
+
+    - ``"c2d"``: frames are convolved alone; only the pooling after res2 and the last mean mix them.
+    - ``"i3d"``: kernels over time, padded with zero frames: 5 in conv1, and in the first convolution of the blocks
+      3,3,3 | 3,1,3,1 | 3,1,3,1,3,1 | 1,3,1 in res2 to res5. ResNet-18 has two blocks a stage and takes the first two
+      of each: 3,3 | 3,1 | 3,1 | 1,3, in the first 3 x 3 convolution of its basic blocks.
+    - ``"nonlocal"``: I3D with a :class:`~rstg_pyg.models.NonLocalBlock` after every second block of res3 and res4.
+
+    All three start from the weights of a ResNet for images with
+    :func:`~rstg_pyg.models.load_image_weights`. The defaults are the form of such a ResNet; the authors of RSTG have
+    ``res5_stride=1`` and ``pool_padding=0``, which makes a map of 14 x 14 out of 224 x 224.
+
+    Args:
+        form: ``"c2d"``, ``"i3d"`` or ``"nonlocal"``.
+        depth: 18 (basic blocks) or 50 (bottlenecks).
+        num_classes: Number of classes M.
+        in_channels: Channels of a frame.
+        width: Channels of conv1, 64 in the papers; those of the other layers go with it.
+        dropout: Probability that an entry of the clip's vector is dropped in training.
+        frozen_bn: Keep every batch normalisation in evaluation mode, in training too: running mean and variance stay
+            and normalise, weight and bias still learn. Right for batches of a few clips on pretrained weights; without
+            those there is nothing to normalise by.
+        res5_stride: Stride in space of res5, 2 or 1.
+        pool_padding: Padding of the max-pooling after conv1, 1 or 0.
+
+    Shapes:
+        - **forward:** video ``[B, C, T, H, W] -> [B, M]``. Floating point is taken as it is; uint8 pixels are mapped to
+          0..1 and, if they have three channels, normalised by ImageNet's mean and standard deviation.
+        - **features:** ``[B, C, T, H, W] -> [B, out_channels, T // 2, H', W']``.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a video does not fit.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models import VideoResNet
+        >>> net = VideoResNet("i3d", depth=18, num_classes=174, width=8)
+        >>> net(torch.rand(2, 3, 8, 64, 64)).shape, net.features(torch.rand(2, 3, 8, 64, 64)).shape
+        (torch.Size([2, 174]), torch.Size([2, 64, 4, 2, 2]))
+    """
+
+    takes_clips = True
+    pixel_mean: Optional[Tensor]
+    pixel_std: Optional[Tensor]
+
+    def __init__(
+        self,
+        form: str = "i3d",
+        depth: int = 50,
+        num_classes: int = 174,
+        in_channels: int = 3,
+        width: int = 64,
+        dropout: float = 0.0,
+        frozen_bn: bool = False,
+        res5_stride: int = 2,
+        pool_padding: int = 1,
+    ) -> None:
+        super().__init__()
+        check_choice("form", form, FORMS)
+        check_positive(num_classes=num_classes, in_channels=in_channels, width=width)
+        for name, value, choices in (
+            ("depth", depth, tuple(NUM_BLOCKS)),
+            ("res5_stride", res5_stride, (2, 1)),
+            ("pool_padding", pool_padding, (1, 0)),
+        ):
+            if value not in choices:
+                raise ValueError(f"expected {name!r} to be {' or '.join(map(str, choices))}, got {value!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"expected 'dropout' to be in [0, 1), got {dropout!r}")
+        self.form = form
+        self.depth = depth
+        self.in_channels = in_channels
+        self.frozen_bn = frozen_bn
+        self.smallest = 1 if pool_padding else 5
+        self.conv1 = ConvNorm(in_channels, width, (1 if form == "c2d" else 5, 7), stride=2)
+        self.pool1 = MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, pool_padding, pool_padding))
+        self.pool2 = MaxPool3d((2, 1, 1))
+        self.widths: dict[str, int] = {}
+        """Channels after each stage."""
+        channels = width
+        for number, (stage, num_blocks) in enumerate(zip(STAGES, NUM_BLOCKS[depth], strict=True)):
+            stride = (1, 2, 2, res5_stride)[number]
+            blocks, channels = self._stage(stage, num_blocks, channels, width * 2**number, stride)
+            self.add_module(stage, blocks)
+            self.widths[stage] = channels
+        self.out_channels = channels
+        self.pool = VolumePool(channels)
+        self.dropout = Dropout(dropout)
+        self.classifier = Linear(channels, num_classes)
+        normal_(self.classifier.weight, std=0.01)
+        zeros_(self.classifier.bias)
+        normalises = in_channels == len(IMAGENET_MEAN)
+        for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+            buffer = torch.tensor(values).view(1, -1, 1, 1, 1) if normalises else None
+            self.register_buffer(name, buffer, persistent=False)
+        # The layout that convolution kernels work in: with it, nothing is reordered between the layers.
+        self.to(memory_format=torch.channels_last_3d)
+        self.train()
+
+    def _stage(
+        self, stage: str, num_blocks: int, channels: int, inner_channels: int, stride: int
+    ) -> tuple[Sequential, int]:
+        """A stage's blocks, and the channels at its end. Non-local blocks have names that shift no other."""
+        parts: OrderedDict[str, Module] = OrderedDict()
+        for number, kernel in enumerate(temporal_kernels(stage, num_blocks, self.form)):
+            block = ResidualBlock(
+                channels, inner_channels, kernel, 1 if number else stride, bottleneck=self.depth >= 50
+            )
+            parts[str(number)] = block
+            channels = block.out_channels
+            if self.form == "nonlocal" and stage in ("res3", "res4") and number % 2:
+                parts[f"non_local{number}"] = NonLocalBlock(channels)
+        return Sequential(parts), channels
+
+    def train(self, mode: bool = True) -> "VideoResNet":
+        """Set the mode; with ``frozen_bn``, the batch normalisations of the backbone stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_bn:
+            for stage in ("conv1", *STAGES):
+                for module in getattr(self, stage).modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def features(self, video: Tensor) -> Tensor:
+        """The feature volume ``[B, out_channels, T // 2, H', W']`` at the end of res5."""
+        if (
+            video.dim() != 5
+            or video.size(1) != self.in_channels
+            or video.size(2) < 2
+            or min(video.shape[-2:]) < self.smallest
+        ):
+            raise ValueError(
+                f"expected a video of shape [B, {self.in_channels}, T, H, W] with T of at least 2 and H and W of at "
+                f"least {self.smallest}, got {list(video.shape)}"
+            )
+        volume = self._normalised(video).contiguous(memory_format=torch.channels_last_3d)
+        volume = self.res2(self.pool1(self.conv1(volume)))
+        return self.res5(self.res4(self.res3(self.pool2(volume))))
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.pool(self.features(video))))
+
+    def _normalised(self, video: Tensor) -> Tensor:
+        if video.is_floating_point():
+            return video
+        video = pixels_to_unit(video)
+        if self.pixel_mean is not None:
+            video = (video - self.pixel_mean) / self.pixel_std
+        return video.to(self.conv1.conv.weight.dtype)

@@ -1,0 +1,68 @@
+"""RSTG-to-vec at the end of a network that averages its volume."""
+
+from typing import Any, Optional
+
+from torch import Tensor
+from torch.nn import LayerNorm, Linear, Module
+from torch.nn.init import zeros_
+
+from rstg_pyg.models.to_vec import RSTGToVec
+from rstg_pyg.models.volume_pool import VolumePool
+
+
+class RSTGPool(Module):
+    r"""The mean of a volume, plus what :class:`~rstg_pyg.RSTGToVec` makes of it: how the authors of "Recurrent
+    Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582
+    <https://arxiv.org/abs/1904.05582>`_) end C2D and I3D in their program.
+
+    .. math::
+        \mathbf{z} = \frac{1}{THW} \sum_{t,y,x} \mathbf{F}_{t,y,x}
+        + \mathrm{LayerNorm}\left( \mathbf{W} \sum_i \mathbf{h}_i^{T,K} + \mathbf{b} \right)
+
+    The weight and the bias of the layer norm start at zero, so a network that takes it in place of its average pool
+    computes what it did before until they are trained.
+
+    Args:
+        in_channels: Size C of the volume's features.
+        channels: Size G of the graph's features (default: C).
+        **kwargs: Arguments of :class:`~rstg_pyg.RSTGToVec`.
+
+    Shapes:
+        - **forward:** ``[B, C, T, H, W] -> [B, C]``; with ``return_attention_weights``,
+          ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a volume does not fit.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models import RSTGPool
+        >>> volume = torch.randn(2, 64, 8, 7, 7)
+        >>> torch.equal(RSTGPool(64, channels=32)(volume), volume.mean((3, 4)).mean(2))
+        True
+    """
+
+    def __init__(self, in_channels: int, channels: Optional[int] = None, **kwargs: Any) -> None:
+        super().__init__()
+        self.to_vec = RSTGToVec(in_channels, channels, **kwargs)
+        self.pool = VolumePool(in_channels)
+        self.lin_out = Linear(self.to_vec.channels, in_channels)
+        self.norm = LayerNorm(in_channels)
+        self.channels = in_channels
+        zeros_(self.norm.weight)
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters; the weight of the layer norm to zero."""
+        for layer in (self.to_vec, self.lin_out, self.norm):
+            layer.reset_parameters()
+        zeros_(self.norm.weight)
+
+    def forward(self, volume: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
+        vector = self.to_vec(volume, return_attention_weights=return_attention_weights)
+        vector, *attention = vector if return_attention_weights else (vector,)
+        mean = self.pool(volume)
+        out = mean + self.norm(self.lin_out(vector)).to(mean.dtype)
+        return (out, attention[0]) if return_attention_weights else out
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.channels}, {self.to_vec.channels}, scales={self.to_vec.pool.scales})"

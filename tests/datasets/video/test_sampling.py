@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from rstg_pyg.datasets.video import random_indices, spread_indices
+
+SIZES = [(count, length) for count in (1, 7, 31, 32, 33, 47, 200) for length in (1, 8, 32)]
+
+
+@pytest.mark.parametrize(("count", "length"), SIZES)
+def test_random_frames_are_one_of_each_segment(count, length):
+    random = np.random.default_rng(0)
+    edges = np.arange(length + 1) * count / length
+    for _ in range(50):
+        chosen = random_indices(count, random.random(length))
+        assert (np.diff(chosen) >= 0).all()
+        assert (chosen >= np.floor(edges[:-1])).all() and (
+            chosen < np.maximum(edges[1:], np.floor(edges[:-1]) + 1)
+        ).all()
+        assert chosen.min() >= 0 and chosen.max() <= count - 1
+
+
+@pytest.mark.parametrize(("count", "length"), SIZES)
+def test_any_frame_can_be_chosen(count, length):
+    random = np.random.default_rng(0)
+    seen = {
+        i for _ in range(2000 if count > 100 else 500) for i in random_indices(count, random.random(length)).tolist()
+    }
+    assert seen == set(range(count))
+
+
+def test_positions_next_to_one_stay_within_the_video():
+    for count in (1, 3, 49, 1_000_003):
+        assert random_indices(count, np.full(49, np.nextafter(1, 0)))[-1] == count - 1
+
+
+@pytest.mark.parametrize(("count", "length"), SIZES)
+@pytest.mark.parametrize("samplings", [1, 2, 3])
+def test_fixed_frames(count, length, samplings):
+    chosen = spread_indices(count, length, samplings)
+    assert chosen.shape == (samplings, length)
+    for s in range(samplings):
+        expected = [
+            ((2 * s + 1) * count + 2 * samplings * k * count) // (2 * samplings * length) for k in range(length)
+        ]
+        assert chosen[s].tolist() == expected
+        # The same as random frames at these places of the segments, where floating point is exact.
+        if length != 49 and samplings != 3:
+            assert chosen[s].tolist() == random_indices(count, np.full(length, (2 * s + 1) / (2 * samplings))).tolist()
+
+
+def test_fixed_frames_lie_in_the_middle():
+    for count in (32, 64, 96):
+        forth = spread_indices(count + 1, 32)[0]
+        assert (forth + forth[::-1] == count).all()
+
+
+def test_two_samplings_of_long_videos_share_no_frame():
+    first, second = spread_indices(64, 32, 2)
+    assert sorted([*first, *second]) == list(range(64))

@@ -1,0 +1,30 @@
+"""What commands that are run within the tests' process may change in it."""
+
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+
+import torch
+
+VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+LOGGER = logging.getLogger("lightning.pytorch")
+
+
+@contextmanager
+def process_settings():
+    """Put torch's threads and precision, Lightning's seed and log level and the form of warnings back afterwards."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    level, form = LOGGER.level, warnings.formatwarning
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        LOGGER.setLevel(level)
+        warnings.formatwarning = form
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
