@@ -1,7 +1,8 @@
 """What each choice of the SyncMNIST recipe is worth: the same training with one choice changed at a time.
 
-Trains the positional network at the table's CPU budget, once per change, with one seed. Results go to results/ (CSV and
-Markdown). A run that was stopped goes on where it was when the same command is given again.
+Trains the positional network at the table's CPU budget, once per change, with one seed; runs that the table has made
+are taken from there. Results go to results/ (CSV and Markdown). A run that was stopped goes on where it was when the
+same command is given again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import syncmnist_report as report
+from options import positive
 from rstg_pyg.training.replace_file import replace_file
-from syncmnist_runs import Run, add_machine_options, read_result, run_all
+from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 from syncmnist_table import BUDGETS
 
 ROW = "positional"
+WITHOUT = "all-temp-stages"
+"""The same network without positions."""
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it is": ({}, {}),
     "no norm in the stages": ({"norm": None}, {}),
@@ -28,26 +32,32 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "two pairs of stages": ({"num_stages": 2}, {}),
     "readout of the last frame": ({"readout": "last"}, {}),
     "AdamW, 0.001": ({}, {"optimizer": "adamw", "lr": 1e-3}),
-    "AdamW, 0.003": ({}, {"optimizer": "adamw"}),
-    "Muon for all hidden layers": ({}, {"optimizer": "muon-hidden"}),
+    "Muon for all hidden layers, 0.003": ({}, {"optimizer": "muon-hidden", "muon_lr": 0.003}),
     "Nesterov momentum, 0.01": ({}, {"optimizer": "nesterov", "lr": 1e-2}),
     "constant learning rate": ({}, {"schedule": "constant"}),
     "no gradient clipping": ({}, {"gradient_clip": None}),
     "no curriculum": ({}, {"phases": "last"}),
     "clips reversed in time at random": ({}, {"augment": "reverse"}),
+    "no positions": ({"row": WITHOUT}, {}),
+    "borders of the map repeated, not zero": ({"padding_mode": "replicate"}, {}),
+    "borders of the map repeated, no positions": ({"row": WITHOUT, "padding_mode": "replicate"}, {}),
 }
 """For each change, what differs in the network and in the recipe."""
 
 
 def make_run(change: str, clips: int | None) -> Run:
     network, options = CHANGES[change]
+    row = network.get("row", ROW)
+    network = {name: value for name, value in network.items() if name != "row"}
     budget = BUDGETS["cpu"]
     recipe = budget.recipe
     if options.get("phases") == "last":
         options = {"phases": (replace(recipe.task, clips=recipe.clips),)}
     recipe = replace(recipe, **options)
     name = "-".join("".join(c if c.isalnum() else " " for c in change.lower()).split())
-    return Run(name, ROW, replace(budget.network, **network), recipe.with_clips(clips or recipe.clips), 0)
+    run = Run(f"recipe/{name}", row, replace(budget.network, **network), recipe.with_clips(clips or recipe.clips), 0)
+    of_table = (budget.run(row, trial, 0) for trial in budget.trials)
+    return next((same for same in of_table if replace(same, folder=run.folder) == run), run)
 
 
 def markdown(results: dict[str, dict]) -> str:
@@ -65,19 +75,20 @@ def markdown(results: dict[str, dict]) -> str:
     return "\n".join(["# What each choice is worth", "", *lines, "", note, ""])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="CHANGE")
-    parser.add_argument("--clips", type=int, help="another number of clips per run, for a quick look")
+    parser.add_argument("--clips", type=positive, help="another number of clips per run, for a quick look")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
     parser.add_argument("--report-only", action="store_true", help="train nothing: write what is finished")
     add_machine_options(parser)
-    args = parser.parse_args()
-    args.runs = args.runs / "recipe"
+    args = parser.parse_args(argv)
+    args.runs = args.runs / "cpu"
     runs = {change: make_run(change, args.clips) for change in args.changes}
     if not args.report_only:
+        args.digits = choose_digits(args)
         run_all(runs.values(), args, "training")
-    found = {change: held for change, run in runs.items() if (held := read_result(args.runs, run))}
+    found = {change: held for change, run in runs.items() if (held := read_result(run, args))}
     if not found:
         raise ValueError(f"expected at least one finished run in {args.runs}, got none")
     paths = [args.results / "syncmnist_recipe.csv", args.results / "syncmnist_recipe.md"]

@@ -30,6 +30,7 @@ RUN_COLUMNS = (
     "seconds",
     "parameters",
     "digits",
+    "precision",
     "machine",
     "torch",
 )
@@ -46,12 +47,12 @@ def write(
     name: str,
     budget: Budget,
     found: Mapping[str, Sequence[dict]],
-    trials: Mapping[tuple[str, str], dict | None],
+    trials: Mapping[tuple[str, str], dict],
     readme: Path | None,
 ) -> list[Path]:
     """Write everything; return the paths."""
     runs = [run for results in found.values() for run in results]
-    tried = [{**held, "trial": trial} for (_, trial), held in trials.items() if held]
+    tried = [{**held, "trial": trial} for (_, trial), held in trials.items()]
     paths = [folder / f"syncmnist_{name}{end}" for end in (".csv", "_trials.csv", ".md", ".png")]
     replace_file(paths[0], as_csv(runs))
     replace_file(paths[1], as_csv(tried))
@@ -59,7 +60,10 @@ def write(
     replace_file(paths[2], f'# SyncMNIST, budget "{name}"\n\n{text}'.encode())
     if found:
         curves = {ROWS[row].title: [run["curve"] for run in results] for row, results in found.items()}
-        draw_learning_curves(curves, title=f"Validation accuracy, {budget.title}").savefig(paths[3], dpi=120)
+        num_digits = budget.recipe.task.num_digits
+        published = {r.title: r.published[num_digits] / 100 for r in ROWS.values() if r.published.get(num_digits)}
+        figure = draw_learning_curves(curves, f"Validation accuracy, {budget.title}", published=published)
+        figure.savefig(paths[3], dpi=120)
     else:
         del paths[3]
     if readme is not None:
@@ -95,7 +99,7 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
     seconds = sum(run["seconds"] for run in runs)
     note = (
         f"Here: {budget.title}; accuracy (%) on {clips} test clips; digits of {digits}; torch {torch} on {machine}. "
-        f"All runs together took {seconds / 3600:.1f} hours of training, each on its own thread(s)."
+        f"These runs took {seconds / 3600:.1f} hours of training together."
     )
     return "\n".join([*lines, "", note, ""])
 

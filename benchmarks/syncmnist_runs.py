@@ -1,7 +1,7 @@
 """Training runs of SyncMNIST networks, each in a process of its own: queued, resumed, read back.
 
 A run lives in a folder: its checkpoint, metrics.csv, and at the end result.json. A queue that was stopped goes on where
-it was: finished runs are read, begun ones resume.
+it was: finished runs are read, begun ones resume. A folder that holds a run of other settings is left alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,31 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rstg_pyg.models import Network
-from rstg_pyg.training import Phase, Recipe
+import lightning
+import torch
+from tqdm import tqdm
+
+from options import positive
+from rstg_pyg import SyncMNIST
+from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.models import Network, build_row
+from rstg_pyg.training import (
+    CheckpointError,
+    ClipClassifier,
+    ClipStream,
+    Phase,
+    Recipe,
+    open_run,
+    run_trainer,
+    save_weights,
+    train_and_test,
+)
+from rstg_pyg.training.checkpoint import NAME
+from rstg_pyg.training.checkpoint_reading import check_settings
+from rstg_pyg.training.replace_file import replace_file
 
 
 @dataclass(frozen=True)
@@ -58,19 +78,25 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="bf16-mixed", choices=["32-true", "bf16-mixed"])
     parser.add_argument("--runs", type=Path, default=Path("runs/syncmnist-table"), help="folder of all runs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one per core)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a run (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, help="runs at a time (default: one on CUDA, else what the cores hold)")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of a run (default: %(default)s)")
+
+
+def choose_digits(args: argparse.Namespace) -> str:
+    """Where the digits of all runs come from: what ``"auto"`` amounts to. MNIST is downloaded before the runs begin."""
+    return SyncMNIST(args.root, digits=args.digits, mnist_dir=args.mnist_dir).source
+
+
+def choose_jobs(args: argparse.Namespace) -> int:
+    """How many runs at a time."""
+    if args.jobs is not None:
+        return args.jobs
+    cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
+    return 1 if cuda else max(1, (os.cpu_count() or 1) // args.threads)
 
 
 def train(run: Run, args: argparse.Namespace) -> dict:
     """Train a run to its end in this process, test it, and write what came of it."""
-    import lightning
-    import torch
-
-    from rstg_pyg.allocator import keep_freed_memory
-    from rstg_pyg.models import build_row
-    from rstg_pyg.training import ClipClassifier, ClipStream, open_run, run_trainer, save_weights, train_and_test
-
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()
@@ -89,6 +115,7 @@ def train(run: Run, args: argparse.Namespace) -> dict:
         "row": run.row,
         "seed": run.seed,
         "digits": clips.source,
+        "precision": args.precision,
         "test_accuracy": result.test_accuracy,
         "val_accuracy": result.val_accuracy,
         "test_clips": run.recipe.test_clips,
@@ -100,17 +127,13 @@ def train(run: Run, args: argparse.Namespace) -> dict:
         "torch": torch.__version__,
         "confusion": result.confusion.tolist(),
     }
-    partial = folder / "result.json.part"
-    partial.write_text(json.dumps(held) + "\n")
-    partial.replace(folder / "result.json")
+    replace_file(folder / "result.json", (json.dumps(held) + "\n").encode())
     return held
 
 
 def machine_name(device: str) -> str:
     """What the run ran on."""
     if device == "cuda":
-        import torch
-
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -120,25 +143,59 @@ def machine_name(device: str) -> str:
     return names[0] if names else platform.machine()
 
 
-def read_result(runs: Path, run: Run) -> dict | None:
-    """What a finished run came to, if it is of the same settings."""
-    try:
-        asked, held = ((runs / run.folder / name).read_text() for name in ("run.json", "result.json"))
-    except FileNotFoundError:
+def read_run(folder: Path) -> Run | None:
+    """What a folder is of; None where nothing says so."""
+    path = folder / "run.json"
+    if not path.exists():
         return None
-    return json.loads(held) if Run.from_json(asked) == run else None
+    try:
+        return Run.from_json(path.read_text())
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"expected {path} to describe a run, got: {error!r}") from None
+
+
+def read_result(run: Run, args: argparse.Namespace) -> dict | None:
+    """What a finished run came to, if it is of the same settings, digits and precision."""
+    folder = args.runs / run.folder
+    if read_run(folder) != run or not (folder / "result.json").exists():
+        return None
+    held = json.loads((folder / "result.json").read_text())
+    return held if all(held.get(name, value) == value for name, value in chosen(args).items()) else None
+
+
+def chosen(args: argparse.Namespace) -> dict[str, str]:
+    """What else a result has to be of."""
+    return {name: getattr(args, name) for name in ("digits", "precision") if getattr(args, name) != "auto"}
+
+
+def check_folder(run: Run, args: argparse.Namespace) -> None:
+    """Raise CheckpointError if the run's folder holds another one, which would be lost."""
+    folder = args.runs / run.folder
+    there, result = read_run(folder), folder / "result.json"
+    if there is None or not (result.exists() or (folder / f"{NAME}.ckpt").exists()):
+        return
+    now = {**asdict(run), **chosen(args)}
+    before = {**now, **asdict(there)}
+    if result.exists():
+        held = json.loads(result.read_text())
+        before |= {name: held.get(name, value) for name, value in chosen(args).items()}
+    try:
+        check_settings(before, now, str(folder))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; choose another --runs, or remove that folder") from None
 
 
 def run_all(runs: Iterable[Run], args: argparse.Namespace, title: str) -> list[dict]:
     """Train what is not trained yet, several runs at a time; return the results in the order of ``runs``.
 
     Raises:
+        CheckpointError: If the folder of a run holds one of other settings; before any is trained.
         RuntimeError: If a run failed, after the others have ended; with the end of what it said.
     """
-    from tqdm import tqdm
-
     runs = list(runs)
-    waiting = [run for run in runs if read_result(args.runs, run) is None]
+    waiting = [run for run in runs if read_result(run, args) is None]
+    for run in waiting:
+        check_folder(run, args)
     with tqdm(total=len(runs), initial=len(runs) - len(waiting), desc=title, unit="run") as bar:
 
         def work(run: Run) -> str | None:
@@ -146,20 +203,22 @@ def run_all(runs: Iterable[Run], args: argparse.Namespace, title: str) -> list[d
             bar.update()
             return failure
 
-        with ThreadPoolExecutor(args.jobs) as pool:
-            failures = [failure for failure in pool.map(work, waiting) if failure]
+        with ThreadPoolExecutor(choose_jobs(args)) as pool:
+            ends = [pool.submit(work, run) for run in waiting]
+            try:
+                failures = [failure for end in ends if (failure := end.result())]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     if failures:
         raise RuntimeError("; ".join(failures))
-    return [read_result(args.runs, run) for run in runs]
+    return [read_result(run, args) for run in runs]
 
 
 def train_in_process(run: Run, args: argparse.Namespace) -> str | None:
     """Train a run in a new process; return what went wrong, if anything did."""
-    folder = args.runs / run.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(run.to_json() + "\n")
-    (folder / "result.json").unlink(missing_ok=True)
-    command = [sys.executable, __file__, str(folder / "run.json")]
+    described = begin(run, args)
+    command = [sys.executable, __file__, str(described)]
     for name in ("root", "mnist_dir", "digits", "device", "precision", "runs", "threads"):
         value = getattr(args, name)
         command += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
@@ -167,13 +226,17 @@ def train_in_process(run: Run, args: argparse.Namespace) -> str | None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode == 0:
         return None
-    last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-    return f"{run.folder}: {last}"
+    if done.returncode < 0:
+        return f"{run.folder}: ended by signal {-done.returncode}"
+    return f"{run.folder}: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
 
 
-def seeds_of(run: Run, seeds: Iterable[int]) -> list[Run]:
-    """The same run with several seeds, each in a folder of its own."""
-    return [replace(run, seed=seed, folder=f"{run.folder}/seed{seed}") for seed in seeds]
+def begin(run: Run, args: argparse.Namespace) -> Path:
+    """Write what a folder is of, and let go of a result that it holds; return the file that says it."""
+    path = args.runs / run.folder / "run.json"
+    path.with_name("result.json").unlink(missing_ok=True)
+    replace_file(path, f"{run.to_json()}\n".encode())
+    return path
 
 
 if __name__ == "__main__":
@@ -186,4 +249,8 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path, help="file that describes the run")
     add_machine_options(parser)
     options = parser.parse_args()
-    train(Run.from_json(options.run.read_text()), options)
+    try:
+        train(Run.from_json(options.run.read_text()), options)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -48,11 +48,18 @@ from rstg_pyg.visualize import (
 
 
 def draw_pictures(
-    model: torch.nn.Module, clips: SyncMNIST, confusion: Tensor, folder: Path, title: str, count: int = 4
+    model: torch.nn.Module,
+    clips: SyncMNIST,
+    confusion: Tensor,
+    folder: Path,
+    title: str,
+    raw_pixels: bool = False,
+    count: int = 4,
 ) -> list[Path]:
     """Save a still and an animation of the first test clips, and the accuracy by pair."""
     items = [clips[i] for i in range(min(count, len(clips)))]
-    seen = explain_clips(model, torch.cat([item.video for item in items]), every_frame=True)
+    video = torch.cat([item.video for item in items])
+    seen = explain_clips(model, video.float() if raw_pixels else video, every_frame=True)
     shown = {
         "marks": torch.cat([digits_in_step(item.path, item.sync, clips.size) for item in items]),
         "labels": [int(item.y) for item in items],
@@ -154,7 +161,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.0f} clips/s")
         lines.append(f"weights: {args.out / 'weights.pt'}")
     title = f"{args.model} on {task.num_digits}SyncMNIST, test accuracy {100 * result.test_accuracy:.1f} %"
-    pictures = draw_pictures(model, clips.test_clips, result.confusion, args.out, title)
+    pictures = draw_pictures(model, clips.test_clips, result.confusion, args.out, title, recipe.raw_pixels)
     lines.append(f"pictures: {', '.join(map(str, pictures))}")
     print("\n".join(lines))
     accuracy = {"test_accuracy": round(100 * result.test_accuracy, 2)}

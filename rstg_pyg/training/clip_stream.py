@@ -71,6 +71,10 @@ class ClipBatches(Dataset):
     Shapes:
         - **batch.video:** ``[B, 1, T, S, S]`` uint8. **batch.y:** ``[B]``. **batch.binary:** ``[B]`` bool.
 
+    Raises:
+        ValueError: By an item's number, if it is not a range of consecutive clips.
+        IndexError: If there are no such clips.
+
     Example:
         >>> from rstg_pyg import SyncMNIST
         >>> from rstg_pyg.training import Curriculum, Phase
@@ -82,9 +86,12 @@ class ClipBatches(Dataset):
 
     def __init__(self, clips: Curriculum, device: torch.device | str) -> None:
         self.clips = clips
+        self.device = torch.device(device)
         self.generators = [ClipGenerator(dataset, device) for dataset in clips.datasets]
 
     def __getitem__(self, index: range) -> Batch:
+        if not isinstance(index, range) or index.step != 1 or not index:
+            raise ValueError(f"expected a range of consecutive clips, got {index!r}")
         parts = []
         start = index.start
         while start < index.stop:
@@ -105,6 +112,9 @@ def share_of_batches(clips: range, batch_size: int, rank: int = 0, world_size: i
     """Cut clips into batches and return what one of several processes takes of each: equal shares, so that the mean of
     the processes' gradients is the gradient of the whole batch. Up to ``world_size - 1`` clips of the last batch are
     left out for that.
+
+    Raises:
+        ValueError: If ``batch_size`` is no multiple of ``world_size``.
 
     Example:
         >>> from rstg_pyg.training.clip_stream import share_of_batches
@@ -146,7 +156,8 @@ class ClipStream(lightning.LightningDataModule):
           question is only if a pair moves in step.
 
     Raises:
-        ValueError: If ``batch_size`` is no multiple of the number of processes (when training starts).
+        ValueError: If ``test_paths`` does not go with the recipe, or ``batch_size`` is no multiple of the number of
+            processes (when training starts).
         Whatever :class:`~rstg_pyg.SyncMNIST` raises.
 
     Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
@@ -181,7 +192,11 @@ class ClipStream(lightning.LightningDataModule):
             # Whatever source the first one found serves the others: no clip of a run is of another kind.
             options["digits"] = datasets[0].source
         self.train_clips = Curriculum(recipe.phases, datasets)
-        kind = {"paths": test_paths} if test_paths is not None else {"seed": seed, **kind}
+        kind = {"num_digits": recipe.task.num_digits}
+        if test_paths is not None:
+            kind["paths"] = test_paths
+        else:
+            kind |= {"seed": seed, "no_sync_probability": recipe.task.no_sync_probability}
         self.test_clips = SyncMNIST(root, train=False, num_clips=recipe.test_clips, **kind, **options)
         self._batches: ClipBatches | None = None
 
@@ -191,7 +206,7 @@ class ClipStream(lightning.LightningDataModule):
         return self.test_clips.source
 
     def train_dataloader(self) -> DataLoader:
-        chunk, recipe = self.trainer.current_epoch, self.recipe
+        chunk, recipe = 0 if self.trainer is None else self.trainer.current_epoch, self.recipe
         clips = range(chunk * recipe.chunk, min((chunk + 1) * recipe.chunk, recipe.clips))
         return self._train_loader(clips)
 
@@ -213,7 +228,7 @@ class ClipStream(lightning.LightningDataModule):
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _train_loader(self, clips: range) -> DataLoader:
-        if self._batches is None:
+        if self._batches is None or self._batches.device != self._device():
             self._batches = ClipBatches(self.train_clips, self._device())
         return self._load(self._batches, share_of_batches(clips, self.recipe.batch_size, *self._place()))
 

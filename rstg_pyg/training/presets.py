@@ -12,6 +12,9 @@ def small_recipe(num_digits: int = 2) -> Recipe:
     of its own when all come together. The two digits move in step in half of the clips, so that classes alone do not
     tell the answer.
 
+    Raises:
+        ValueError: If there are fewer than two digits.
+
     Source: the task is SyncMNIST of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582; the
     curriculum is this package's.
 
@@ -20,6 +23,8 @@ def small_recipe(num_digits: int = 2) -> Recipe:
         >>> small_recipe().clips, small_recipe(3).clips
         (60000, 160000)
     """
+    if num_digits < 2:
+        raise ValueError(f"expected 'num_digits' to be at least 2, got {num_digits}")
     phases = [Phase(12_000, 2, 0.5, "in-step"), Phase(18_000, 2), Phase(30_000, 2, 0.5)]
     if num_digits > 2:
         phases.append(Phase(100_000, num_digits))

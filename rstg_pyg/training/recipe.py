@@ -41,6 +41,8 @@ class Phase:
     def __post_init__(self) -> None:
         check_positive(clips=self.clips, num_digits=self.num_digits)
         check_choice("target", self.target, TARGETS)
+        if not 0 <= self.no_sync_probability <= 1:
+            raise ValueError(f"expected 'no_sync_probability' to be within 0 to 1, got {self.no_sync_probability}")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Recipe:
                 f"expected 'batch_size' to be at most {min(self.clips, self.chunk)} (clips, chunk), "
                 f"got {self.batch_size}"
             )
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise ValueError(f"expected 'gradient_clip' to be above 0 or None, got {self.gradient_clip}")
         if not self.lr > 0 or not self.muon_lr > 0 or not 0 <= self.warmup < 1:
             raise ValueError(
                 f"expected lr > 0, muon_lr > 0 and 0 <= warmup < 1, got lr={self.lr}, muon_lr={self.muon_lr}, "
@@ -146,6 +150,9 @@ class Recipe:
 
     def with_clips(self, clips: int) -> Recipe:
         """Return the recipe with another number of clips, of which each phase has its share and the last one the rest.
+
+        Raises:
+            ValueError: If that leaves a phase without clips, or fewer than a batch.
 
         Example:
             >>> from rstg_pyg.training import Phase, Recipe

@@ -35,7 +35,7 @@ class RunResult:
         seconds: Seconds of training, all starts together, without validation and tests.
         finished: Whether all clips of the recipe were seen.
         test_accuracy: Share of right answers on the test clips; None for a run that is not finished.
-        val_accuracy: The same on the validation clips after the last chunk.
+        val_accuracy: The same on the validation clips, by the same weights.
         confusion: Test clips by label and answer, ``[M, M]``; None for a run that is not finished.
     """
 
@@ -65,6 +65,19 @@ class StopAfter(lightning.Callback):
             trainer.should_stop = True
 
 
+class SameStart(lightning.Callback):
+    """Refuse to train where some processes go on from a checkpoint and others begin anew."""
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        resumes = trainer.ckpt_path is not None
+        same = resumes == trainer.strategy.broadcast(resumes)
+        if not trainer.strategy.reduce_boolean_decision(same, all=True):
+            raise CheckpointError(
+                "expected all processes to go on from the same checkpoint, got some without one; the folder of a run "
+                "has to be one that all machines see"
+            )
+
+
 def run_trainer(
     folder: str | os.PathLike,
     recipe: Recipe,
@@ -82,9 +95,9 @@ def run_trainer(
     the gradient that of the whole batch.
 
     Args:
-        folder: Where checkpoint, ``metrics.csv`` and TensorBoard's files go.
+        folder: Where checkpoint, ``metrics.csv`` and TensorBoard's files go; with several machines, one that all see.
         recipe: What to train.
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is one.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a device.
         devices: Processes per machine, each with a device.
         num_nodes: Machines; start the same command on each as torchrun or SLURM do, see Lightning's documentation.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
@@ -93,8 +106,9 @@ def run_trainer(
         callbacks: More callbacks.
 
     Raises:
-        ValueError: If an argument is out of its range, CUDA is asked for where there is none, or the batch size is no
-            multiple of the number of processes.
+        ValueError: If an argument is out of its range, there are fewer CUDA devices than are asked for, the batch size
+            is no multiple of the number of processes, or there are fewer clips than processes in the last chunk, for
+            validation or for tests.
 
     Example:
         >>> from rstg_pyg.training import Phase, Recipe, run_trainer
@@ -105,19 +119,27 @@ def run_trainer(
     check_choice("precision", precision, PRECISIONS)
     check_positive(devices=devices, num_nodes=num_nodes)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cuda" and available < devices:
-        raise ValueError(f"expected {devices} CUDA device(s) for device='cuda', got {available} (try 'cpu')")
-    if recipe.batch_size % (devices * num_nodes):
+    cuda = device == "cuda" or (device == "auto" and available > 0)
+    if cuda and available < devices:
+        raise ValueError(f"expected {devices} CUDA device(s) for device={device!r}, got {available} (try 'cpu')")
+    processes = devices * num_nodes
+    if recipe.batch_size % processes:
         raise ValueError(
-            f"expected 'batch_size' to be a multiple of the {devices * num_nodes} processes, got {recipe.batch_size}"
+            f"expected 'batch_size' to be a multiple of the {processes} processes, got {recipe.batch_size}"
+        )
+    counts = (recipe.clips - (recipe.num_chunks - 1) * recipe.chunk, recipe.val_clips, recipe.test_clips)
+    if min(counts) < processes:
+        raise ValueError(
+            f"expected a clip for each of the {processes} processes in the last chunk, for validation and for tests, "
+            f"got {counts[0]}, {counts[1]} and {counts[2]}"
         )
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
-    cuda = device == "cuda" or (device == "auto" and available >= devices)
+    several = processes > 1
     own = [ClipMetrics(folder, recipe), chunk_checkpoint(folder)]
     own += [ClipProgress(recipe)] if progress else []
     own += [StopAfter(max_minutes)] if max_minutes is not None else []
-    several = devices * num_nodes > 1
+    own += [SameStart()] if several else []
     return lightning.Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
@@ -188,6 +210,7 @@ def train_and_test(
         checkpoint: Where to go on from, see :func:`open_run`.
 
     Raises:
+        ValueError: If they are not of one recipe.
         DivergenceError: If a loss or a weight is not finite.
         CheckpointError: If the checkpoint is damaged or of another run.
 
@@ -201,19 +224,20 @@ def train_and_test(
         >>> train_and_test(module, clips, trainer).clips
         32
     """
-    trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
     recipe = module.recipe
-    finished = trainer.current_epoch >= recipe.num_chunks
     (metrics,) = (callback for callback in trainer.callbacks if isinstance(callback, ClipMetrics))
-    seen = {"clips": min(trainer.current_epoch * recipe.chunk, recipe.clips), "seconds": metrics.seconds}
-    if not finished:
-        return RunResult(**seen, finished=False)
-    val = trainer.callback_metrics.get("val_accuracy")
-    tested = trainer.test(module, clips, verbose=False)[0]
-    return RunResult(
-        **seen,
-        finished=True,
-        test_accuracy=tested["test_accuracy"],
-        val_accuracy=None if val is None else float(val),
-        confusion=module.confusion,
-    )
+    for name, other in (("clips", clips.recipe), ("trainer", metrics.recipe)):
+        if other != recipe:
+            raise ValueError(f"expected '{name}' to be of the module's recipe, got {other} instead of {recipe}")
+    trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
+    # The first process alone takes the time.
+    seconds = trainer.strategy.broadcast(metrics.seconds)
+    clips_seen = min(trainer.current_epoch * recipe.chunk, recipe.clips)
+    if trainer.current_epoch < recipe.num_chunks:
+        return RunResult(clips_seen, seconds, finished=False)
+    if "val_accuracy" not in trainer.callback_metrics:
+        # The checkpoint was that of a run already trained to its end.
+        trainer.validate(module, clips, verbose=False)
+    val_accuracy = float(trainer.callback_metrics["val_accuracy"])
+    (tested,) = trainer.test(module, clips, verbose=False)
+    return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion)

@@ -72,8 +72,9 @@ def draw_pair_accuracy(pairs: PairAccuracy, title: Optional[str] = None, lowest:
     # The upper triangle is free.
     _draw_cell(ax, 8, 3.3, *pairs.none, lowest, colours)
     ax.text(7.35, 3.3, "no two in step", ha="right", va="center", fontsize=9, color=MUTED)
-    right = sum(value * count for value, count in _cells(pairs) if count)
-    ax.text(8.5, 0.85, f"{100 * right / total:.1f} %", ha="right", va="baseline", fontsize=20, color=INK, weight="bold")
+    right = round(sum(value * count for value, count in _cells(pairs) if count))
+    share = f"{100 * (right / total):.1f} %"
+    ax.text(8.5, 0.85, share, ha="right", va="baseline", fontsize=20, color=INK, weight="bold")
     ax.text(8.5, 1.3, f"right of {total:,} clips", ha="right", va="baseline", fontsize=9, color=MUTED)
     _draw_scale(sheet.axes(LEFT + 5.5 * CELL, top + 1.45 * CELL, 3.5 * CELL, 0.12), lowest, colours)
     return sheet.figure

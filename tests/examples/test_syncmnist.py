@@ -1,5 +1,6 @@
 """The example from its command line: runs, resumes, lists its models, tests weights, draws."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,15 +8,12 @@ import torch
 from example_scripts import load_example
 from PIL import Image
 
-from rstg_pyg.models import ROWS
-from rstg_pyg.training import Phase
+from rstg_pyg import SyncMNIST
+from rstg_pyg.authors import AuthorsSyncMNISTNet
+from rstg_pyg.models import ROWS, build_row
+from rstg_pyg.training import Phase, small_recipe
 
 SMALL = ["--digits", "sklearn", "--clips", "96", "--test-clips", "10", "--val-clips", "16", "--workers", "0"]
-
-
-@pytest.fixture(scope="module")
-def example():
-    return load_example("syncmnist")
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def arguments(tmp_path):
     return [*SMALL, "--device", "cpu", "--root", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
 
 
-def test_it_trains_tests_draws_and_resumes(example, arguments, tmp_path, capsys):
+def test_it_trains_tests_and_draws(example, arguments, tmp_path, capsys):
     result = example.main(arguments)
     text = capsys.readouterr().out
     assert "positional on 2SyncMNIST with digits of sklearn: 96 training clips in 3 phase(s)" in text
@@ -41,6 +39,10 @@ def test_it_trains_tests_draws_and_resumes(example, arguments, tmp_path, capsys)
     assert json.loads((folder / "result.json").read_text())["test_accuracy"] == result["test_accuracy"]
     assert (folder / "metrics.csv").read_text().count("\n") == 2
 
+
+def test_the_same_command_goes_on_from_its_own_run_alone(example, arguments, no_pictures, capsys):
+    result = example.main(arguments)
+    assert "going on from" not in capsys.readouterr().out
     again = example.main(arguments)
     assert "going on from" in capsys.readouterr().out
     assert again == result
@@ -51,26 +53,31 @@ def test_it_trains_tests_draws_and_resumes(example, arguments, tmp_path, capsys)
     assert "going on from" not in capsys.readouterr().out
 
 
-def test_weights_of_a_run_are_tested_without_training(example, arguments, tmp_path, capsys):
+def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pictures, tmp_path):
     trained = example.main(arguments)
     elsewhere = [*arguments[:-1], str(tmp_path / "tested")]
     tested = example.main([*elsewhere, "--weights", str(tmp_path / "run" / "weights.pt")])
     assert tested == trained
-    assert (tmp_path / "tested" / "clips.gif").exists()
+    assert no_pictures == [tmp_path / "run", tmp_path / "tested"]
     assert not (tmp_path / "tested" / "last.ckpt").exists()
     with pytest.raises(ValueError, match=r"weights\.pt to hold the \d+ tensors of this model, got those of another"):
         example.main([*elsewhere, "--model", "mean-lstm", "--weights", str(tmp_path / "run" / "weights.pt")])
 
 
-def test_a_run_that_ran_out_of_time_says_how_to_go_on(example, arguments, tmp_path, capsys):
-    options = [*arguments, "--clips", "12816", "--batch-size", "3200"]
-    assert example.main([*options, "--max-minutes", "0.001"]) == {}
-    assert "stopped after 6,400 of 12,816 clips; the same command goes on from there" in capsys.readouterr().out
+def test_a_run_out_of_time_says_how_to_go_on(example, arguments, no_pictures, tmp_path, monkeypatch, capsys):
+    presets = load_example("syncmnist_options").PRESETS
+    short = presets["small"]._replace(recipe=lambda n: dataclasses.replace(small_recipe(n), chunk=32))
+    monkeypatch.setitem(presets, "small", short)
+    assert example.main([*arguments, "--max-minutes", "1e-9"]) == {}
+    assert "stopped after 32 of 96 clips; the same command goes on from there" in capsys.readouterr().out
     assert not (tmp_path / "run" / "result.json").exists()
+    assert "test_accuracy" in example.main(arguments)
+    assert f"going on from {tmp_path / 'run' / 'last.ckpt'}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["clips"] == 96
 
 
 @pytest.mark.parametrize("model", list(ROWS))
-def test_every_row_runs(example, arguments, model):
+def test_every_row_runs(example, arguments, no_pictures, model):
     assert 0 <= example.main([*arguments, "--clips", "32", "--model", model])["test_accuracy"] <= 100
 
 
@@ -125,11 +132,12 @@ def test_options_reach_network_and_recipe(parse):
     assert (recipe.augment, recipe.size) == ("reverse", 48)
 
 
-def test_the_authors_network_is_drawn_too(example, tmp_path):
-    from rstg_pyg import SyncMNIST
-    from rstg_pyg.authors import AuthorsSyncMNISTNet
-
-    clips = SyncMNIST(tmp_path, train=False, digits="sklearn", num_clips=2)
+@pytest.mark.parametrize("model", ["authors", "mean-lstm", "i3d"])
+def test_networks_of_every_kind_are_drawn(example, tmp_path, model):
+    """Those that take raw pixels, have no graph, or see whole clips."""
+    raw = model == "authors"
+    net = AuthorsSyncMNISTNet(filters=4) if raw else build_row(model)
+    clips = SyncMNIST(tmp_path, train=False, digits="sklearn", num_clips=1, size=64 if raw else 32)
     confusion = torch.eye(46, dtype=torch.long)
-    for path in example.draw_pictures(AuthorsSyncMNISTNet(filters=4), clips, confusion, tmp_path, "title"):
+    for path in example.draw_pictures(net, clips, confusion, tmp_path, "title", raw_pixels=raw):
         assert path.stat().st_size > 10_000

@@ -134,3 +134,62 @@ def test_settings_that_no_file_can_hold():
         ValueError, match="expected 'config' to hold dicts, lists, strings and numbers, got: Object of "
     ):
         ClipClassifier(model(), RECIPE, {"model": model()})
+
+
+class Watch(torch.nn.Module):
+    """Answers that do not depend on the clips, which it keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.arange(46) / 10)
+        self.seen = []
+
+    def forward(self, video):
+        if self.training:
+            self.seen.append(video)
+        else:
+            self.tested = video
+        return self.logits.expand(len(video), 46)
+
+
+class KeepLosses(lightning.Callback):
+    """Keep every step's loss, and what it should be of the curriculum's labels."""
+
+    def __init__(self, clips):
+        self.clips, self.got, self.expected = clips, [], []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        start = sum(map(len, module.model.seen))
+        clips = [self.clips[i] for i in range(start, start + batch.num_graphs)]
+        y, binary = (torch.cat([clip[name] for clip in clips]) for name in ("y", "binary"))
+        self.expected.append(clip_loss(module.model.logits.detach().expand(len(y), 46), y, binary).mean())
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.got.append(outputs["loss"].detach())
+
+
+def test_clips_are_reversed_in_time_and_keep_their_labels(tmp_path):
+    recipe = dataclasses.replace(RECIPE, optimizer="adamw", augment="reverse")
+    stream = ClipStream(tmp_path, recipe, digits="sklearn")
+
+    def backwards(seed, folder="run", **options):
+        torch.manual_seed(seed)
+        net, keep = Watch(), KeepLosses(stream.train_clips)
+        fit(tmp_path / folder, recipe, net=net, callbacks=[] if "checkpoint" in options else [keep], **options)
+        torch.testing.assert_close(keep.got, keep.expected)
+        last = stream.train_clips.datasets[-1]
+        assert torch.equal(net.tested, torch.cat([last[i].video for i in (34, 35)]))
+        return net.seen
+
+    videos = backwards(0)
+    flips = []
+    for i, video in enumerate(torch.cat(videos).split(1)):
+        as_it_is = stream.train_clips[i].video
+        flips.append(torch.equal(video, as_it_is.flip(2)))
+        assert flips[-1] != torch.equal(video, as_it_is)
+    assert 5 < sum(flips) < 25
+    assert all(map(torch.equal, backwards(0), videos))
+    assert not all(map(torch.equal, backwards(1), videos))
+    begun = backwards(0, "broken", max_epochs=1)
+    begun += backwards(5, "broken", checkpoint=tmp_path / "broken" / "last.ckpt")
+    assert all(map(torch.equal, begun, videos))

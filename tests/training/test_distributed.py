@@ -33,6 +33,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     shared_runs.fit_and_test(folder / "mean", RECIPE)
     shared_runs.fit_and_test(folder / "sum", shared_runs.SUM)
+    shared_runs.run_in_folder(folder / "run", 1)
     return folder
 
 
@@ -70,6 +71,23 @@ def test_two_processes_go_on_to_where_unbroken_ones_end(shared):
     whole, broken = (read(shared[0] / name / "last.ckpt") for name in ("whole", "broken"))
     assert broken["global_step"] == RECIPE.num_steps
     torch.testing.assert_close(broken["state_dict"], whole["state_dict"], rtol=0, atol=0)
+
+
+def test_a_run_in_a_folder_is_that_of_one_process(shared, alone):
+    one = read(alone / "run" / "result-0.pt")
+    first, second = (read(shared[0] / "run" / f"result-{rank}.pt") for rank in (0, 1))
+    assert first["seconds"] == second["seconds"] > 0
+    for two in (first, second):
+        assert (two["clips"], two["finished"]) == (one["clips"], one["finished"]) == (RECIPE.clips, True)
+        torch.testing.assert_close(two["confusion"], one["confusion"])
+        for name in ("test_accuracy", "val_accuracy"):
+            assert two[name] == pytest.approx(one[name])
+
+
+def test_processes_that_do_not_see_the_same_checkpoint_are_refused(shared):
+    for rank in (0, 1):
+        text = (shared[0] / "run" / f"refused-{rank}.txt").read_text()
+        assert "expected all processes to go on from the same checkpoint, got some without one" in text
 
 
 def test_processes_draw_random_numbers_of_their_own(shared):

@@ -1,0 +1,224 @@
+"""The stream of clips: which clips a batch, a chunk, a process, a validation and a test get."""
+
+import dataclasses
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_runs import PHASES, RECIPE, fit
+
+from rstg_pyg import SyncMNIST
+from rstg_pyg.training import ClipStream, Curriculum, Phase, clip_stream
+from rstg_pyg.training.clip_stream import ClipBatches, share_of_batches
+
+MNIST = os.environ.get("RSTG_PYG_MNIST")
+PATHS = Path(os.environ.get("RSTG_PYG_REFERENCE", ""), "predefined_path_test.pickle")
+BINARY = PHASES[0].clips
+
+
+@pytest.fixture
+def stream(tmp_path):
+    return ClipStream(tmp_path, RECIPE, digits="sklearn")
+
+
+def trainer(epoch=0, rank=0, world_size=1, device="cpu"):
+    """What the stream asks a trainer for."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=world_size, strategy=strategy)
+
+
+def check(loader, clips, sizes):
+    """Hold a loader's batches against clips, one by one."""
+    batches = list(loader)
+    assert [batch.num_graphs for batch in batches] == [len(batch.y) for batch in batches] == sizes
+    clips = list(clips)
+    for name in ("video", "y"):
+        assert torch.equal(torch.cat([batch[name] for batch in batches]), torch.cat([clip[name] for clip in clips]))
+    return torch.cat([batch.binary for batch in batches])
+
+
+# The curriculum
+
+
+def test_every_clip_is_seen_once_and_in_order(tmp_path, stream):
+    seen = []
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(46))
+
+        def forward(self, video):
+            if self.training:
+                seen.append(video)
+            return self.weight.expand(len(video), 46)
+
+    fit(tmp_path, dataclasses.replace(RECIPE, optimizer="adamw"), net=Net())
+    clips = stream.train_clips
+    assert len(clips) == 30
+    torch.testing.assert_close(torch.cat(seen), torch.cat([clips[i].video for i in range(30)]))
+
+
+def test_the_curriculum_changes_at_its_clip(stream):
+    clips = stream.train_clips
+    easy, hard = clips.datasets
+    assert torch.equal(clips[7].video, easy[7].video)
+    assert torch.equal(clips[8].video, hard[8].video)
+    assert [bool(clips[i].binary) for i in (0, 7, 8, 29)] == [True, True, False, False]
+    assert (easy.num_digits, easy.no_sync_probability) == (2, 0.5)
+    assert (hard.num_digits, hard.no_sync_probability) == (3, 1 / 92)
+    assert stream.test_clips.num_digits == 3
+    assert not stream.test_clips.train
+    assert stream.source == "sklearn"
+
+
+def test_a_curriculum_needs_a_dataset_per_phase():
+    with pytest.raises(ValueError, match="one dataset per phase, got 2 phases and 0 datasets"):
+        Curriculum(PHASES, [])
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (6, 8), (5, 12), (8, 9), (27, 36)])
+def test_a_batch_holds_the_clips_of_its_range(stream, start, stop):
+    batch = ClipBatches(stream.train_clips, "cpu")[range(start, stop)]
+    expected = [stream.train_clips[i] for i in range(start, stop)]
+    binary = check([batch], expected, [stop - start])
+    assert torch.equal(binary, torch.cat([clip.binary for clip in expected]))
+    assert (batch.video.dtype, batch.y.dtype, batch.binary.dtype) == (torch.uint8, torch.int64, torch.bool)
+
+
+@pytest.mark.parametrize("index", [3, range(4, 4), range(0, 8, 2), range(5, 2, -1), torch.arange(3)])
+def test_a_batch_is_a_range_of_clips(stream, index):
+    with pytest.raises(ValueError, match="expected a range of consecutive clips, got "):
+        ClipBatches(stream.train_clips, "cpu")[index]
+
+
+def test_there_are_no_clips_after_those_of_validation(stream):
+    batches = ClipBatches(stream.train_clips, "cpu")
+    for index in (range(34, 37), range(-2, 2)):
+        with pytest.raises(IndexError, match="expected clip numbers within 0 to 35, got "):
+            batches[index]
+
+
+@pytest.mark.parametrize("count", [1, 5, 11, 12, 13])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_every_batch_equally(count, world_size):
+    clips = range(100, 100 + count)
+    shares = [share_of_batches(clips, 6, rank, world_size) for rank in range(world_size)]
+    together = [[number for share in batch for number in share] for batch in zip(*shares, strict=True)]
+    for batch in zip(*shares, strict=True):
+        assert len({len(share) for share in batch}) == 1
+    seen = [number for batch in together for number in batch]
+    assert seen == list(clips)[: len(seen)]
+    assert count - len(seen) < world_size
+    assert all(len(batch) == 6 for batch in together[:-1])
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(ValueError, match="'batch_size' to be a multiple of the 4 processes, got 6"):
+        share_of_batches(range(12), 6, 0, 4)
+
+
+# What a trainer gets
+
+
+@pytest.mark.parametrize(("epoch", "sizes"), [(0, [4, 4, 4]), (1, [4, 4, 4]), (2, [4, 2])])
+def test_an_epoch_is_a_chunk(tmp_path, epoch, sizes):
+    stream = ClipStream(tmp_path, dataclasses.replace(RECIPE, chunk=12), digits="sklearn")
+    stream.trainer = trainer(epoch)
+    numbers = range(12 * epoch, 12 * epoch + sum(sizes))
+    binary = check(stream.train_dataloader(), map(stream.train_clips.__getitem__, numbers), sizes)
+    assert binary.tolist() == [number < BINARY for number in numbers]
+
+
+def test_without_a_trainer_it_is_the_first_chunk(stream):
+    check(stream.train_dataloader(), map(stream.train_clips.__getitem__, range(10)), [4, 4, 2])
+
+
+def test_two_processes_get_the_clips_of_one(stream):
+    whole, parts = [], []
+    for epoch in range(3):
+        stream.trainer = trainer(epoch)
+        whole += list(stream.train_dataloader()) + list(stream.val_dataloader())
+        shares = []
+        for rank in (0, 1):
+            stream.trainer = trainer(epoch, rank, world_size=2)
+            shares.append([*stream.train_dataloader(), *stream.val_dataloader()])
+        parts += zip(*shares, strict=True)
+    for batch, both in zip(whole, parts, strict=True):
+        for name in ("video", "y", "binary"):
+            assert torch.equal(torch.cat([part[name] for part in both]), batch[name])
+
+
+def test_validation_follows_training(stream):
+    hard = stream.train_clips.datasets[1]
+    stream.trainer = trainer(epoch=1)
+    assert not check(stream.val_dataloader(), (hard[i] for i in range(30, 36)), [4, 2]).any()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_a_test_counts_every_clip_once(stream, world_size):
+    videos = []
+    for rank in range(world_size):
+        stream.trainer = trainer(0, rank, world_size)
+        videos += [batch.video for batch in stream.test_dataloader()]
+    assert torch.equal(torch.cat(videos), torch.cat([stream.test_clips[i].video for i in range(RECIPE.test_clips)]))
+
+
+def test_a_batch_size_that_the_processes_cannot_share(stream):
+    stream.trainer = trainer(world_size=3)
+    with pytest.raises(ValueError, match="'batch_size' to be a multiple of the 3 processes, got 4"):
+        stream.train_dataloader()
+
+
+def test_worker_processes_make_the_same_clips(tmp_path, stream):
+    helped = ClipStream(tmp_path, RECIPE, digits="sklearn", num_workers=2)
+    loader, other = helped.train_dataloader(), stream.train_dataloader()
+    assert (loader.num_workers, other.num_workers) == (2, 0)
+    for batch, expected in zip(loader, other, strict=True):
+        assert all(torch.equal(batch[name], expected[name]) for name in ("video", "y", "binary"))
+
+
+def test_any_other_device_than_a_cpu_makes_the_clips_itself(tmp_path, monkeypatch):
+    devices = []
+    monkeypatch.setattr(clip_stream, "ClipGenerator", lambda dataset, device: devices.append(torch.device(device)))
+    stream = ClipStream(tmp_path, RECIPE, digits="sklearn", num_workers=2)
+    for device, workers in (("cpu", 2), ("cuda", 0), ("cuda", 0)):
+        stream.trainer = trainer(device=device)
+        assert stream.train_dataloader().num_workers == stream.val_dataloader().num_workers == workers
+    assert [device.type for device in devices] == ["cpu", "cpu", "cuda", "cuda"]
+    assert stream.test_dataloader().num_workers == 0
+    assert devices[-1].type == "cuda"
+
+
+def test_clips_follow_from_the_seed(tmp_path, stream):
+    same, other = (ClipStream(tmp_path, RECIPE, seed, digits="sklearn") for seed in (0, 1))
+    for split in ("train_clips", "test_clips"):
+        video = getattr(stream, split)[3].video
+        assert torch.equal(getattr(same, split)[3].video, video)
+        assert not torch.equal(getattr(other, split)[3].video, video)
+
+
+# The authors' test clips
+
+
+@pytest.mark.skipif(not MNIST, reason="RSTG_PYG_MNIST does not name a folder with the files of MNIST")
+@pytest.mark.skipif(not PATHS.is_file(), reason="RSTG_PYG_REFERENCE does not name the folder with the authors' paths")
+@pytest.mark.parametrize("paths", ["authors", PATHS], ids=["authors", "file"])
+def test_the_authors_test_clips(tmp_path, paths):
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(30, num_digits=5),), size=64)
+    stream = ClipStream(tmp_path, recipe, seed=3, test_paths=paths)
+    clips = SyncMNIST(tmp_path, train=False, paths=PATHS)
+    check(stream.test_dataloader(), (clips[i] for i in range(6)), [4, 2])
+
+
+def test_the_authors_test_clips_have_five_mnist_digits(tmp_path):
+    with pytest.raises(ValueError, match="'num_digits' to be 5 with 'paths', as in the authors' clips, got 3"):
+        ClipStream(tmp_path, RECIPE, digits="sklearn", test_paths="authors")
+    five = dataclasses.replace(RECIPE, phases=(Phase(30, num_digits=5),))
+    with pytest.raises(ValueError, match="'digits' to be 'mnist' or 'auto' with 'paths', got 'sklearn'"):
+        ClipStream(tmp_path, five, digits="sklearn", test_paths="authors")
