@@ -1,6 +1,7 @@
 """Checks of single arguments that every constructor needs, with one wording for all."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -15,3 +16,11 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"expected {name!r} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_name(what: str, value: Any, names: Collection[str]) -> None:
+    """Raise unless ``value`` is one of many names; the error suggests the nearest."""
+    if value not in names:
+        near = difflib.get_close_matches(str(value), names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"expected {what} to be one of {', '.join(names)}, got {value!r}{hint}")

@@ -1,6 +1,5 @@
 """The networks of the paper's SyncMNIST table: one registry, one set of sizes for all."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Optional
@@ -8,6 +7,7 @@ from typing import Optional
 import torch
 from torch.nn import Module
 
+from rstg_pyg.arguments import check_name
 from rstg_pyg.datasets.labels import NUM_CLASSES
 from rstg_pyg.models.clip_cnn import ClipCNN
 from rstg_pyg.models.conv_lstm import ConvLSTM
@@ -173,10 +173,7 @@ def build_row(name: str, network: Network = SMALL) -> VideoClassifier:
         >>> build_row("conv-lstm")(torch.rand(2, 1, 10, 32, 32)).shape
         torch.Size([2, 46])
     """
-    if name not in ROWS:
-        near = difflib.get_close_matches(str(name), ROWS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"expected the name of a row to be one of {', '.join(ROWS)}, got {name!r}{hint}")
+    check_name("the name of a row", name, ROWS)
     return ROWS[name].build(network)
 
 

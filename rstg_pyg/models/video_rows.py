@@ -1,12 +1,12 @@
 """The networks of the paper's Something-Something table: one registry, one set of sizes for all."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from rstg_pyg.arguments import check_name
 from rstg_pyg.models.insertion import insert_rstg
 from rstg_pyg.models.resnet import VideoResNet
 from rstg_pyg.models.rstg_pool import RSTGPool
@@ -135,10 +135,7 @@ def build_video_row(name: str, network: VideoNetwork = VIDEO_SMALL) -> VideoResN
         >>> build_video_row("i3d+rstg:res3-4")(torch.rand(2, 3, 8, 32, 32)).shape
         torch.Size([2, 174])
     """
-    if name not in VIDEO_ROWS:
-        near = difflib.get_close_matches(str(name), VIDEO_ROWS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"expected the name of a row to be one of {', '.join(VIDEO_ROWS)}, got {name!r}{hint}")
+    check_name("the name of a row", name, VIDEO_ROWS)
     return VIDEO_ROWS[name].build(network)
 
 
