@@ -61,13 +61,19 @@ def make_run(change: str, clips: int | None) -> Run:
 
 
 def markdown(results: dict[str, dict]) -> str:
+    ended = report.whole(list(results.values()))
     base = results.get("as it is")
     lines = ["| change | test accuracy | difference | min |", "|---|---|---|---|"]
     for change, held in results.items():
+        if held not in ended:
+            lines.append(f"| {change} | diverged | | |")
+            continue
         accuracy = 100 * held["test_accuracy"]
-        difference = "" if base is None or held is base else f"{accuracy - 100 * base['test_accuracy']:+.1f}"
+        difference = "" if base not in ended or held is base else f"{accuracy - 100 * base['test_accuracy']:+.1f}"
         lines.append(f"| {change} | {accuracy:.1f} | {difference} | {held['seconds'] / 60:.1f} |")
-    some = next(iter(results.values()))
+    some = next(iter(ended), None)
+    if some is None:
+        return "\n".join(["# What each choice is worth", "", *lines, ""])
     note = (
         f"`{ROW}`, {BUDGETS['cpu'].title}, {some['clips']:,} clips, seed {some['seed']}, accuracy (%) on "
         f"{some['test_clips']:,} test clips; digits of {some['digits']}; torch {some['torch']} on {some['machine']}."

@@ -33,6 +33,7 @@ RUN_COLUMNS = (
     "precision",
     "machine",
     "torch",
+    "diverged",
 )
 
 
@@ -58,8 +59,9 @@ def write(
     replace_file(paths[1], as_csv(tried))
     text = markdown(budget, found)
     replace_file(paths[2], f'# SyncMNIST, budget "{name}"\n\n{text}'.encode())
-    if found:
-        curves = {ROWS[row].title: [run["curve"] for run in results] for row, results in found.items()}
+    ended = {row: whole(results) for row, results in found.items()}
+    curves = {ROWS[row].title: [run["curve"] for run in results] for row, results in ended.items() if results}
+    if curves:
         num_digits = budget.recipe.task.num_digits
         published = {r.title: r.published[num_digits] / 100 for r in ROWS.values() if r.published.get(num_digits)}
         figure = draw_learning_curves(curves, f"Validation accuracy, {budget.title}", published=published)
@@ -96,7 +98,7 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
     digits, machine, torch, clips = (
         " and ".join(sorted({str(run[key]) for run in runs})) for key in ("digits", "machine", "torch", "test_clips")
     )
-    seconds = sum(run["seconds"] for run in runs)
+    seconds = sum(run["seconds"] for run in whole(runs))
     note = (
         f"Here: {budget.title}; accuracy (%) on {clips} test clips; digits of {digits}; torch {torch} on {machine}. "
         f"These runs took {seconds / 3600:.1f} hours of training together."
@@ -108,18 +110,26 @@ def here(runs: Sequence[dict]) -> str:
     """What a row came to, as cells."""
     if not runs:
         return "not run | | | | |"
+    of_all, runs = len(runs), whole(runs)
+    if not runs:
+        return f"diverged | {of_all} | | | |"
     accuracy = [100 * run["test_accuracy"] for run in runs]
     spread = f" ± {statistics.stdev(accuracy):.1f}" if len(accuracy) > 1 else ""
     minutes = statistics.mean(run["seconds"] for run in runs) / 60
     cells = (
         f"**{statistics.mean(accuracy):.1f}**{spread}",
-        len(runs),
+        len(runs) if len(runs) == of_all else f"{len(runs)} ({of_all - len(runs)} diverged)",
         f"{runs[0]['clips']:,}",
         f"{minutes:.1f}",
         f"{runs[0]['parameters']:,}",
         runs[0]["trial"],
     )
     return " | ".join(map(str, cells))
+
+
+def whole(runs: Sequence[dict]) -> list[dict]:
+    """The results of the runs that did not diverge."""
+    return [run for run in runs if "diverged" not in run]
 
 
 def put_between(text: str, table: str) -> str:

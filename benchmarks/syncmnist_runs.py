@@ -29,6 +29,7 @@ from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
     ClipStream,
+    DivergenceError,
     Phase,
     Recipe,
     open_run,
@@ -96,7 +97,7 @@ def choose_jobs(args: argparse.Namespace) -> int:
 
 
 def train(run: Run, args: argparse.Namespace) -> dict:
-    """Train a run to its end in this process, test it, and write what came of it."""
+    """Train a run to its end in this process, test it, and write what came of it: that it diverged is a result too."""
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()
@@ -109,24 +110,30 @@ def train(run: Run, args: argparse.Namespace) -> dict:
     module = ClipClassifier(model, run.recipe, config)
     checkpoint = open_run(folder, module)
     trainer = run_trainer(folder, run.recipe, args.device, precision=args.precision, progress=False)
-    result = train_and_test(module, clips, trainer, checkpoint)
-    save_weights(model, folder / "weights.pt", module.config)
     held = {
         "row": run.row,
         "seed": run.seed,
         "digits": clips.source,
         "precision": args.precision,
-        "test_accuracy": result.test_accuracy,
-        "val_accuracy": result.val_accuracy,
         "test_clips": run.recipe.test_clips,
-        "clips": result.clips,
-        "seconds": round(result.seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "optimizer": run.recipe.optimizer,
         "machine": machine_name(trainer.strategy.root_device.type),
         "torch": torch.__version__,
-        "confusion": result.confusion.tolist(),
     }
+    try:
+        result = train_and_test(module, clips, trainer, checkpoint)
+    except DivergenceError as error:
+        held["diverged"] = str(error)
+    else:
+        save_weights(model, folder / "weights.pt", module.config)
+        held |= {
+            "test_accuracy": result.test_accuracy,
+            "val_accuracy": result.val_accuracy,
+            "clips": result.clips,
+            "seconds": round(result.seconds, 1),
+            "confusion": result.confusion.tolist(),
+        }
     replace_file(folder / "result.json", (json.dumps(held) + "\n").encode())
     return held
 

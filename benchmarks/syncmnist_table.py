@@ -58,9 +58,9 @@ BUDGETS = {
 
 
 def best_trial(budget: Budget, row: str, seed: int, args: argparse.Namespace) -> str | None:
-    """The trial with the highest validation accuracy, once all are finished."""
+    """The trial with the highest validation accuracy, once all are finished; one that diverged has none."""
     results = {trial: read_result(budget.run(row, trial, seed), args) for trial in budget.trials}
-    return max(results, key=lambda trial: results[trial]["val_accuracy"]) if all(results.values()) else None
+    return max(results, key=lambda trial: results[trial].get("val_accuracy", -1)) if all(results.values()) else None
 
 
 def collect(budget: Budget, seeds: list[int], args: argparse.Namespace) -> dict[str, list[dict]]:

@@ -16,7 +16,7 @@ import torch
 from syncmnist_runs import Run, read_result, run_all
 from tiny_table import BUDGET, pretend, train_here
 
-from rstg_pyg.training import CheckpointError, Recipe
+from rstg_pyg.training import CheckpointError, DivergenceError, Recipe
 
 RUN = BUDGET.run("positional", "muon", 0)
 OTHER = replace(RUN, recipe=RUN.recipe.with_clips(48))
@@ -154,6 +154,20 @@ def test_runs_that_fail_are_named_after_the_others_have_ended(args, monkeypatch)
     with pytest.raises(RuntimeError, match=r"^bad1: no luck; bad2: no luck$"):
         run_all(runs, changed(args, jobs=2), "title")
     assert [read_result(run, args) is not None for run in runs] == [False, True, False, True]
+
+
+def test_a_run_that_diverges_is_a_result_and_is_not_trained_again(args, trained, monkeypatch):
+    def diverge(module, clips, trainer, checkpoint):
+        raise DivergenceError("expected a finite loss, got nan at step 7")
+
+    monkeypatch.setattr(syncmnist_runs, "train_and_test", diverge)
+    monkeypatch.setattr(syncmnist_runs, "train_in_process", train_here)
+    (held,) = run_all([RUN], args, "title")
+    assert held["diverged"] == "expected a finite loss, got nan at step 7"
+    assert "test_accuracy" not in held
+    assert not (args.runs / RUN.folder / "weights.pt").exists()
+    monkeypatch.undo()
+    assert run_all([RUN], args, "title") == [held]
 
 
 def test_a_run_in_a_process_of_its_own(args):

@@ -81,7 +81,7 @@ def test_a_table_of_trained_runs(whole):
     for run in (*runs, *trials):
         folder = whole.runs / run["row"] / run["trial"] / f"seed{run['seed']}"
         held = json.loads((folder / "result.json").read_text())
-        assert all(str(held[name]) == value for name, value in run.items() if name != "trial")
+        assert all(str(held.get(name, "")) == value for name, value in run.items() if name != "trial")
         assert sum(map(sum, held["confusion"])) == held["test_clips"] == 16
         assert held["test_accuracy"] * 16 == pytest.approx(sum(held["confusion"][i][i] for i in range(46)))
         assert (held["digits"], held["precision"], held["clips"]) == ("sklearn", "bf16-mixed", 32)
@@ -136,6 +136,22 @@ def test_the_trial_with_the_best_validation_accuracy_counts(tmp_path, monkeypatc
     (table.runs / "positional" / "muon" / "seed5" / "result.json").unlink()
     table.start("--report-only", "--seeds", "5", "0", "7")
     assert cells(table, "positional")[3] == "not run"
+
+
+def test_runs_that_diverge_are_named_and_leave_the_table_whole(tmp_path, monkeypatch):
+    def measures(run):
+        if run.row == "i3d" or (run.row == "positional" and (run.recipe.optimizer == "muon" or run.seed == 1)):
+            return None
+        return (0.5, 0.4)
+
+    table = Table(tmp_path, monkeypatch, pretend(measures))
+    table.start("--rows", "i3d", "positional", "mean-lstm", "--seeds", "0", "1", "2")
+    assert cells(table, "i3d")[3:] == ["diverged", "3", "", "", "", ""]
+    assert cells(table, "positional")[3:5] == ["**40.0** ± 0.0", "2 (1 diverged)"]
+    assert cells(table, "positional")[8] == "adamw"
+    assert cells(table, "mean-lstm")[3:5] == ["**40.0** ± 0.0", "3"]
+    named = [row["diverged"] for row in read(table.results / "syncmnist_cpu.csv") if row["row"] == "i3d"]
+    assert named == ["a loss that is not finite"] * 3
 
 
 def test_one_seed_has_no_spread(table):
