@@ -8,9 +8,9 @@ from rstg_pyg.training.recipe import Phase, Recipe
 def small_recipe(num_digits: int = 2) -> Recipe:
     """Frames of 32 x 32, 60,000 clips of two digits, then 100,000 of more.
 
-    Do two digits move in step? Which digits are there? Then both at once, then more digits: each question is a plateau
-    of its own when all come together. The two digits move in step in half of the clips, so that classes alone do not
-    tell the answer.
+    Do two digits move in step? Which digits are there, with a few clips of "none" so that the first answer is not
+    forgotten? Then both at once, then more digits: each question is a plateau of its own when all come together. In the
+    end the two digits move in step in half of the clips, so that classes alone do not tell the answer.
 
     Raises:
         ValueError: If there are fewer than two digits.
@@ -25,7 +25,7 @@ def small_recipe(num_digits: int = 2) -> Recipe:
     """
     if num_digits < 2:
         raise ValueError(f"expected 'num_digits' to be at least 2, got {num_digits}")
-    phases = [Phase(12_000, 2, 0.5, "in-step"), Phase(18_000, 2), Phase(30_000, 2, 0.5)]
+    phases = [Phase(12_000, 2, 0.5, "in-step"), Phase(18_000, 2, 0.2), Phase(30_000, 2, 0.5)]
     if num_digits > 2:
         phases.append(Phase(100_000, num_digits))
     return Recipe(tuple(phases))
@@ -39,7 +39,7 @@ def full_recipe(num_digits: int = 5) -> Recipe:
         >>> full_recipe().task.num_digits, full_recipe().clips
         (5, 3072000)
     """
-    phases = [Phase(128_000, 2, 0.5, "in-step"), Phase(128_000, 2), Phase(256_000, 2, 0.5), Phase(512_000, 3)]
+    phases = [Phase(128_000, 2, 0.5, "in-step"), Phase(128_000, 2, 0.2), Phase(256_000, 2, 0.5), Phase(512_000, 3)]
     phases = [phase for phase in phases if phase.num_digits < num_digits] + [Phase(2_048_000, num_digits)]
     return Recipe(tuple(phases), size=64, batch_size=128, test_clips=10_000, val_clips=2_048, chunk=64_000)
 
