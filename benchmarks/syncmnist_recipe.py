@@ -15,6 +15,8 @@ from typing import Any
 
 import syncmnist_report as report
 from options import positive
+from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
+from rstg_pyg.training import Phase, Recipe
 from rstg_pyg.training.replace_file import replace_file
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 from syncmnist_table import BUDGETS
@@ -22,6 +24,17 @@ from syncmnist_table import BUDGETS
 ROW = "positional"
 WITHOUT = "all-temp-stages"
 """The same network without positions."""
+
+
+def last_phase(recipe: Recipe) -> tuple[Phase, ...]:
+    return (replace(recipe.task, clips=recipe.clips),)
+
+
+def second_phase_of_pairs(recipe: Recipe) -> tuple[Phase, ...]:
+    first, second, *others = recipe.phases
+    return (first, replace(second, no_sync_probability=NO_SYNC_PROBABILITY), *others)
+
+
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it is": ({}, {}),
     "no norm in the stages": ({"norm": None}, {}),
@@ -36,11 +49,12 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Nesterov momentum, 0.01": ({}, {"optimizer": "nesterov", "lr": 1e-2}),
     "constant learning rate": ({}, {"schedule": "constant"}),
     "no gradient clipping": ({}, {"gradient_clip": None}),
-    "no curriculum": ({}, {"phases": "last"}),
+    "no curriculum": ({}, {"phases": last_phase}),
+    "a second phase without none": ({}, {"phases": second_phase_of_pairs}),
     "clips reversed in time at random": ({}, {"augment": "reverse"}),
     "no positions": ({"row": WITHOUT}, {}),
-    "borders of the map repeated, not zero": ({"padding_mode": "replicate"}, {}),
-    "borders of the map repeated, no positions": ({"row": WITHOUT, "padding_mode": "replicate"}, {}),
+    "zeros around the map": ({"padding_mode": "zeros"}, {}),
+    "zeros around the map, no positions": ({"row": WITHOUT, "padding_mode": "zeros"}, {}),
 }
 """For each change, what differs in the network and in the recipe."""
 
@@ -51,9 +65,8 @@ def make_run(change: str, clips: int | None) -> Run:
     network = {name: value for name, value in network.items() if name != "row"}
     budget = BUDGETS["cpu"]
     recipe = budget.recipe
-    if options.get("phases") == "last":
-        options = {"phases": (replace(recipe.task, clips=recipe.clips),)}
-    recipe = replace(recipe, **options)
+    made = {name: value(recipe) if callable(value) else value for name, value in options.items()}
+    recipe = replace(recipe, **made)
     name = "-".join("".join(c if c.isalnum() else " " for c in change.lower()).split())
     run = Run(f"recipe/{name}", row, replace(budget.network, **network), recipe.with_clips(clips or recipe.clips), 0)
     of_table = (budget.run(row, trial, 0) for trial in budget.trials)

@@ -5,11 +5,27 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import BatchNorm2d, BatchNorm3d, Conv2d, Conv3d, MaxPool2d, MaxPool3d, Module, ReLU, Sequential
+from torch.nn import (
+    BatchNorm2d,
+    BatchNorm3d,
+    CircularPad3d,
+    Conv2d,
+    Conv3d,
+    MaxPool2d,
+    MaxPool3d,
+    Module,
+    ReflectionPad3d,
+    ReLU,
+    ReplicationPad3d,
+    Sequential,
+)
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.models.frame_cnn import FrameCNN
 from rstg_pyg.models.non_local import NonLocalBlock
+
+PADDINGS = {"replicate": ReplicationPad3d, "reflect": ReflectionPad3d, "circular": CircularPad3d}
+"""Layers that put a border around maps and none around time; zeros are the convolution's own."""
 
 
 class ClipCNN(Module):
@@ -29,6 +45,8 @@ class ClipCNN(Module):
         temporal_kernel: Length k of the kernels in frames, odd.
         batch_norm: Put a batch normalisation before each ReLU.
         refine: Add a convolution of the last width with padding, a ReLU and no pooling.
+        padding_mode: What that convolution sees beyond the border of its maps, see :class:`torch.nn.Conv3d`. Beyond the
+            first and the last frame every layer sees zeros.
         non_local: Layers, counted from 0 and the refining one included, that a
             :class:`~rstg_pyg.models.NonLocalBlock` follows.
 
@@ -56,8 +74,10 @@ class ClipCNN(Module):
         batch_norm: bool = False,
         refine: bool = False,
         non_local: Sequence[int] = (),
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
+        check_choice("padding_mode", padding_mode, ("zeros", *PADDINGS))
         check_positive(
             in_channels=in_channels,
             temporal_kernel=temporal_kernel,
@@ -76,8 +96,9 @@ class ClipCNN(Module):
 
         def layer(number: int, before: int, width: int) -> Sequential:
             pooled = number < len(widths)
-            side = 0 if pooled else 1
-            parts: list[Module] = [
+            side = 1 if not pooled and padding_mode == "zeros" else 0
+            parts: list[Module] = [] if pooled or side else [PADDINGS[padding_mode]((1, 1, 1, 1, 0, 0))]
+            parts += [
                 Conv3d(
                     before,
                     width,
@@ -117,6 +138,7 @@ class ClipCNN(Module):
             batch_norm=len(before) > len(convolutions),
             refine=len(convolutions) > num_pools,
             non_local=non_local,
+            padding_mode=convolutions[-1].padding_mode,
         ).to(convolutions[0].weight)
         after = [m for layer in net.layers for m in layer if isinstance(m, (Conv3d, BatchNorm3d))]
         for old, new in zip(before, after, strict=True):

@@ -37,6 +37,10 @@ class LastFrame(Module):
         (lambda: ClipCNN(1, ()), "expected 'widths' to hold at least one width, got an empty sequence"),
         (lambda: ClipCNN(1, (4, 0)), "expected 'widths[1]' to be a positive int, got 0"),
         (lambda: ClipCNN(1, (4,), temporal_kernel=2), "expected 'temporal_kernel' to be odd, got 2"),
+        (
+            lambda: ClipCNN(1, (4,), padding_mode="same"),
+            "expected 'padding_mode' to be one of 'zeros', 'replicate', 'reflect', 'circular', got 'same'",
+        ),
         (lambda: ClipCNN(1, (4,), non_local=(1,)), "expected 'non_local' to hold layers from 0 to 0, got (1,)"),
         (
             lambda: VideoClassifier(FrameCNN(1, (4,)), Conv2d(4, 4, 1), 5),

@@ -179,10 +179,21 @@ def test_clip_cnn_has_the_maps_of_frame_cnn(widths, size, batch_norm, refine):
     assert out.shape == (2, maps[1], 5, *maps[2:])
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate", "reflect", "circular"])
+def test_what_an_even_frame_tells_of_its_border(padding_mode):
+    """Zeros beyond the border tell a place of the map that it lies there; other paddings tell nothing."""
+    clips = torch.full((1, 1, 5, 20, 20), 0.7)
+    cnn = FrameCNN(1, (3, 4), refine=True, padding_mode=padding_mode)
+    of_frame, of_clip = cnn(clips[:, :, 2]), ClipCNN.inflate(cnn)(clips)[:, :, 2]
+    for maps in (of_frame, of_clip):
+        places = maps.flatten(2)
+        assert torch.allclose(places, places[..., :1]) == (padding_mode != "zeros")
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("refine", [False, True])
-def test_inflated_weights_give_a_still_clip_what_its_frame_gets(batch_norm, refine):
-    cnn = FrameCNN(1, (3, 4), batch_norm, refine).double()
+@pytest.mark.parametrize(("refine", "padding_mode"), [(False, "zeros"), (True, "zeros"), (True, "replicate")])
+def test_inflated_weights_give_a_still_clip_what_its_frame_gets(batch_norm, refine, padding_mode):
+    cnn = FrameCNN(1, (3, 4), batch_norm, refine, padding_mode).double()
     cnn(torch.rand(8, 1, 20, 20, dtype=torch.float64))
     frame = torch.rand(2, 1, 20, 20, dtype=torch.float64)
     # One frame at either end per layer sees padding.
