@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Identity, Linear, Module
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.models.recomputed import RecomputedRSTG
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.regions import RegionPool, region_graph
@@ -28,6 +29,8 @@ class RegionBlock(Module):
         scales: Grids of regions, see :func:`~rstg_pyg.region_graph`.
         heatmap_size: Side of the position heatmaps, or None for a graph without positions.
         input_norm: Normalisation of the node features, see :class:`~rstg_pyg.RSTGConv`.
+        checkpoint: In training, keep what goes into the graph's stages alone and run each a second time in the backward
+            pass: less memory, more time, the same numbers (:func:`torch.utils.checkpoint.checkpoint`).
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG`, and through it of :class:`~rstg_pyg.RSTGConv`.
     """
 
@@ -41,6 +44,7 @@ class RegionBlock(Module):
         scales: Sequence[Scale] = (3, 2, 1),
         heatmap_size: Optional[int] = 6,
         input_norm: Norm = None,
+        checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -57,7 +61,8 @@ class RegionBlock(Module):
         self.lin_in = Identity() if channels == in_channels else Linear(in_channels, channels)
         self.input_norm = resolve_norm(input_norm, channels, "input_norm")
         pos_channels = 0 if heatmap_size is None else graph.heatmap.size(1)
-        self.rstg = RSTG(channels, pos_channels=pos_channels, **kwargs)
+        graph_class = RecomputedRSTG if checkpoint else RSTG
+        self.rstg = graph_class(channels, pos_channels=pos_channels, **kwargs)
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""

@@ -27,8 +27,9 @@ class RSTGToMap(RegionBlock):
         in_channels: Size C of the volume's features.
         channels: Size G of the graph's features (default: C).
         scales: Grids of regions, see :func:`~rstg_pyg.region_graph`.
-        **kwargs: ``heatmap_size``, ``input_norm``, and the arguments of :class:`~rstg_pyg.RSTG`
-            (``num_stages``, ``rnn``, ``stages``, ...) and :class:`~rstg_pyg.RSTGConv` (``heads``, ``attention``, ...).
+        **kwargs: ``heatmap_size``, ``input_norm``; ``checkpoint=True``, which in training runs the graph twice
+            to save memory; and the arguments of :class:`~rstg_pyg.RSTG` (``num_stages``, ``rnn``, ``stages``, ...) and
+            :class:`~rstg_pyg.RSTGConv` (``heads``, ``attention``, ...).
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, C, T, H, W]``; with ``return_attention_weights``,

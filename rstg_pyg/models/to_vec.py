@@ -24,8 +24,9 @@ class RSTGToVec(RegionBlock):
         in_channels: Size C of the volume's features.
         channels: Size G of the graph's features (default: C).
         readout: ``"last"`` or ``"mean"`` over time (default: ``"mean"`` for forms without memory, else ``"last"``).
-        **kwargs: ``scales``, ``heatmap_size``, ``input_norm``, and the arguments of :class:`~rstg_pyg.RSTG`
-            (``num_stages``, ``rnn``, ``stages``, ...) and :class:`~rstg_pyg.RSTGConv` (``heads``, ``attention``, ...).
+        **kwargs: ``scales``, ``heatmap_size``, ``input_norm``; ``checkpoint=True``, which in training runs the graph
+            twice to save memory; and the arguments of :class:`~rstg_pyg.RSTG` (``num_stages``, ``rnn``, ``stages``,
+            ...) and :class:`~rstg_pyg.RSTGConv` (``heads``, ``attention``, ...).
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, G]``; with ``return_attention_weights``,

@@ -37,6 +37,7 @@ class VideoNetwork:
         readout: ``"last"`` or ``"mean"`` over time, of the rows with a vector.
         input_norm: Normalisation of what enters the graph.
         heatmap_size: Side of the position heatmaps, or None for graphs without positions.
+        checkpoint_graph: Run the graph's stages a second time in the backward pass instead of keeping what they make.
     """
 
     depth: int = 50
@@ -55,6 +56,7 @@ class VideoNetwork:
     readout: str = "last"
     input_norm: Norm = "layer_norm"
     heatmap_size: int | None = None
+    checkpoint_graph: bool = False
 
     def backbone(self, form: str) -> VideoResNet:
         names = ("depth", "num_classes", "in_channels", "width", "dropout", "frozen_bn", "res5_stride", "pool_padding")
@@ -62,7 +64,7 @@ class VideoNetwork:
 
     def graph(self) -> dict[str, Any]:
         names = ("channels", "num_stages", "rnn", "norm", "residual", "input_norm", "heatmap_size")
-        return {name: getattr(self, name) for name in names}
+        return {"checkpoint": self.checkpoint_graph, **{name: getattr(self, name) for name in names}}
 
 
 VIDEO_SMALL = VideoNetwork(
