@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-import warnings
 from dataclasses import asdict
 from math import comb
 from pathlib import Path
 
 import lightning
 import torch
-from syncmnist_options import list_models, make_model, parse_arguments
-from torch import Tensor
-
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.datasets import NUM_CLASSES, SyncMNIST
 from rstg_pyg.models import PAPER_SIZE, ROWS
@@ -30,12 +25,14 @@ from rstg_pyg.training import (
     ClipStream,
     Recipe,
     RunResult,
+    evaluate,
     load_model_weights,
     open_run,
     run_trainer,
     save_weights,
     train_and_test,
 )
+from rstg_pyg.training.checkpoint_reading import check_settings
 from rstg_pyg.visualize import (
     PairAccuracy,
     animate_clips,
@@ -45,6 +42,9 @@ from rstg_pyg.visualize import (
     explain_clips,
     pair_names,
 )
+from run_command import run_command
+from syncmnist_options import list_models, make_model, parse_arguments
+from torch import Tensor
 
 
 def draw_pictures(
@@ -92,20 +92,12 @@ def report(recipe: Recipe, result: RunResult, test_clips: int, model: str, offic
 
 
 def test_weights(args: argparse.Namespace, module: ClipClassifier, clips: ClipStream) -> RunResult:
-    """Test the weights of a file."""
-    load_model_weights(args.weights, module.model)
+    """Test the weights of a file, which have to be of this network: other options may fit the same weights."""
+    held = load_model_weights(args.weights, module.model)
+    of_network = [name for name in ("model", "network") if name in held]
+    check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
     args.out.mkdir(parents=True, exist_ok=True)
-    trainer = lightning.Trainer(
-        accelerator="cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision=args.precision,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    tested = trainer.test(module, clips, verbose=False)[0]
-    return RunResult(0, 0.0, True, test_accuracy=tested["test_accuracy"], confusion=module.confusion)
+    return evaluate(module, clips, args.device, args.precision)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -171,15 +163,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 def run(argv: list[str] | None = None) -> int:
     """Run :func:`main`; return 2 after bad input, with one sentence of what was wrong."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.formatwarning = lambda message, *rest, **more: f"note: {message}\n"
-    try:
-        main(argv)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"syncmnist.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("syncmnist.py", main, argv)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network, build_row, describe_rows
 from rstg_pyg.training import Recipe, full_recipe, paper_recipe, small_recipe
+from run_options import TRAINING_OPTIONS, add_machine_options, add_result_options, add_training_options, chosen
 
 
 class Preset(NamedTuple):
@@ -28,20 +28,7 @@ PRESETS = {
     "full": Preset(PAPER_SIZE, full_recipe, 5),
     "paper": Preset(None, paper_recipe, 5),
 }
-RECIPE_OPTIONS = (
-    "size",
-    "batch_size",
-    "test_clips",
-    "val_clips",
-    "optimizer",
-    "lr",
-    "muon_lr",
-    "weight_decay",
-    "schedule",
-    "warmup",
-    "gradient_clip",
-    "augment",
-)
+RECIPE_OPTIONS = ("size", "test_clips", "val_clips", "augment", *TRAINING_OPTIONS)
 NETWORK_OPTIONS = ("num_stages", "rnn", "norm", "residual", "readout", "input_norm")
 
 
@@ -96,31 +83,12 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     network.add_argument("--no-residual", dest="residual", action="store_false", default=None, help="plain stages")
     network.add_argument("--readout", choices=["last", "mean"], help="over time")
     network.add_argument("--input-norm", choices=["layer_norm", "batch_norm", "none"], help="of the node features")
-    training = parser.add_argument_group("training (default: the preset's)")
-    training.add_argument("--batch-size", type=int, help="clips per step, all processes together")
-    training.add_argument("--optimizer", choices=["muon", "muon-hidden", "adamw", "nesterov"])
-    training.add_argument("--lr", type=float, help="highest learning rate")
-    training.add_argument("--muon-lr", type=float, help="highest learning rate of what Muon trains")
-    training.add_argument("--weight-decay", type=float)
-    training.add_argument("--schedule", choices=["cosine", "constant"], help="of the learning rate")
-    training.add_argument("--warmup", type=float, help="share of the steps over which the learning rate rises")
-    training.add_argument("--gradient-clip", type=float, help="largest norm of the gradient; 0 for none")
+    training = add_training_options(parser)
     training.add_argument("--augment", choices=["none", "reverse"], help="reverse: run clips backwards at random")
-    training.add_argument("--seed", type=int, default=0, help="of weights and clips (default: %(default)s)")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA if there is one")
-    machine.add_argument("--devices", type=int, default=1, help="processes per machine, a device each (default: 1)")
-    machine.add_argument("--num-nodes", type=int, default=1, help="machines (default: 1)")
-    machine.add_argument(
-        "--precision", default="32-true", choices=["32-true", "bf16-mixed"], help="(default: %(default)s)"
-    )
-    machine.add_argument("--compile", action="store_true", help="run the model through torch.compile")
-    machine.add_argument("--threads", type=int, help="CPU threads that torch uses (default: torch's choice)")
-    out = parser.add_argument_group("results")
-    out.add_argument("--out", type=Path, help="folder of checkpoint, figures and pictures (default: runs/...)")
-    out.add_argument("--fresh", action="store_true", help="start anew even if the folder holds a checkpoint")
-    out.add_argument("--max-minutes", type=float, help="stop after so long; the same command goes on from there")
-    out.add_argument("--weights", type=Path, help="do not train: test and draw the model of this file")
+    machine = add_machine_options(parser)
+    machine.set_defaults(precision="32-true")
+    results = add_result_options(parser)
+    results.add_argument("--weights", type=Path, help="do not train: test and draw the model of this file")
     return parser
 
 
@@ -144,11 +112,6 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
     return args
 
 
-def chosen(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
-    """The options that were given."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-
 def choose_network(args: argparse.Namespace, network: Network | None) -> Network | None:
     options = {name: None if value == "none" else value for name, value in chosen(args, NETWORK_OPTIONS).items()}
     if network is not None:
@@ -161,8 +124,6 @@ def choose_network(args: argparse.Namespace, network: Network | None) -> Network
 def choose_recipe(args: argparse.Namespace, preset: Preset) -> Recipe:
     recipe = preset.recipe(preset.num_digits if args.num_digits is None else args.num_digits)
     options = chosen(args, RECIPE_OPTIONS)
-    if options.get("gradient_clip") == 0:
-        options["gradient_clip"] = None
     if args.no_curriculum:
         recipe = dataclasses.replace(recipe, phases=(dataclasses.replace(recipe.task, clips=recipe.clips),))
     recipe = dataclasses.replace(recipe, **options)

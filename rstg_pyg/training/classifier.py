@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import lightning
@@ -14,37 +13,47 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.datasets.labels import NO_SYNC
+from rstg_pyg.datasets.video.views import average_views
+from rstg_pyg.training.answer_counts import AnswerCounts
 from rstg_pyg.training.checkpoint import check_checkpoint
 from rstg_pyg.training.checkpoint_reading import plain
 from rstg_pyg.training.finite import LossWatch, check_weights_finite
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
-from rstg_pyg.training.recipe import Recipe
+from rstg_pyg.training.run_recipe import RunRecipe
 
 MATRICES = {"muon": graph_matrices, "muon-hidden": hidden_matrices}
 """Which parameters the optimisers of a recipe train by Muon."""
 
 
-def clip_loss(logits: Tensor, label: Tensor, binary: Tensor) -> Tensor:
-    r"""Cross-entropy per clip: of the label, or where ``binary`` is set of "some pair" against "none".
+def clip_loss(logits: Tensor, label: Tensor, binary: Tensor | None = None) -> Tensor:
+    r"""Cross-entropy per clip: of the label, or where ``binary`` is set of SyncMNIST's "some pair" against "none".
 
     .. math::
         -\log p_y \qquad \text{or} \qquad -\log \sum_{c < 45} p_c \ (y < 45), \quad -\log p_{45} \ (y = 45)
 
     Shapes:
-        - **logits:** ``[B, 46]``. **label, binary:** ``[B]``. **output:** ``[B]``.
+        - **logits:** ``[B, M]``, with ``binary`` of SyncMNIST's 46 classes. **label, binary:** ``[B]``.
+          **output:** ``[B]``.
     """
     log_p = logits.log_softmax(1)
     of_label = log_p.gather(1, label[:, None]).squeeze(1)
+    if binary is None:
+        return -of_label
     of_question = torch.where(label == NO_SYNC, log_p[:, NO_SYNC], log_p[:, :NO_SYNC].logsumexp(1))
     return -torch.where(binary, of_question, of_label)
 
 
 class ClipClassifier(lightning.LightningModule):
-    r"""Train a module from video to logits by cross-entropy, as a :class:`Recipe` says.
+    r"""Train a module from video to logits by cross-entropy, as a :class:`Recipe` or :class:`VideoRecipe` says.
 
     .. math::
         \mathcal{L} = \frac{1}{B} \sum_b -\log \mathrm{softmax}(\mathrm{model}(\mathrm{video}_b))_{y_b}
         \qquad \text{(or the sum over b)}
+
+    With ``accumulate`` batches per step of the optimiser, b runs over the clips of all of them.
+
+    In validation and tests, a batch may hold several views of every video, which are shown to the model
+    ``batch_size`` at a time and whose logits are averaged, and videos that could not be read, which do not count.
 
     A checkpoint holds :attr:`config`, so that a run goes on only from its own. Random numbers of the model, as of
     dropout, are a function of the seed of the run's first start, of the chunk and of the process, so that a run that
@@ -61,14 +70,16 @@ class ClipClassifier(lightning.LightningModule):
             numbers.
 
     Shapes:
-        - **batch.video:** ``[B, C, T, H, W]``. **batch.y, batch.binary:** ``[B]``, see :func:`clip_loss`.
+        - **batch.video:** ``[B, C, T, H, W]``, or ``[B * V, C, T, H, W]`` of V views. **batch.y:** ``[B]``.
+          **batch.binary:** ``[B]``, where there is one, see :func:`clip_loss`. **batch.valid:** ``[B]``, where there is
+          one, which videos count.
 
     Raises:
         DivergenceError: By ``fit``, if a loss is not finite, at the next step, or a weight, at the end of the chunk; it
             is a RuntimeError. No checkpoint is written after such a step. A gradient that is not finite makes the
             weights so, and with them the next loss.
         CheckpointError: By ``fit``, if the checkpoint to go on from is of another run; it is a ValueError.
-        ValueError: If ``config`` holds something else.
+        ValueError: If ``config`` holds something else, or by validation and tests, if no video counts.
 
     Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
@@ -82,16 +93,18 @@ class ClipClassifier(lightning.LightningModule):
         torch.Size([2, 46])
     """
 
-    def __init__(self, model: torch.nn.Module, recipe: Recipe, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, recipe: RunRecipe, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
-        self.config = plain({**(config or {}), "recipe": asdict(recipe)})
+        self.config = plain({**(config or {}), "recipe": recipe.settings()})
         self._advice = f"lower the learning rate ({recipe.lr}) or use float32; the last checkpoint is intact"
         self._watch = LossWatch(self._advice)
         self._random_seed: int | None = None
         self.confusion: Tensor | None = None
         """Test clips by label and answer, ``[M, M]``, once there was a test."""
+        self.top5: float | None = None
+        """Share of test clips whose label is among the five likeliest classes."""
 
     def forward(self, video: Tensor) -> Tensor:
         return self.model(video.float() if self.recipe.raw_pixels else video)
@@ -112,7 +125,7 @@ class ClipClassifier(lightning.LightningModule):
             backwards = torch.rand(len(video), device=video.device) < 0.5
             video = torch.where(backwards.view(-1, 1, 1, 1, 1), video.flip(2), video)
         logits = self(video).float()
-        losses = clip_loss(logits, batch.y, batch.binary)
+        losses = clip_loss(logits, batch.y, batch.get("binary"))
         # Gradients are averaged over the processes.
         loss = losses.sum() * self.trainer.world_size if self.recipe.loss == "sum" else losses.mean()
         measured = torch.stack([loss.detach(), (logits.argmax(1) == batch.y).float().mean()])
@@ -122,7 +135,20 @@ class ClipClassifier(lightning.LightningModule):
         self._watch.note(measured[0], self.global_step)
         self.log("loss", measured[0], batch_size=batch.num_graphs, logger=False)
         self.log("accuracy", measured[1], batch_size=batch.num_graphs, logger=False)
-        return {"loss": loss, "measured": measured}
+        return {"loss": loss * self._weight_in_step(batch_idx, len(losses)), "measured": measured}
+
+    def _weight_in_step(self, batch_idx: int, clips: int) -> float:
+        """By what a batch's loss is multiplied, so that the trainer's mean over the batches of a step becomes the mean,
+        or the sum, over their clips."""
+        batches = self.trainer.accumulate_grad_batches
+        if batches == 1 or self.recipe.loss == "sum":
+            return float(batches)
+        world_size, batch_size = self.trainer.world_size, self.recipe.batch_size
+        full, rest = divmod(len(self.recipe.chunk_clips(self.current_epoch)), batch_size)
+        own_size = batch_size // world_size
+        own_clips = full * own_size + rest // world_size
+        first = batch_idx // batches * batches
+        return batches * clips / min(batches * own_size, own_clips - first * own_size)
 
     def on_train_epoch_end(self) -> None:
         self._watch.check()
@@ -153,28 +179,28 @@ class ClipClassifier(lightning.LightningModule):
         self._log_count("val")
 
     def on_test_epoch_end(self) -> None:
-        self.confusion = self._log_count("test").cpu()
+        counts = self._log_count("test")
+        self.confusion, self.top5 = counts.confusion.cpu(), float(counts.top5)
 
     def _start_count(self) -> None:
-        self._counts: Tensor | int = 0
-        self._loss_sum: Tensor | float = 0.0
+        self._counts = AnswerCounts()
 
     def _count(self, batch: Data) -> None:
-        logits = self(batch.video).float()
-        classes = logits.size(1)
-        counts = torch.bincount(classes * batch.y + logits.argmax(1), minlength=classes**2)
-        self._counts = self._counts + counts.view(classes, classes)
-        self._loss_sum = self._loss_sum + torch.nn.functional.cross_entropy(logits, batch.y, reduction="sum")
+        logits = torch.cat([self(part).float() for part in batch.video.split(self.recipe.batch_size)])
+        logits, label = average_views(logits, len(logits) // len(batch.y)), batch.y
+        if "valid" in batch:
+            logits, label = logits[batch.valid], label[batch.valid]
+        self._counts.add(logits, label)
 
-    def _log_count(self, stage: str) -> Tensor:
-        """Log the means over all clips of all batches and processes; return how often each label got each answer."""
-        counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum")
-        loss_sum = self.trainer.strategy.reduce(self._loss_sum, reduce_op="sum")
+    def _log_count(self, stage: str) -> AnswerCounts:
+        """Log the means over all clips of all batches and processes; return the counts."""
+        self._counts.gather(self.trainer.strategy)
+        self._counts.check()
         # While it trains, ClipMetrics gives the loggers their rows.
         logger = self.trainer.state.fn != "fit"
-        self.log(f"{stage}_accuracy", counts.trace() / counts.sum(), logger=logger)
-        self.log(f"{stage}_loss", loss_sum / counts.sum(), logger=logger)
-        return counts
+        self.log(f"{stage}_accuracy", self._counts.accuracy, logger=logger)
+        self.log(f"{stage}_loss", self._counts.loss, logger=logger)
+        return self._counts
 
     def configure_optimizers(self) -> dict:
         recipe = self.recipe

@@ -1,4 +1,4 @@
-"""SyncMNIST as a stream of fresh clips, cut into chunks and shared out among processes."""
+"""SyncMNIST as a stream of fresh clips."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-import lightning
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
 from rstg_pyg.datasets import ClipGenerator, SyncMNIST
+from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.recipe import Phase, Recipe
 
 
@@ -108,36 +108,9 @@ class ClipBatches(Dataset):
         return batch
 
 
-def share_of_batches(clips: range, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
-    """Cut clips into batches and return what one of several processes takes of each: equal shares, so that the mean of
-    the processes' gradients is the gradient of the whole batch. Up to ``world_size - 1`` clips of the last batch are
-    left out for that.
-
-    Raises:
-        ValueError: If ``batch_size`` is no multiple of ``world_size``.
-
-    Example:
-        >>> from rstg_pyg.training.clip_stream import share_of_batches
-        >>> share_of_batches(range(10, 20), batch_size=6, rank=1, world_size=2)
-        [range(13, 16), range(18, 20)]
-    """
-    if batch_size % world_size:
-        raise ValueError(f"expected 'batch_size' to be a multiple of the {world_size} processes, got {batch_size}")
-    shares = []
-    for start in range(clips.start, clips.stop, batch_size):
-        size = min(batch_size, clips.stop - start) // world_size
-        if size:
-            shares.append(range(start + rank * size, start + (rank + 1) * size))
-    return shares
-
-
-class ClipStream(lightning.LightningDataModule):
-    r"""Training, validation and test clips of a :class:`Recipe`.
-
-    An epoch of the trainer is one chunk: chunk e holds clips ``e * chunk`` up to ``(e + 1) * chunk``. Since clip i is
-    a function of the seed and of i, a run that is resumed after a chunk sees exactly what an unbroken one would have
-    seen, and several processes see together what one would. The trainer needs ``reload_dataloaders_every_n_epochs=1``
-    and ``use_distributed_sampler=False``, see :func:`~rstg_pyg.training.run_trainer`.
+class ClipStream(ChunkStream):
+    r"""Training, validation and test clips of a :class:`Recipe`, see :class:`~rstg_pyg.training.ChunkStream` for how
+    they are cut into chunks and shared out among processes. Clip i is a function of the seed and of i.
 
     Validation clips are those that training would come to next, test clips are of the test digits.
 
@@ -181,9 +154,7 @@ class ClipStream(lightning.LightningDataModule):
         num_workers: int = 0,
         test_paths: str | os.PathLike | None = None,
     ) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.num_workers = num_workers
+        super().__init__(recipe, num_workers, made_on_device=True)
         options = {"size": recipe.size, "digits": digits, "mnist_dir": mnist_dir}
         datasets = []
         for phase in recipe.phases:
@@ -205,37 +176,14 @@ class ClipStream(lightning.LightningDataModule):
         """Where the digit images come from."""
         return self.test_clips.source
 
-    def train_dataloader(self) -> DataLoader:
-        chunk, recipe = 0 if self.trainer is None else self.trainer.current_epoch, self.recipe
-        clips = range(chunk * recipe.chunk, min((chunk + 1) * recipe.chunk, recipe.clips))
-        return self._train_loader(clips)
+    def training(self) -> ClipBatches:
+        if self._batches is None or self._batches.device != self.device():
+            self._batches = ClipBatches(self.train_clips, self.device())
+        return self._batches
 
-    def val_dataloader(self) -> DataLoader:
-        recipe = self.recipe
-        return self._train_loader(range(recipe.clips, recipe.clips + recipe.val_clips))
+    def validation(self) -> tuple[ClipBatches, range]:
+        return self.training(), range(self.recipe.clips, self.recipe.clips + self.recipe.val_clips)
 
-    def test_dataloader(self) -> DataLoader:
-        rank, world_size = self._place()
-        count = len(self.test_clips)
-        clips = range(rank * count // world_size, (rank + 1) * count // world_size)
+    def testing(self) -> tuple[ClipBatches, int, int]:
         only = Curriculum((self.recipe.task,), (self.test_clips,))
-        return self._load(ClipBatches(only, self._device()), share_of_batches(clips, self.recipe.batch_size))
-
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-    def _train_loader(self, clips: range) -> DataLoader:
-        if self._batches is None or self._batches.device != self._device():
-            self._batches = ClipBatches(self.train_clips, self._device())
-        return self._load(self._batches, share_of_batches(clips, self.recipe.batch_size, *self._place()))
-
-    def _load(self, batches: ClipBatches, shares: list[range]) -> DataLoader:
-        workers = self.num_workers if self._device().type == "cpu" else 0
-        return DataLoader(batches, batch_size=None, sampler=shares, num_workers=workers, collate_fn=_as_it_is)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+        return ClipBatches(only, self.device()), len(self.test_clips), self.recipe.batch_size

@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.training.recipe import Recipe
 from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.run_recipe import RunRecipe
 from rstg_pyg.training.step_means import StepMeans
 
 COLUMNS = ("step", "clips", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "clips_per_second")
@@ -48,7 +48,7 @@ class ClipMetrics(lightning.Callback):
         >>> trainer = lightning.Trainer(callbacks=[metrics], enable_progress_bar=False, logger=False)
     """
 
-    def __init__(self, folder: str | os.PathLike, recipe: Recipe, every_n_steps: int = 50) -> None:
+    def __init__(self, folder: str | os.PathLike, recipe: RunRecipe, every_n_steps: int = 50) -> None:
         check_positive(every_n_steps=every_n_steps)
         self.path = Path(folder) / "metrics.csv"
         self.recipe = recipe
@@ -56,7 +56,7 @@ class ClipMetrics(lightning.Callback):
         self.seconds = 0.0
         self._means = StepMeans()
         self._row: dict[str, float] = {}
-        self._clips = self._clips_before = 0
+        self._clips = self._clips_before = self._step = 0
         self._lr = self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +67,8 @@ class ClipMetrics(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._means = StepMeans()
-        self._clips = self._clips_before = min(trainer.current_epoch * self.recipe.chunk, self.recipe.clips)
+        self._clips = self._clips_before = self.recipe.clips_before(trainer.current_epoch)
+        self._step = trainer.global_step
         if trainer.global_step == 0:
             self.seconds = 0.0
         if trainer.is_global_zero:
@@ -86,7 +87,9 @@ class ClipMetrics(lightning.Callback):
             return
         self._means.add(outputs["measured"])
         self._clips += batch.num_graphs * trainer.world_size
-        if trainer.is_last_batch or trainer.global_step % self.every_n_steps == 0:
+        # Several batches may make one step.
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        if trainer.is_last_batch or (stepped and trainer.global_step % self.every_n_steps == 0):
             self._make_row(trainer)
             if not trainer.is_last_batch:
                 self._write_row(trainer)

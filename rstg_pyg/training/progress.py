@@ -10,7 +10,7 @@ import lightning
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from rstg_pyg.training.recipe import Recipe
+from rstg_pyg.training.run_recipe import RunRecipe
 from rstg_pyg.training.step_means import StepMeans
 
 
@@ -31,7 +31,7 @@ class ClipProgress(lightning.Callback):
         >>> trainer = lightning.Trainer(callbacks=[progress], enable_progress_bar=False, logger=False)
     """
 
-    def __init__(self, recipe: Recipe, interval: float = 1.0) -> None:
+    def __init__(self, recipe: RunRecipe, interval: float = 1.0) -> None:
         self.recipe = recipe
         self.interval = interval
         self._bar: tqdm | None = None
@@ -40,7 +40,7 @@ class ClipProgress(lightning.Callback):
         self._read_at = -math.inf
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        done = min(trainer.current_epoch * self.recipe.chunk, self.recipe.clips)
+        done = self.recipe.clips_before(trainer.current_epoch)
         self._means, self._smooth, self._read_at = StepMeans(), None, -math.inf
         self._bar = tqdm(
             total=self.recipe.clips,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
+from rstg_pyg.training.run_recipe import RunRecipe
 
 TARGETS = ("pair", "in-step")
 
@@ -46,29 +47,19 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(RunRecipe):
     r"""The data and the optimiser of a SyncMNIST training run.
 
     Args:
         phases: The curriculum; test clips are of the last phase's kind.
         size: Height and width of the frames.
-        batch_size: Clips per step.
         test_clips: Number of test clips.
         val_clips: Number of validation clips, looked at after every chunk.
-        optimizer: ``"muon"`` (:class:`~rstg_pyg.training.MuonAdamW` on the matrices of the graph, or of a network
-            without one on all hidden layers), ``"muon-hidden"`` (all hidden layers of any network), ``"adamw"`` or
-            ``"nesterov"`` (momentum 0.9).
-        lr: Highest learning rate.
-        muon_lr: Highest learning rate of the matrices that Muon trains.
-        weight_decay: Of Muon and AdamW.
-        schedule: ``"cosine"`` (a linear rise over ``warmup`` of the steps, then a cosine down to 0) or ``"constant"``.
-        warmup: Share of the steps over which the learning rate rises.
-        gradient_clip: Largest norm of the gradient, or None.
         loss: Whether a batch's loss is the ``"mean"`` or the ``"sum"`` over its clips.
         augment: ``"none"``, or ``"reverse"`` to run every other clip, at random, backwards: digits in step are so then,
             too.
         raw_pixels: Whether the model gets pixels as 0..255 instead of uint8 that it scales itself.
-        chunk: Clips between two checkpoints.
+        others: Those of :class:`RunRecipe`.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -84,48 +75,21 @@ class Recipe:
     """
 
     phases: tuple[Phase, ...]
+    _: KW_ONLY
     size: int = 32
-    batch_size: int = 16
     test_clips: int = 2_000
     val_clips: int = 480
-    optimizer: str = "muon"
-    lr: float = 3e-3
-    muon_lr: float = 0.01
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: float = 0.02
-    gradient_clip: float | None = 1.0
     loss: str = "mean"
     augment: str = "none"
     raw_pixels: bool = False
-    chunk: int = 6_400
 
     def __post_init__(self) -> None:
         if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
             raise ValueError(f"expected 'phases' to hold at least one Phase, got {self.phases!r}")
-        check_positive(
-            size=self.size,
-            batch_size=self.batch_size,
-            test_clips=self.test_clips,
-            val_clips=self.val_clips,
-            chunk=self.chunk,
-        )
-        check_choice("optimizer", self.optimizer, ("muon", "muon-hidden", "adamw", "nesterov"))
-        check_choice("schedule", self.schedule, ("cosine", "constant"))
+        check_positive(size=self.size, test_clips=self.test_clips, val_clips=self.val_clips)
         check_choice("loss", self.loss, ("mean", "sum"))
         check_choice("augment", self.augment, ("none", "reverse"))
-        if self.batch_size > min(self.clips, self.chunk):
-            raise ValueError(
-                f"expected 'batch_size' to be at most {min(self.clips, self.chunk)} (clips, chunk), "
-                f"got {self.batch_size}"
-            )
-        if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise ValueError(f"expected 'gradient_clip' to be above 0 or None, got {self.gradient_clip}")
-        if not self.lr > 0 or not self.muon_lr > 0 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"expected lr > 0, muon_lr > 0 and 0 <= warmup < 1, got lr={self.lr}, muon_lr={self.muon_lr}, "
-                f"warmup={self.warmup}"
-            )
+        super().__post_init__()
 
     @property
     def clips(self) -> int:
@@ -136,17 +100,6 @@ class Recipe:
     def task(self) -> Phase:
         """The phase that training leads to and that tests are about: the last one."""
         return self.phases[-1]
-
-    @property
-    def num_chunks(self) -> int:
-        """Number of chunks that the clips make."""
-        return -(-self.clips // self.chunk)
-
-    @property
-    def num_steps(self) -> int:
-        """Number of optimiser steps."""
-        full, rest = divmod(self.clips, self.chunk)
-        return full * -(-self.chunk // self.batch_size) + -(-rest // self.batch_size)
 
     def with_clips(self, clips: int) -> Recipe:
         """Return the recipe with another number of clips, of which each phase has its share and the last one the rest.

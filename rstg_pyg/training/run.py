@@ -16,14 +16,16 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
 from rstg_pyg.training.checkpoint_reading import CheckpointError
+from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.classifier import ClipClassifier
-from rstg_pyg.training.clip_stream import ClipStream
 from rstg_pyg.training.metrics import ClipMetrics, run_loggers
 from rstg_pyg.training.progress import ClipProgress
-from rstg_pyg.training.recipe import Recipe
+from rstg_pyg.training.run_recipe import RunRecipe
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
+RESULTS = ("weights.pt", "result.json")
+"""What is written into a run's folder at its end."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class RunResult:
         test_accuracy: Share of right answers on the test clips; None for a run that is not finished.
         val_accuracy: The same on the validation clips, by the same weights.
         confusion: Test clips by label and answer, ``[M, M]``; None for a run that is not finished.
+        top5_accuracy: Share of test clips whose label is among the five likeliest classes.
     """
 
     clips: int
@@ -45,6 +48,7 @@ class RunResult:
     test_accuracy: float | None = None
     val_accuracy: float | None = None
     confusion: Tensor | None = None
+    top5_accuracy: float | None = None
 
 
 class StopAfter(lightning.Callback):
@@ -78,9 +82,19 @@ class SameStart(lightning.Callback):
             )
 
 
+def uses_cuda(device: str, devices: int = 1) -> bool:
+    """Say whether a run is one on CUDA; raise if there are fewer CUDA devices than are asked for."""
+    check_choice("device", device, DEVICES)
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = device == "cuda" or (device == "auto" and available > 0)
+    if cuda and available < devices:
+        raise ValueError(f"expected {devices} CUDA device(s) for device={device!r}, got {available} (try 'cpu')")
+    return cuda
+
+
 def run_trainer(
     folder: str | os.PathLike,
-    recipe: Recipe,
+    recipe: RunRecipe,
     device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
@@ -115,23 +129,19 @@ def run_trainer(
         >>> run_trainer("runs/mine", Recipe((Phase(100),)), device="cpu").max_epochs
         1
     """
-    check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
     check_positive(devices=devices, num_nodes=num_nodes)
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    cuda = device == "cuda" or (device == "auto" and available > 0)
-    if cuda and available < devices:
-        raise ValueError(f"expected {devices} CUDA device(s) for device={device!r}, got {available} (try 'cpu')")
+    cuda = uses_cuda(device, devices)
     processes = devices * num_nodes
     if recipe.batch_size % processes:
         raise ValueError(
             f"expected 'batch_size' to be a multiple of the {processes} processes, got {recipe.batch_size}"
         )
-    counts = (recipe.clips - (recipe.num_chunks - 1) * recipe.chunk, recipe.val_clips, recipe.test_clips)
-    if min(counts) < processes:
+    counts = (len(recipe.chunk_clips(recipe.num_chunks - 1)), recipe.val_clips, recipe.test_clips)
+    if min(count for count in counts if count is not None) < processes:
         raise ValueError(
             f"expected a clip for each of the {processes} processes in the last chunk, for validation and for tests, "
-            f"got {counts[0]}, {counts[1]} and {counts[2]}"
+            f"got {counts[0]}, {counts[1]} and {'all' if counts[2] is None else counts[2]}"
         )
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
@@ -152,6 +162,7 @@ def run_trainer(
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         gradient_clip_val=recipe.gradient_clip,
+        accumulate_grad_batches=recipe.accumulate,
         callbacks=[*own, *callbacks],
         logger=run_loggers(folder),
         enable_progress_bar=False,
@@ -165,7 +176,7 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
     Args:
         folder: The folder.
         module: What is to be trained.
-        fresh: Begin anew: a checkpoint that is there is removed.
+        fresh: Begin anew: a checkpoint that is there is removed, with the weights and the result of its run.
 
     Raises:
         CheckpointError: If there is a checkpoint that is damaged or of another run. It stays as it is.
@@ -188,7 +199,8 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
         raise type(error)(f"expected {folder} to be a folder that can be written to, got: {error}") from None
     checkpoint = folder / f"{NAME}.ckpt"
     if fresh:
-        checkpoint.unlink(missing_ok=True)
+        for old in (checkpoint, *(folder / name for name in RESULTS)):
+            old.unlink(missing_ok=True)
     if not checkpoint.exists():
         return None
     try:
@@ -199,7 +211,7 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
 
 
 def train_and_test(
-    module: ClipClassifier, clips: ClipStream, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
+    module: ClipClassifier, clips: ChunkStream, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
 ) -> RunResult:
     """Train to the end of the recipe, or of the trainer's time, and test what is finished.
 
@@ -232,7 +244,7 @@ def train_and_test(
     trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
     # The first process alone takes the time.
     seconds = trainer.strategy.broadcast(metrics.seconds)
-    clips_seen = min(trainer.current_epoch * recipe.chunk, recipe.clips)
+    clips_seen = recipe.clips_before(trainer.current_epoch)
     if trainer.current_epoch < recipe.num_chunks:
         return RunResult(clips_seen, seconds, finished=False)
     if "val_accuracy" not in trainer.callback_metrics:
@@ -240,4 +252,4 @@ def train_and_test(
         trainer.validate(module, clips, verbose=False)
     val_accuracy = float(trainer.callback_metrics["val_accuracy"])
     (tested,) = trainer.test(module, clips, verbose=False)
-    return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion)
+    return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion, module.top5)

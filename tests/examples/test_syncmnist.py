@@ -62,6 +62,9 @@ def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pic
     assert not (tmp_path / "tested" / "last.ckpt").exists()
     with pytest.raises(ValueError, match=r"weights\.pt to hold the \d+ tensors of this model, got those of another"):
         example.main([*elsewhere, "--model", "mean-lstm", "--weights", str(tmp_path / "run" / "weights.pt")])
+    # The same tensors fit a network of another readout, which would be another one.
+    with pytest.raises(ValueError, match=r"other settings \(network\.readout='mean' there, 'last' now\)"):
+        example.main([*elsewhere, "--readout", "last", "--weights", str(tmp_path / "run" / "weights.pt")])
 
 
 def test_a_run_out_of_time_says_how_to_go_on(example, arguments, no_pictures, tmp_path, monkeypatch, capsys):

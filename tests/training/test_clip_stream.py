@@ -11,7 +11,8 @@ from small_runs import PHASES, RECIPE, fit
 
 from rstg_pyg import SyncMNIST
 from rstg_pyg.training import ClipStream, Curriculum, Phase, clip_stream
-from rstg_pyg.training.clip_stream import ClipBatches, share_of_batches
+from rstg_pyg.training.chunk_stream import share_of_batches
+from rstg_pyg.training.clip_stream import ClipBatches
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 PATHS = Path(os.environ.get("RSTG_PYG_REFERENCE", ""), "predefined_path_test.pickle")
