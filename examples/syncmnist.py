@@ -17,6 +17,10 @@ from pathlib import Path
 
 import lightning
 import torch
+from run_command import run_command
+from syncmnist_options import list_models, make_model, parse_arguments
+from torch import Tensor
+
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.datasets import NUM_CLASSES, SyncMNIST
 from rstg_pyg.models import PAPER_SIZE, ROWS
@@ -42,9 +46,6 @@ from rstg_pyg.visualize import (
     explain_clips,
     pair_names,
 )
-from run_command import run_command
-from syncmnist_options import list_models, make_model, parse_arguments
-from torch import Tensor
 
 
 def draw_pictures(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from run_options import TRAINING_OPTIONS, add_machine_options, add_result_options, add_training_options, chosen
+
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network, build_row, describe_rows
 from rstg_pyg.training import Recipe, full_recipe, paper_recipe, small_recipe
-from run_options import TRAINING_OPTIONS, add_machine_options, add_result_options, add_training_options, chosen
 
 
 class Preset(NamedTuple):
