@@ -1,7 +1,11 @@
 """The blocks that stand in a network which knows nothing of them."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, Optional
 
+from torch import Tensor
 from torch.nn import Module, ModuleDict
 from torch.utils.hooks import RemovableHandle
 
@@ -14,6 +18,8 @@ class InsertedBlocks(ModuleDict):
     A block's key is the name of the module that it follows, with ``__`` for dots. Each runs from a forward hook of that
     module. Copies and pickles of the network hold hooks that run the blocks of the copy.
 
+    A network whose other layers look at single frames takes a stream frame by frame within :meth:`streaming`.
+
     Args:
         num_frames: Number T of frames where they are folded into the batch, or None. It may be set to another at any
             time.
@@ -25,6 +31,8 @@ class InsertedBlocks(ModuleDict):
         self._channels: dict[str, Optional[int]] = {}
         # Pickled with the network, the handles keep the ids of its hooks from being given out once more.
         self._handles: dict[str, RemovableHandle] = {}
+        # By thread, of the calls that are running now.
+        self._streams: dict[int, _Stream] = {}
 
     def insert(self, name: str, module: Module, block: Module, channels: Optional[int]) -> None:
         """Run ``block`` after ``module``, whose features have the given number of channels (None: not known)."""
@@ -43,14 +51,54 @@ class InsertedBlocks(ModuleDict):
         """The modules that a block follows."""
         return tuple(self._handles)
 
+    @contextmanager
+    def streaming(self, states: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """While it is open, the network takes a stream's next frame in this thread, and its blocks run by ``step``.
+
+        The network is called once within it, with one frame: features of 4 dimensions are ``[B, C, H, W]``. Nothing of
+        the stream stays on the modules.
+
+        Args:
+            states: The blocks' states after the frame before, by the names of the modules that they follow; empty at
+                the start. They are not changed.
+
+        Shapes:
+            - **yields:** the states after the frame. A block that did not run keeps the one it had.
+
+        Raises:
+            ValueError: From the network, if a block has no ``step``, runs twice, or gets more than one frame.
+
+        Example:
+            >>> import torch
+            >>> from rstg_pyg.models import insert_rstg
+            >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU())
+            >>> _ = insert_rstg(net, {"0": {"in_channels": 16}}, num_frames=8)
+            >>> states = {}
+            >>> for frame in torch.randn(8, 2, 3, 16, 16):
+            ...     with net.rstg_blocks.streaming(states) as states:
+            ...         features = net(frame)
+            >>> features.shape
+            torch.Size([2, 16, 14, 14])
+        """
+        thread = get_ident()
+        if thread in self._streams:
+            raise ValueError("expected one stream of a network at a time in a thread, got one within another")
+        stream = self._streams[thread] = _Stream(states)
+        try:
+            yield stream.states
+        finally:
+            del self._streams[thread]
+
     def run(self, name: str, output: Any) -> Any:
         """What the module ``name`` returned, with its features replaced by what the block makes of them."""
+        stream = self._streams.get(get_ident()) if self._streams else None
         features = find_features(output, name)
-        volume = to_volume(features, self.num_frames, name)
+        volume = to_volume(features, self.num_frames if stream is None else 1, name)
         channels = self._channels[name]
         if channels is not None and volume.size(1) != channels:
             raise ValueError(f"expected features of {name!r} of {channels} channels, got {list(features.shape)}")
-        out = self[as_key(name)](volume)
+        block = self[as_key(name)]
+        out = block(volume) if stream is None else stream.step(name, block, volume)
         if out.shape != volume.shape:
             raise ValueError(
                 f"expected the block after {name!r} to keep the shape {list(volume.shape)}, got {list(out.shape)}"
@@ -63,6 +111,25 @@ class InsertedBlocks(ModuleDict):
 
     def extra_repr(self) -> str:
         return f"num_frames={self.num_frames}"
+
+
+class _Stream:
+    """The states of all blocks before a frame, and more and more those after it."""
+
+    def __init__(self, states: Mapping[str, Any]) -> None:
+        self.states = dict(states)
+        self._done: set[str] = set()
+
+    def step(self, name: str, block: Module, volume: Tensor) -> Tensor:
+        if not hasattr(block, "step"):
+            raise ValueError(f"expected a block with a method 'step' after {name!r}, got {type(block).__name__}")
+        if volume.size(2) != 1:
+            raise ValueError(f"expected features of {name!r} of one frame of a stream, got {volume.size(2)} frames")
+        if name in self._done:
+            raise ValueError(f"expected {name!r} to run once for a frame of a stream, got a second run")
+        self._done.add(name)
+        out, self.states[name] = block.step(volume.squeeze(2), self.states.get(name))
+        return out.unsqueeze(2)
 
 
 class _RunBlock:

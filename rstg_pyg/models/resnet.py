@@ -1,7 +1,8 @@
 """The backbones of real videos: C2D, I3D and Non-Local ResNets."""
 
 from collections import OrderedDict
-from typing import Optional
+from contextlib import nullcontext
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.models.frame_cnn import pixels_to_unit
+from rstg_pyg.models.insertion import HOLDER
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.resnet_blocks import ConvNorm, ResidualBlock
 from rstg_pyg.models.volume_pool import VolumePool
@@ -41,6 +43,24 @@ def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
     return tuple(second if number % 2 else first for number in range(num_blocks))
 
 
+class VideoState(NamedTuple):
+    """What :meth:`VideoResNet.step` keeps of the frames so far. Its size does not grow with their number.
+
+    Attributes:
+        shape: Shape of the frames, ``[B, C, H, W]``.
+        pending: The features after res2 of a frame whose pair is not whole yet, ``[B, C', 1, H', W']``, or None.
+        blocks: The states of inserted blocks, by the modules that they follow.
+        pool: The state of the pool.
+        logits: Those of all whole pairs, ``[B, M]``, or None before the first is whole.
+    """
+
+    shape: torch.Size
+    pending: Optional[Tensor]
+    blocks: dict[str, Any]
+    pool: Any
+    logits: Optional[Tensor]
+
+
 class VideoResNet(Module):
     r"""The ResNets for videos of "Non-local Neural Networks" (Wang, Girshick, Gupta, He, CVPR 2018, `arXiv:1711.07971
     <https://arxiv.org/abs/1711.07971>`_), in which "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta,
@@ -59,6 +79,12 @@ class VideoResNet(Module):
     :func:`~rstg_pyg.models.load_image_weights`. The defaults are the form of such a ResNet; the authors of RSTG have
     ``res5_stride=1`` and ``pool_padding=0``, which makes a map of 14 x 14 out of 224 x 224.
 
+    In evaluation mode, ``step`` of a ``"c2d"`` takes a stream's next frame, with a mean or a
+    :class:`~rstg_pyg.models.RSTGPool` at the end and with :class:`~rstg_pyg.RSTGToMap` blocks inserted anywhere. It
+    returns what ``forward`` returns for all frames up to it. ``forward`` looks at whole pairs of frames: so the first,
+    third, ... frame of a stream changes nothing yet, and the very first has no logits: ``step`` returns None in their
+    place. The other forms look at later frames.
+
     Args:
         form: ``"c2d"``, ``"i3d"`` or ``"nonlocal"``.
         depth: 18 (basic blocks) or 50 (bottlenecks).
@@ -76,9 +102,11 @@ class VideoResNet(Module):
         - **forward:** video ``[B, C, T, H, W] -> [B, M]``. Floating point is taken as it is; uint8 pixels are mapped to
           0..1 and, if they have three channels, normalised by ImageNet's mean and standard deviation.
         - **features:** ``[B, C, T, H, W] -> [B, out_channels, T // 2, H', W']``.
+        - **step:** frame ``[B, C, H, W]``, state ``-> ([B, M], state)``, or ``(None, state)`` at the first frame.
 
     Raises:
-        ValueError: If an argument is out of its range, or a video does not fit.
+        ValueError: If an argument is out of its range, a video or a frame does not fit, or ``step`` is called of a
+            network that has no form for streams.
 
     Example:
         >>> import torch
@@ -86,6 +114,12 @@ class VideoResNet(Module):
         >>> net = VideoResNet("i3d", depth=18, num_classes=174, width=8)
         >>> net(torch.rand(2, 3, 8, 64, 64)).shape, net.features(torch.rand(2, 3, 8, 64, 64)).shape
         (torch.Size([2, 174]), torch.Size([2, 64, 4, 2, 2]))
+        >>> net, state = VideoResNet("c2d", depth=18, width=8).eval(), None
+        >>> with torch.no_grad():
+        ...     for frame in torch.rand(4, 1, 3, 64, 64):
+        ...         logits, state = net.step(frame, state)
+        >>> logits.shape
+        torch.Size([1, 174])
     """
 
     takes_clips = True
@@ -183,12 +217,57 @@ class VideoResNet(Module):
                 f"expected a video of shape [B, {self.in_channels}, T, H, W] with T of at least 2 and H and W of at "
                 f"least {self.smallest}, got {list(video.shape)}"
             )
+        return self._pair_features(self._frame_features(video))
+
+    def _frame_features(self, video: Tensor) -> Tensor:
+        """Up to res2, with as many frames as the video has."""
         volume = self._normalised(video).contiguous(memory_format=torch.channels_last_3d)
-        volume = self.res2(self.pool1(self.conv1(volume)))
+        return self.res2(self.pool1(self.conv1(volume)))
+
+    def _pair_features(self, volume: Tensor) -> Tensor:
+        """From the pooling of pairs on."""
         return self.res5(self.res4(self.res3(self.pool2(volume))))
 
     def forward(self, video: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.pool(self.features(video))))
+        return self._logits(self.pool(self.features(video)))
+
+    def _logits(self, vector: Tensor) -> Tensor:
+        return self.classifier(self.dropout(vector))
+
+    def step(self, frame: Tensor, state: Optional[VideoState] = None) -> tuple[Optional[Tensor], VideoState]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start).
+
+        Returns the logits of all whole pairs of frames so far, None at the first frame, and the new state.
+        """
+        self._check_stream(frame, state)
+        state = VideoState(frame.shape, None, {}, None, None) if state is None else state
+        inserted = getattr(self, HOLDER, None)
+        with nullcontext({}) if inserted is None else inserted.streaming(state.blocks) as blocks:
+            volume = self._frame_features(frame.unsqueeze(2))
+            if state.pending is None:
+                return state.logits, state._replace(pending=volume, blocks=blocks)
+            volume = self._pair_features(torch.cat([state.pending, volume], 2))
+            vector, pool = self.pool.step(volume.squeeze(2), state.pool)
+        logits = self._logits(vector)
+        return logits, VideoState(frame.shape, None, blocks, pool, logits)
+
+    def _check_stream(self, frame: Tensor, state: Any) -> None:
+        if self.form != "c2d":
+            raise ValueError(
+                f"expected a network of the form 'c2d', got {self.form!r}, which looks at later frames: it has no form "
+                "for streams; slide a window of frames over the video and call forward"
+            )
+        if not hasattr(self.pool, "step"):
+            raise ValueError(f"expected a pool with a method 'step', got {type(self.pool).__name__}")
+        if frame.dim() != 4 or frame.size(1) != self.in_channels or min(frame.shape[-2:]) < self.smallest:
+            raise ValueError(
+                f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least {self.smallest}, "
+                f"got {list(frame.shape)}"
+            )
+        if state is not None and not isinstance(state, VideoState):
+            raise ValueError(f"expected the state that 'step' returned, or None, got {type(state).__name__}")
+        if state is not None and state.shape != frame.shape:
+            raise ValueError(f"expected a frame of shape {list(state.shape)} as before it, got {list(frame.shape)}")
 
     def _normalised(self, video: Tensor) -> Tensor:
         if video.is_floating_point():

@@ -22,6 +22,8 @@ class RSTGPool(Module):
     The weight and the bias of the layer norm start at zero, so a network that takes it in place of its average pool
     computes what it did before until they are trained.
 
+    ``step`` takes a stream's next frame and returns what ``forward`` returns for all frames up to it.
+
     Args:
         in_channels: Size C of the volume's features.
         channels: Size G of the graph's features (default: C).
@@ -30,9 +32,10 @@ class RSTGPool(Module):
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, C]``; with ``return_attention_weights``,
           ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+        - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
 
     Raises:
-        ValueError: If an argument is out of its range, or a volume does not fit.
+        ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
 
     Example:
         >>> import torch
@@ -60,9 +63,18 @@ class RSTGPool(Module):
     def forward(self, volume: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
         vector = self.to_vec(volume, return_attention_weights=return_attention_weights)
         vector, *attention = vector if return_attention_weights else (vector,)
-        mean = self.pool(volume)
-        out = mean + self.norm(self.lin_out(vector)).to(mean.dtype)
+        out = self._sum(self.pool(volume), vector)
         return (out, attention[0]) if return_attention_weights else out
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        graph_state, mean_state = (None, None) if state is None else state
+        vector, graph_state = self.to_vec.step(frame, graph_state)
+        mean, mean_state = self.pool.step(frame, mean_state)
+        return self._sum(mean, vector), (graph_state, mean_state)
+
+    def _sum(self, mean: Tensor, vector: Tensor) -> Tensor:
+        return mean + self.norm(self.lin_out(vector)).to(mean.dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, {self.to_vec.channels}, scales={self.to_vec.pool.scales})"

@@ -1,0 +1,90 @@
+"""Networks of Something-Something from the files that training writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from rstg_pyg.arguments import check_name, check_positive
+from rstg_pyg.models import VIDEO_ROWS, VideoNetwork, VideoResNet
+from rstg_pyg.training.checkpoint_reading import CheckpointError, listed, read_file
+from rstg_pyg.training.weights import load_model_weights
+
+TASK = "something-something"
+
+
+class TrainedNetwork(NamedTuple):
+    r"""A trained network and what it was trained for.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        row: Its name in :data:`~rstg_pyg.models.VIDEO_ROWS`.
+        classes: The names of the classes, in the order of the logits.
+        num_frames: Number of frames T of the clips that it was trained on.
+        size: Height and width of those clips.
+    """
+
+    model: VideoResNet
+    row: str
+    classes: tuple[str, ...]
+    num_frames: int
+    size: int
+
+
+def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
+    r"""Build the network that a file of weights or a checkpoint of a run says it holds, and load it.
+
+    Args:
+        path: A file of :func:`~rstg_pyg.training.save_weights`, or a run's ``last.ckpt``.
+
+    Raises:
+        CheckpointError: If the file is damaged, of another kind, of another task, or of a version that knows more.
+        OSError: If it cannot be read.
+
+    Example:
+        >>> from rstg_pyg.predict import load_trained_network
+        >>> load_trained_network("none.pt")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
+    """
+    config = read_file(path).get("config")
+    config = config if isinstance(config, Mapping) else {}
+    if config.get("task") != TASK:
+        found = config.get("task") or config.get("model")
+        found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
+        raise CheckpointError(f"expected {path} to hold a network of the task {TASK!r}, got {found}")
+    try:
+        row, classes, num_frames, size = (_entry(config, *entry) for entry in _ENTRIES)
+        check_name("the name of a row", row, VIDEO_ROWS)
+        check_positive(size=size)
+        if num_frames < 2:
+            raise ValueError(f"expected clips of at least 2 frames, got {num_frames}")
+        network = _network(_entry(config, "network", Mapping))
+        if len(classes) != network.num_classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"expected the names of {network.num_classes} classes, got {len(classes)} entries")
+        model = VIDEO_ROWS[row].build(network)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is of a network that this version cannot build: {error}") from None
+    load_model_weights(path, model)
+    return TrainedNetwork(model.eval(), row, tuple(classes), num_frames, size)
+
+
+_ENTRIES = (("model", str), ("classes", list), ("num_frames", int), ("size", int))
+
+
+def _entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = config.get(name)
+    if not isinstance(value, kind):
+        got = f"{type(value).__name__}" if name in config else "none"
+        raise ValueError(f"expected its settings to hold {name!r} of type {kind.__name__}, got {got}")
+    return value
+
+
+def _network(options: Mapping[str, Any]) -> VideoNetwork:
+    known = [field.name for field in fields(VideoNetwork)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"expected options of VideoNetwork, got {listed(unknown)}, which a later version may know")
+    return VideoNetwork(**options)

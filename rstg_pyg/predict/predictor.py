@@ -1,0 +1,208 @@
+"""A trained network that says of videos what happens in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from rstg_pyg.models import VideoResNet
+from rstg_pyg.models.region_block import RegionBlock
+from rstg_pyg.predict.checkpoint import load_trained_network
+from rstg_pyg.predict.clip_streams import StepStream, WindowStream
+from rstg_pyg.predict.frame_rate import FrameSampler, as_rate, default_rate
+from rstg_pyg.predict.live_stream import LiveStream
+from rstg_pyg.predict.prediction import Prediction
+from rstg_pyg.predict.source import VideoSource
+from rstg_pyg.regions import region_graph
+from rstg_pyg.visualize.stream_attention import StreamAttention
+
+
+class Predictor:
+    r"""A network of Something-Something for videos of any length, in constant memory.
+
+    A frame-wise network (``"c2d"`` and ``"c2d+rstg:vec"``) carries its recurrent state from frame to frame. The others
+    look at later frames: a window of a clip's frames slides over the video, and the answer is the mean of the windows'
+    logits. Videos are sampled at a fixed rate and seen as in the evaluation: the shorter side resized, the central
+    square. Use one predictor in one thread at a time; several streams of it may be open.
+
+    Args:
+        model: The network, as :func:`~rstg_pyg.models.build_video_row` makes it.
+        classes: The names of its M classes.
+        num_frames: Number of frames T of the clips that it was trained on, the default of windows.
+        size: Height and width S of those clips.
+        device: Where it runs.
+
+    Raises:
+        ValueError: If an argument does not fit, or there is no such device.
+
+    Example:
+        >>> from rstg_pyg.models import VIDEO_SMALL, build_video_row
+        >>> predictor = Predictor(build_video_row("c2d+rstg:vec"), [str(n) for n in range(174)], num_frames=8, size=32)
+        >>> video = (torch.zeros(48, 64, 3, dtype=torch.uint8) for _ in range(20))
+        >>> last = [prediction for prediction in predictor.stream(video)][-1]
+        >>> last.index, last.logits.shape, last.attention.shape
+        (19, torch.Size([174]), torch.Size([90]))
+    """
+
+    def __init__(
+        self,
+        model: VideoResNet,
+        classes: Sequence[str],
+        num_frames: int,
+        size: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if len(classes) != model.classifier.out_features:
+            raise ValueError(f"expected the names of {model.classifier.out_features} classes, got {len(classes)}")
+        self.device = _device(device)
+        self.model = model.eval().to(self.device)
+        self.classes = tuple(classes)
+        self.num_frames = num_frames
+        self.size = size
+        blocks = [module for module in model.modules() if isinstance(module, RegionBlock)]
+        # With graphs at several stages, that of the last.
+        self._block = blocks[-1] if blocks else None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> Predictor:
+        r"""Load a file of :func:`~rstg_pyg.training.save_weights`, or a run's ``last.ckpt``.
+
+        Raises:
+            CheckpointError: If the file is damaged, of another kind, or of another task.
+            OSError: If it cannot be read.
+        """
+        network = load_trained_network(path)
+        return cls(network.model, network.classes, network.num_frames, network.size, device)
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether the network goes from frame to frame; else a window slides."""
+        return self.model.form == "c2d"
+
+    @property
+    def graph(self) -> Optional[Data]:
+        """The region graph whose attention predictions hold, or None."""
+        return None if self._block is None else region_graph(self._block.pool.scales)
+
+    def open(
+        self,
+        source_rate: Optional[float] = None,
+        frames_per_second: Optional[float] = None,
+        window: Optional[int] = None,
+        stride: Optional[int] = None,
+    ) -> LiveStream:
+        r"""Begin a stream to which frames are given one by one, such as those of a camera.
+
+        Args:
+            source_rate: Frames a second that will be given; without it, the network looks at each of them.
+            frames_per_second: Frames a second that it looks at (default: such that T of them are 4 seconds, about the
+                length of the videos that it was trained on).
+            window: Frames of a window (default: T).
+            stride: Frames from a window to the next (default: half a window).
+
+        Raises:
+            ValueError: If an argument is out of its range, or does not fit the network.
+        """
+        if self.carries_state:
+            if window is not None or stride is not None:
+                raise ValueError("expected no 'window' and no 'stride' for a network that carries a state, got one")
+            clip_stream: StepStream | WindowStream = StepStream(self.model)
+        else:
+            window = self.num_frames if window is None else window
+            clip_stream = WindowStream(self.model, window, max(1, window // 2) if stride is None else stride)
+        return LiveStream(
+            clip_stream,
+            FrameSampler(self._ratio(source_rate, frames_per_second)),
+            self.classes,
+            self.size,
+            self.device,
+            None if self._block is None else StreamAttention(self._block),
+        )
+
+    def stream(self, frames: Iterable[Tensor], **options: Optional[float]) -> Iterator[Prediction]:
+        r"""Say after each frame of a video what happens in it.
+
+        It reads one frame ahead, to know the last: the last prediction is that of :meth:`LiveStream.finish`, and the
+        best. No frame is kept.
+
+        Args:
+            frames: The frames of a video.
+            **options: As of :meth:`open`.
+
+        Shapes:
+            - **frames:** each ``[H, W, 3]`` uint8, all of one size.
+
+        Raises:
+            ValueError: If a frame or an option does not fit.
+        """
+        live, said = self.open(**options), None
+        for frame in frames:
+            if said is not None:
+                yield said
+            said = live.push(frame)
+        if said is not None:
+            yield live.finish()
+
+    @torch.no_grad()
+    def clip(self, video: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+        r"""Say of a whole clip what happens in it, as the evaluation does.
+
+        Args:
+            video: The clip, such as an item of :class:`~rstg_pyg.datasets.SomethingSomething`.
+
+        Shapes:
+            - **video:** ``[3, T, S, S]`` uint8. **output:** logits ``[M]`` and attention ``[E, T // 2]`` or None.
+        """
+        clips = video[None].to(self.device)
+        if self._block is None:
+            return self.model(clips)[0].float().cpu(), None
+        with StreamAttention(self._block) as attention:
+            logits = self.model(clips)[0].float().cpu()
+        return logits, None if attention.clip_alpha is None else attention.clip_alpha[:, 0].float().cpu()
+
+    def whole(self, source: VideoSource) -> Iterator[Prediction]:
+        r"""Say of each frame what the evaluation says of the whole video, from T frames spread over it.
+
+        All predictions have the same logits: those of the centre clip of
+        :class:`~rstg_pyg.datasets.SomethingSomething`, bit for bit in float32. The attention is that at the frame. The
+        video is read twice.
+
+        Args:
+            source: The video; a stream of unknown length cannot be spread over.
+
+        Raises:
+            DamagedVideoError: If it cannot be read.
+        """
+        video, count = source.centre_clip(self.num_frames, self.size)
+        logits, attention = self.clip(video)
+        for index, frame in enumerate(source):
+            alpha = None
+            if attention is not None:
+                alpha = attention[:, (2 * index + 1) * attention.size(1) // (2 * count)]
+            yield Prediction(index, frame, logits, alpha, self.classes)
+
+    def _ratio(self, source_rate: Optional[float], frames_per_second: Optional[float]) -> Fraction:
+        """Frames given for each that is looked at."""
+        if source_rate is None:
+            if frames_per_second is not None:
+                raise ValueError("expected 'source_rate' with 'frames_per_second', got none")
+            return Fraction(1)
+        rate = default_rate(self.num_frames) if frames_per_second is None else frames_per_second
+        return as_rate("source_rate", source_rate) / as_rate("frames_per_second", rate)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except Exception as error:
+        # Whatever a backend that is missing raises.
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ValueError(f"expected a device that torch can use, got {str(device)!r}: {reason}") from None
+    return found

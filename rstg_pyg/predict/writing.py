@@ -1,0 +1,113 @@
+"""Writing videos as WebM, MP4 or GIF, one frame at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rstg_pyg.datasets.video import write_video_file
+from rstg_pyg.datasets.video.reading import require_av, require_pillow
+
+FORMATS = (".webm", ".mp4", ".gif")
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fraction) -> None:
+    r"""Write a video beside ``path`` while its frames come in, and give it the name once it is whole.
+
+    Args:
+        path: The file, by its ending WebM (VP9), MP4 (H.264) or GIF; its folder is made where there is none.
+        frames: The frames, at least one.
+        rate: Frames a second.
+
+    Shapes:
+        - **frames:** each ``[H, W, 3]`` uint8, H and W even, all of one size.
+
+    Raises:
+        ValueError: If the ending is another, or there is no frame.
+        OSError: If the file cannot be written. What was there before is still there, after any error.
+        ImportError: If PyAV, or Pillow for a GIF, is not installed.
+
+    Example:
+        >>> write_video("17.gif", (np.full((32, 48, 3), 40 * n, np.uint8) for n in range(6)), Fraction(12))
+        >>> os.listdir()
+        ['17.gif']
+    """
+    path = check_output(path)
+    av = require_av()
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        if path.suffix.lower() == ".webm":
+            write_video_file(part, frames, float(rate))
+        else:
+            encode = _gif if path.suffix.lower() == ".gif" else _mp4
+            encode(av, part, frames, rate)
+        os.replace(part, path)
+    except BaseException:
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
+        raise
+
+
+def check_output(path: str | os.PathLike) -> Path:
+    r"""Return the path, if it has one of the endings that can be written.
+
+    Raises:
+        ValueError: If it has another.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"expected a file ending in {', '.join(FORMATS)}, got {path}")
+    return path
+
+
+def _mp4(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> None:
+    first, frames = _peek(path, frames)
+    with av.open(os.fspath(path), "w", format="mp4") as container:
+        stream = _stream(container, "libx264", rate, first)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "20", "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _gif(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> None:
+    first, frames = _peek(path, frames)
+    with av.open(os.fspath(path), "w", format="gif") as container:
+        stream = _stream(container, "gif", rate, first)
+        stream.pix_fmt = "pal8"
+        for frame in frames:
+            container.mux(stream.encode(_with_palette(av, frame)))
+        container.mux(stream.encode())
+
+
+def _with_palette(av: Any, frame: np.ndarray) -> Any:
+    """A frame of 256 colours, its own: one palette for all would need all frames."""
+    image = require_pillow()
+    picture = image.fromarray(frame).quantize(256, image.Quantize.FASTOCTREE, dither=image.Dither.NONE)
+    colours = np.frombuffer(picture.palette.getdata()[1], np.uint8).reshape(-1, 3)
+    palette = np.full((256, 4), 255, np.uint8)
+    palette[: len(colours), 1:] = colours
+    return av.VideoFrame.from_ndarray((np.asarray(picture), palette), format="pal8")
+
+
+def _peek(path: Path, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterable[np.ndarray]]:
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"expected at least one frame for {path}, got none")
+    return first, chain((first,), frames)
+
+
+def _stream(container: Any, codec: str, rate: Fraction, first: np.ndarray) -> Any:
+    stream = container.add_stream(codec, rate=rate)
+    stream.height, stream.width = first.shape[:2]
+    return stream

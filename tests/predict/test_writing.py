@@ -1,0 +1,59 @@
+"""Videos are written in the right colours, whole or not at all."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from rstg_pyg.datasets.video import stream_video_file
+from rstg_pyg.predict.writing import write_video
+
+
+def frames(count=5):
+    """A small patch of one colour that moves over a grey ground of many values."""
+    grey = np.random.default_rng(0).integers(60, 120, (48, 64, 1), np.uint8).repeat(3, 2)
+    for number in range(count):
+        frame = grey.copy()
+        frame[16:32, 4 + 8 * number : 20 + 8 * number] = (255, 183, 3)
+        yield frame
+
+
+@pytest.mark.parametrize("ending", ["webm", "mp4", "gif"])
+def test_colours_and_the_rate_come_back(tmp_path, ending):
+    path = tmp_path / f"new/o.{ending}"
+    write_video(path, frames(), Fraction(10))
+    back = [frame.numpy().astype(int) for frame in stream_video_file(path)]
+    assert len(back) == 5
+    for number, frame in enumerate(back):
+        patch = frame[20:28, 8 + 8 * number : 16 + 8 * number].mean((0, 1))
+        assert abs(patch - np.array([255, 183, 3])).max() < 25
+        assert abs(frame[2:14] - next(frames())[2:14]).mean() < 12
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 10
+
+
+@pytest.mark.parametrize("ending", ["webm", "mp4", "gif"])
+def test_frames_are_encoded_as_they_come(tmp_path, ending):
+    made = []
+
+    def broken():
+        for frame in frames(3):
+            made.append(sorted(path.name for path in tmp_path.iterdir()))
+            yield frame
+        raise RuntimeError("no more")
+
+    path = tmp_path / f"o.{ending}"
+    with pytest.raises(RuntimeError, match="no more"):
+        write_video(path, broken(), Fraction(10))
+    assert made == [[f"o.{ending}.part"]] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a file ending in \.webm, \.mp4, \.gif, got o\.png"):
+        write_video("o.png", frames(), Fraction(10))
+    for ending in ("webm", "mp4", "gif"):
+        with pytest.raises(ValueError, match=r"expected at least one frame for .*, got none"):
+            write_video(tmp_path / f"o.{ending}", [], Fraction(10))
+    assert list(tmp_path.iterdir()) == []
