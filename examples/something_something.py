@@ -4,11 +4,13 @@ Classes such as "moving something up" and "moving something down", which only mo
 paper's table is a --model (see --list). Training ends with the accuracy on the validation videos, in one clip each or
 22, beside what the paper reports. A run that was stopped goes on where it was when the same command is given again.
 
-From a clean clone, with a small data set of the same form:
+From a clean clone, this makes a small data set of the same form, trains on it and evaluates:
 
   pip install -e ".[examples,video]"
-  python -m rstg_pyg.datasets.made_videos data/made --version v1 --clips 2400 --height 72
-  python examples/something_something.py --root data/made --model c2d+rstg:vec --out runs/made
+  python examples/something_something.py --root data/made --make --model c2d+rstg:vec --out runs/made
+
+What was trained, once more by 22 clips of each video:
+
   python examples/something_something.py --root data/made --weights runs/made/weights.pt --views 22
 
 The published videos, in the folder that --root names, and a GPU:
@@ -31,6 +33,8 @@ from something_something_options import TASK, list_networks, parse_arguments
 from torch import Tensor
 
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.datasets.made_videos import make_videos
+from rstg_pyg.datasets.video import read_annotations
 from rstg_pyg.models import VIDEO_ROWS, VideoResNet, build_video_row, load_image_weights
 from rstg_pyg.models.dry_run import dry_run
 from rstg_pyg.training import (
@@ -48,12 +52,19 @@ from rstg_pyg.training import (
 from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.training.video_stream import describe_damage
 
+MADE_HEIGHT = 72
 LISTED = 12
 """How many classes are printed one by one."""
 
 
 def open_videos(args: argparse.Namespace) -> VideoStream:
-    """The data set; where there is none, say how to get one."""
+    """The data set; where there is none, make a small one if that was asked for, or say how to get one."""
+    if args.make is not None:
+        try:
+            read_annotations(args.root, args.version, "train")
+        except FileNotFoundError:
+            print(f"making {args.make:,} training videos in {args.root}")
+            make_videos(args.root, args.version, args.make, height=MADE_HEIGHT)
     try:
         return VideoStream(
             args.root,
@@ -67,8 +78,7 @@ def open_videos(args: argparse.Namespace) -> VideoStream:
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}; to make a small data set of this form: python -m rstg_pyg.datasets.made_videos {args.root} "
-            f"--version {args.version} --clips 2400 --height 72"
+            f"{error}; --make makes a small data set of this form there"
         ) from None
 
 

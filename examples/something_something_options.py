@@ -18,6 +18,7 @@ from rstg_pyg.training import CheckpointError, VideoRecipe, full_video_recipe, s
 from rstg_pyg.training.checkpoint_reading import read_file
 
 TASK = "something-something"
+MADE_CLIPS = 2_400
 
 
 class Preset(NamedTuple):
@@ -82,6 +83,15 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--root", type=Path, default=Path("data/something-something"), help="the data set (default: %(default)s)"
+    )
+    data.add_argument(
+        "--make",
+        type=int,
+        nargs="?",
+        const=MADE_CLIPS,
+        metavar="N",
+        help="where --root holds none, make a small data set of N training videos first (default: %(const)s), of "
+        "classes that only motion tells apart",
     )
     data.add_argument("--video-dir", type=Path, help="its folder of videos, if that lies elsewhere")
     data.add_argument("--version", choices=["v1", "v2"], help="of the data set (default: v1)")
@@ -159,6 +169,8 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
         args.recipe = choose_recipe(args, recipe)
         if args.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda was asked for, but torch sees no CUDA device (try --device cpu)")
+        if args.make is not None:
+            check_positive(**{"--make": args.make})
         if args.workers < 0:
             raise ValueError(f"expected --workers to be at least 0, got {args.workers}")
     except (ValueError, OSError) as error:
@@ -193,13 +205,23 @@ def choose_recipe(args: argparse.Namespace, recipe: VideoRecipe) -> VideoRecipe:
     options = chosen(args, RECIPE_OPTIONS)
     if args.epochs is not None:
         check_positive(epochs=args.epochs)
-        options["clips"] = args.epochs * len(read_annotations(args.root, args.version, "train").labels)
+        options["clips"] = args.epochs * number_of_videos(args)
     if args.clips is not None:
         options["clips"] = args.clips
     # A short run is one chunk.
     if "clips" in options and "chunk" not in options and isinstance(options["clips"], int):
         options["chunk"] = max(1, min(recipe.chunk, options["clips"]))
     return dataclasses.replace(recipe, **options)
+
+
+def number_of_videos(args: argparse.Namespace) -> int:
+    """How many training videos there are, or will be."""
+    try:
+        return len(read_annotations(args.root, args.version, "train").labels)
+    except FileNotFoundError:
+        if args.make is None:
+            raise
+        return args.make
 
 
 def list_networks(network: VideoNetwork) -> str:

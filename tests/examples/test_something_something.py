@@ -49,6 +49,22 @@ def result_of(folder):
     return json.loads((folder / "result.json").read_text())
 
 
+def test_one_command_makes_a_data_set_trains_and_tests(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(example, "MADE_HEIGHT", 32)
+    arguments = [*TINY, "--root", str(tmp_path / "made"), "--out", str(tmp_path / "run"), "--make", "6"]
+    assert 0 <= example.main(arguments)["top1"] <= 100
+    assert "making 6 training videos in" in capsys.readouterr().out
+    assert len(list((tmp_path / "made" / "20bn-something-something-v1").iterdir())) == 6 + 1
+    # What is there is taken.
+    example.main([*arguments, "--fresh"])
+    assert "making" not in capsys.readouterr().out
+
+
+def test_epochs_of_a_data_set_that_is_not_made_yet(parse, tmp_path):
+    assert parse("--root", str(tmp_path), "--make", "50", "--epochs", "3").recipe.clips == 150
+    assert parse("--make").make == 2_400
+
+
 def test_it_trains_stops_goes_on_and_tests_by_22_views(example, arguments, root, tmp_path, capsys):
     assert example.main([*arguments, "--max-minutes", "1e-9"]) == {}
     text = capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_a_run_that_diverges_leaves_no_weights(run, tmp_path):
 
 
 def test_without_videos_it_says_how_to_make_some(run, tmp_path):
-    advice = "python -m rstg_pyg.datasets.made_videos nowhere --version v1 --clips 2400 --height 72"
+    advice = "--make makes a small data set of this form there"
     check_refused(run("--root", "nowhere"), "something-something-v1-labels.csv in nowhere", advice)
     assert list(tmp_path.iterdir()) == []
 
