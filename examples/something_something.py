@@ -77,9 +77,7 @@ def open_videos(args: argparse.Namespace) -> VideoStream:
             args.video_dir,
         )
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}; --make makes a small data set of this form there"
-        ) from None
+        raise FileNotFoundError(f"{error}; --make makes a small data set of this form there") from None
 
 
 def read_image_weights(path: Path) -> dict[str, Tensor]:

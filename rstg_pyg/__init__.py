@@ -2,8 +2,8 @@
 
 Layout: ``regions`` (multi-scale grid graphs) -> ``conv`` (the space stage, on ``kernels``) -> ``recurrence`` (time
 stages, alternation) -> ``models`` (RSTG-to-vec, RSTG-to-map, insertion into any network, classifiers, ResNets) ->
-``training``; ``datasets`` (SyncMNIST, Something-Something); ``visualize``; ``authors`` (the authors' program, exactly);
-``allocator``.
+``training`` -> ``predict``; ``datasets`` (SyncMNIST, Something-Something); ``visualize``; ``authors`` (the authors'
+program, exactly); ``allocator``.
 """
 
 from rstg_pyg.conv import RSTGConv

@@ -68,9 +68,16 @@ class VideoNetwork:
 
 
 VIDEO_SMALL = VideoNetwork(
-    depth=18, width=16, channels=64, num_stages=1, rnn="gru", readout="mean", input_norm="batch_norm"
+    depth=18,
+    width=16,
+    res5_stride=1,
+    channels=64,
+    num_stages=1,
+    rnn="gru",
+    readout="mean",
+    input_norm="batch_norm",
 )
-"""Sizes for a CPU."""
+"""Sizes for a CPU, for frames of 64 x 64, of which 4 x 4 are left at the end of res5: regions of 3 x 3 need as many."""
 
 VIDEO_PAPER_SIZE = VideoNetwork(dropout=0.3, res5_stride=1, pool_padding=0)
 """Sizes of the paper and the authors' program, for 32 frames of 224 x 224: 16 frames of 14 x 14 at the end of res5, of

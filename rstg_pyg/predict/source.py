@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.datasets.video import read_frame_folder, read_video_file, spread_indices, stream_video_file
-from rstg_pyg.datasets.video.frame_folders import _read_frame, count_frames, frame_name
+from rstg_pyg.datasets.video.frame_folders import count_frames, frame_name, read_frame
 from rstg_pyg.datasets.video.reading import require_av
 from rstg_pyg.predict.frame_rate import as_rate
 from rstg_pyg.predict.frames import to_square
@@ -56,7 +56,7 @@ class VideoSource:
             yield from stream_video_file(self.path)
             return
         for number in range(count_frames(self.path)):
-            yield torch.from_numpy(_read_frame(self.path / frame_name(number)).copy())
+            yield torch.from_numpy(read_frame(self.path / frame_name(number)).copy())
 
     def centre_clip(self, num_frames: int, size: int) -> tuple[Tensor, int]:
         r"""The clip that the evaluation takes of the video, ``[3, T, S, S]`` uint8, and its number of frames."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rstg_pyg.training.video_recipe import VideoRecipe
 
 
-def small_video_recipe(clips: int = 12_000) -> VideoRecipe:
+def small_video_recipe(clips: int = 24_000) -> VideoRecipe:
     """16 frames of 64 x 64, for the small data sets of :mod:`rstg_pyg.datasets.made_videos`.
 
     Source: the task is that of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582; the

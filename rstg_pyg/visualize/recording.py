@@ -51,7 +51,7 @@ class AttentionRecording:
 
         def take(block: RegionBlock, args: tuple, kwargs: dict, out: tuple[Tensor, list]) -> Any:
             if out[1]:
-                self.scales, self.alpha = block.pool.scales, _of_last_stage(block, *out[1][-1])
+                self.scales, self.alpha = block.pool.scales, attention_of_stage(block, *out[1][-1])
             return out if asked.pop() else out[0]
 
         for module in self._model.modules():
@@ -78,7 +78,7 @@ class AttentionRecording:
         return take
 
 
-def _of_last_stage(block: RegionBlock, edge_index: Tensor, alpha: Tensor) -> Tensor:
+def attention_of_stage(block: RegionBlock, edge_index: Tensor, alpha: Tensor) -> Tensor:
     """Mean over heads, ``[E, B, T]``; on the space-time graph, of the edges within frames, which stand first."""
     alpha = alpha.mean(-1)
     if [stage for stage in block.rstg.stages if stage != TIME][-1] != SPACE_TIME:

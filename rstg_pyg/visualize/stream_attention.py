@@ -7,7 +7,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from rstg_pyg.models.region_block import RegionBlock
-from rstg_pyg.visualize.recording import _of_last_stage
+from rstg_pyg.visualize.recording import attention_of_stage
 
 
 class StreamAttention:
@@ -51,7 +51,7 @@ class StreamAttention:
 
         def take(module: Any, args: tuple, kwargs: dict, out: tuple) -> tuple:
             if out[2]:
-                self.clip_alpha = _of_last_stage(self._block, *out[2][-1])
+                self.clip_alpha = attention_of_stage(self._block, *out[2][-1])
             return out if asked.pop() else out[:2]
 
         # The recurrent graph is what clips and streams both go through.

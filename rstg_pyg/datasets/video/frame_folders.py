@@ -73,11 +73,11 @@ def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor
         (torch.Size([2, 8, 10, 3]), [0, 0, 1])
     """
     wanted, places = np.unique(choose(count_frames(folder)), return_inverse=True)
-    frames = [_read_frame(Path(folder, frame_name(number))) for number in wanted.tolist()]
+    frames = [read_frame(Path(folder, frame_name(number))) for number in wanted.tolist()]
     return stack_frames(folder, frames), places
 
 
-def _read_frame(path: Path) -> np.ndarray:
+def read_frame(path: Path) -> np.ndarray:
     pillow = require_pillow()
     try:
         with pillow.open(path, formats=("JPEG",)) as image:
