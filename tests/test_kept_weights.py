@@ -1,0 +1,45 @@
+"""The weights that the repository holds: of the networks that they say, and as good as is said of them."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from rstg_pyg import SomethingSomething
+from rstg_pyg.datasets import ClipGenerator, SyncMNIST
+from rstg_pyg.datasets.made_videos import make_videos
+from rstg_pyg.models import SMALL, build_row
+from rstg_pyg.predict import Predictor
+from rstg_pyg.training import load_model_weights
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def test_syncmnist_weights_are_those_of_the_small_preset(tmp_path):
+    model = build_row("positional")
+    settings = load_model_weights(WEIGHTS / "syncmnist_small.pt", model)
+    assert settings["model"] == "positional"
+    assert settings["network"] == {**asdict(SMALL), "widths": list(SMALL.widths)}
+    try:
+        clips = SyncMNIST(
+            tmp_path, train=False, num_digits=2, size=32, no_sync_probability=0.5, num_clips=200, digits="mnist"
+        )
+    except OSError as error:
+        pytest.skip(f"MNIST cannot be had: {error}")
+    batch = ClipGenerator(clips, "cpu")(range(200))
+    with torch.no_grad():
+        answers = model.eval()(batch.video).argmax(1)
+    assert (answers == batch.y).float().mean() > 0.8
+
+
+def test_video_weights_tell_motion(tmp_path):
+    """24 videos that it was not trained on; a network that sees no motion gets half of them at the most."""
+    make_videos(tmp_path, clips=1, validation_clips=24, height=72, seed=7)
+    predictor = Predictor.from_checkpoint(WEIGHTS / "made_videos_small.pt")
+    videos = SomethingSomething(
+        tmp_path, split="validation", num_frames=predictor.num_frames, size=predictor.size, views="centre"
+    )
+    assert videos.classes == predictor.classes
+    right = [predictor.clip(item.video[0])[0].argmax() == item.y for item in videos]
+    assert sum(map(int, right)) >= 16
