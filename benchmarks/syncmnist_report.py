@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.models import ROWS
 from rstg_pyg.training.metrics import read_rows
 from rstg_pyg.training.replace_file import replace_file
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 MARKS = ("<!-- syncmnist table -->", "<!-- end of syncmnist table -->")
 """Around the table in a README."""
+QUESTIONS = ("in_step_accuracy", "digits_accuracy")
 RUN_COLUMNS = (
     "row",
     "seed",
@@ -34,6 +38,7 @@ RUN_COLUMNS = (
     "machine",
     "torch",
     "diverged",
+    *QUESTIONS,
 )
 
 
@@ -74,11 +79,22 @@ def write(
     return paths
 
 
+def questions(run: dict) -> dict[str, float]:
+    """How often the two parts of the answer were right: whether a pair moves in step, and which digits it is of, among
+    the clips where there is a pair and the network says so."""
+    if "confusion" not in run:
+        return {}
+    counts = torch.tensor(run["confusion"])
+    pairs, none = counts[:NO_SYNC, :NO_SYNC], counts[NO_SYNC, NO_SYNC]
+    parts = {"in_step_accuracy": float((pairs.sum() + none) / counts.sum())}
+    return parts | ({"digits_accuracy": float(pairs.trace() / pairs.sum())} if pairs.any() else {})
+
+
 def as_csv(records: Sequence[dict]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, RUN_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({**questions(record), **record} for record in records)
     return text.getvalue().encode()
 
 
@@ -86,8 +102,8 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
     """One line per row of the paper's table, with "not run" where there is no result."""
     lines = [
         "| row | published 3Sync | published 5Sync | here, mean ± s.d. of the seeds | seeds | clips | min a run | "
-        "parameters | optimiser |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "parameters | optimiser | in step or not | which digits |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
         figures = " | ".join("" if row.published[n] is None else f"{row.published[n]}" for n in (3, 5))
@@ -100,7 +116,8 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
     )
     seconds = sum(run["seconds"] for run in whole(runs))
     note = (
-        f"Here: {budget.title}; accuracy (%) on {clips} test clips; digits of {digits}; torch {torch} on {machine}. "
+        f"Here: {budget.title}; accuracy (%) on {clips} test clips, and that of its two parts: whether a pair is in "
+        f"step, and where one is and is said to be, of which digits; digits of {digits}; torch {torch} on {machine}. "
         f"These runs took {seconds / 3600:.1f} hours of training together."
     )
     return "\n".join([*lines, "", note, ""])
@@ -109,22 +126,30 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
 def here(runs: Sequence[dict]) -> str:
     """What a row came to, as cells."""
     if not runs:
-        return "not run | | | | |"
+        return "not run | | | | | | |"
     of_all, runs = len(runs), whole(runs)
     if not runs:
-        return f"diverged | {of_all} | | | |"
-    accuracy = [100 * run["test_accuracy"] for run in runs]
-    spread = f" ± {statistics.stdev(accuracy):.1f}" if len(accuracy) > 1 else ""
+        return f"diverged | {of_all} | | | | | |"
+    parts = [questions(run) for run in runs]
     minutes = statistics.mean(run["seconds"] for run in runs) / 60
     cells = (
-        f"**{statistics.mean(accuracy):.1f}**{spread}",
+        mean_and_spread([run["test_accuracy"] for run in runs], "**"),
         len(runs) if len(runs) == of_all else f"{len(runs)} ({of_all - len(runs)} diverged)",
         f"{runs[0]['clips']:,}",
         f"{minutes:.1f}",
         f"{runs[0]['parameters']:,}",
         runs[0]["trial"],
+        *(mean_and_spread([part[name] for part in parts if name in part]) for name in QUESTIONS),
     )
     return " | ".join(map(str, cells))
+
+
+def mean_and_spread(shares: Sequence[float], mark: str = "") -> str:
+    """Mean and standard deviation in %, as far as there are as many."""
+    if not shares:
+        return ""
+    spread = f" ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+    return f"{mark}{100 * statistics.mean(shares):.1f}{mark}{spread}"
 
 
 def whole(runs: Sequence[dict]) -> list[dict]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import syncmnist_report
 import syncmnist_runs
+import torch
 from PIL import Image
-from syncmnist_report import MARKS, put_between
+from syncmnist_report import MARKS, QUESTIONS, put_between, questions
 from syncmnist_table import BUDGETS
 from tiny_table import BUDGET, Table, pretend
 
@@ -81,7 +82,7 @@ def test_a_table_of_trained_runs(whole):
     for run in (*runs, *trials):
         folder = whole.runs / run["row"] / run["trial"] / f"seed{run['seed']}"
         held = json.loads((folder / "result.json").read_text())
-        assert all(str(held.get(name, "")) == value for name, value in run.items() if name != "trial")
+        assert all(str(held.get(name, "")) == value for name, value in run.items() if name not in ("trial", *QUESTIONS))
         assert sum(map(sum, held["confusion"])) == held["test_clips"] == 16
         assert held["test_accuracy"] * 16 == pytest.approx(sum(held["confusion"][i][i] for i in range(46)))
         assert (held["digits"], held["precision"], held["clips"]) == ("sklearn", "bf16-mixed", 32)
@@ -146,12 +147,22 @@ def test_runs_that_diverge_are_named_and_leave_the_table_whole(tmp_path, monkeyp
 
     table = Table(tmp_path, monkeypatch, pretend(measures))
     table.start("--rows", "i3d", "positional", "mean-lstm", "--seeds", "0", "1", "2")
-    assert cells(table, "i3d")[3:] == ["diverged", "3", "", "", "", ""]
+    assert cells(table, "i3d")[3:] == ["diverged", "3", "", "", "", "", "", ""]
     assert cells(table, "positional")[3:5] == ["**40.0** ± 0.0", "2 (1 diverged)"]
     assert cells(table, "positional")[8] == "adamw"
     assert cells(table, "mean-lstm")[3:5] == ["**40.0** ± 0.0", "3"]
     named = [row["diverged"] for row in read(table.results / "syncmnist_cpu.csv") if row["row"] == "i3d"]
     assert named == ["a loss that is not finite"] * 3
+
+
+def test_the_two_parts_of_an_answer():
+    confusion = torch.zeros(46, 46, dtype=torch.long)
+    confusion[3, 3], confusion[3, 5], confusion[7, 45], confusion[45, 45], confusion[45, 1] = 6, 2, 4, 7, 1
+    parts = questions({"confusion": confusion.tolist()})
+    assert parts == {"in_step_accuracy": pytest.approx(15 / 20), "digits_accuracy": pytest.approx(6 / 8)}
+    # Where no pair was found, nothing can be said of digits.
+    confusion[:45] = 0
+    assert list(questions({"confusion": confusion.tolist()})) == ["in_step_accuracy"]
 
 
 def test_one_seed_has_no_spread(table):
