@@ -17,7 +17,7 @@ from typing import Any
 import syncmnist_report as report
 from options import positive
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network
-from rstg_pyg.training import Phase, Recipe, full_recipe, small_recipe
+from rstg_pyg.training import Recipe, full_recipe, small_recipe
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 
 
@@ -53,17 +53,6 @@ BUDGETS = {
         replace(small_recipe(2).with_clips(48_000), chunk=6_000, val_clips=800, test_clips=4_000),
         TRIALS,
     ),
-    "cpu3": Budget(
-        "3 digits, a quarter of the clips without a pair in step, 32 x 32 frames, networks of 64 channels",
-        SMALL,
-        Recipe(
-            (Phase(9_600, 2, 0.5, "in-step"), Phase(14_400, 2, 0.2), Phase(72_000, 3, 0.25)),
-            chunk=6_000,
-            val_clips=800,
-            test_clips=4_000,
-        ),
-        TRIALS,
-    ),
     "gpu": Budget("5SyncMNIST, 64 x 64 frames, networks of 512 channels", PAPER_SIZE, full_recipe(5), TRIALS),
 }
 
@@ -91,12 +80,7 @@ def collect(budget: Budget, seeds: list[int], args: argparse.Namespace) -> dict[
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--budget",
-        choices=BUDGETS,
-        default="cpu",
-        help="cpu: under two hours on two cores (default); cpu3: three digits, twice the clips; gpu: the paper's size",
-    )
+    parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="cpu: under two hours on two cores (default)")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, help="optimisers that every row tries (default: all)")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="(default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
