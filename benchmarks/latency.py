@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -20,7 +19,6 @@ import options
 from measure import Work, time_interleaved
 from report import aligned, machine, write_csv, write_json
 from rstg_pyg import RSTG, RSTGToVec, region_graph
-from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.conv.backend import BACKENDS
 
 NORMAL = {"widths": [64, 256, 512], "scales": [(3, 2, 1)], "batch": 1, "frames": 500}
@@ -129,14 +127,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.keep_memory and not keep_freed_memory():
-        print("--keep-memory has no effect here: it needs glibc", file=sys.stderr)
+    options.prepare(args)
     if args.compile:
         torch._dynamo.config.allow_rnn = True
         torch._dynamo.config.recompile_limit = 1000
-    torch.manual_seed(0)
     description = machine(args.device)
     print(", ".join(f"{name} {value}" for name, value in description.items()))
     jobs = list(itertools.product(args.scales, args.widths))

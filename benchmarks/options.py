@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
+
+from rstg_pyg.allocator import keep_freed_memory
 
 
 def positive(text: str) -> int:
@@ -47,20 +50,34 @@ def folder(text: str) -> Path:
     return path
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options that all commands have."""
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """What to run on, see :func:`prepare`."""
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--widths", type=positive, nargs="+", help="channels (default: 64 256 512; in a sweep 64)")
-    parser.add_argument("--scales", type=scales, nargs="+", help="grids of regions (default: 3-2-1)")
-    parser.add_argument("--batch", type=positive, help="clips")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--keep-memory",
         action="store_true",
         help="have glibc keep what tensors free (rstg_pyg.allocator.keep_freed_memory), for all forms alike",
     )
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options that all commands on layers and blocks have."""
+    add_machine(parser)
+    parser.add_argument("--widths", type=positive, nargs="+", help="channels (default: 64 256 512; in a sweep 64)")
+    parser.add_argument("--scales", type=scales, nargs="+", help="grids of regions (default: 3-2-1)")
+    parser.add_argument("--batch", type=positive, help="clips")
     parser.add_argument("--output", type=folder, metavar="FOLDER", help="write the figures there too")
     parser.add_argument("--quick", action="store_true", help="small settings that end within a minute")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Do what ``--threads`` and ``--keep-memory`` say, and have every command draw the same random numbers."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.keep_memory and not keep_freed_memory():
+        print("--keep-memory has no effect here: it needs glibc", file=sys.stderr)
+    torch.manual_seed(0)
 
 
 def memory_limit(device: str, gibibytes: float | None) -> float:

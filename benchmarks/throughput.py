@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -22,7 +21,6 @@ from goal_measures import Measured, measure_goals
 from output import write_all
 from problem import Problem, grid_graph
 from report import machine, table
-from rstg_pyg.allocator import keep_freed_memory
 from sweep import AXES, Axis, points, table_of_sweep
 
 PASSES = {True: "forward + backward", False: "forward"}
@@ -181,11 +179,7 @@ def print_above(bar: tqdm, title: str, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.keep_memory and not keep_freed_memory():
-        print("--keep-memory has no effect here: it needs glibc", file=sys.stderr)
-    torch.manual_seed(0)
+    options.prepare(args)
     limit = options.memory_limit(args.device, args.memory_limit)
     settings = Settings(args.forms, args.rounds, args.calls, args.compile, memory_limit=limit)
     description = machine(args.device)

@@ -7,7 +7,6 @@ after every call and maps anew in the next one: compare with ``--keep-memory``.
 from __future__ import annotations
 
 import argparse
-import sys
 
 import torch
 
@@ -17,7 +16,6 @@ from measure import Work, quartiles, time_interleaved
 from problem import Problem, grid_graph
 from report import aligned, machine, write_csv, write_json
 from rstg_pyg import TimeStage
-from rstg_pyg.allocator import keep_freed_memory
 
 SIZES = {64: (16, 10), 256: (16, 10), 512: (4, 10)}
 
@@ -40,10 +38,7 @@ def main() -> None:
     options.add_common(parser)
     parser.add_argument("--frames", type=options.positive, help="frames per clip")
     args = parser.parse_args()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.keep_memory and not keep_freed_memory():
-        print("--keep-memory has no effect here: it needs glibc", file=sys.stderr)
+    options.prepare(args)
     description = machine(args.device)
     print(", ".join(f"{key} {value}" for key, value in description.items()))
 

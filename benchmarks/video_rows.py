@@ -7,7 +7,6 @@ alike. Random pixels, new weights: no dataset is needed and nothing is learned.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ import options
 from measure import Work, time_interleaved
 from memory import peak_bytes
 from report import aligned, machine
-from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.models import VIDEO_PAPER_SIZE, VIDEO_ROWS, VIDEO_SMALL, VideoNetwork
 from video_rows_flops import forward_flops
 from video_rows_report import Row, columns, write
@@ -69,10 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("calls", "timed calls per turn, after an untimed one"),
     ):
         parser.add_argument(f"--{name}", type=options.positive, help=f"{text} (default: that of the preset)")
-    parser.add_argument("--device", type=options.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_machine(parser)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
-    parser.add_argument("--threads", type=options.positive, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--keep-memory", action="store_true", help="have glibc keep what tensors free, for all alike")
     parser.add_argument(
         "--results", type=options.folder, metavar="FOLDER", help="write video_rows_<preset>.csv and .md there"
     )
@@ -208,11 +204,7 @@ def describe(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.keep_memory and not keep_freed_memory():
-        print("--keep-memory has no effect here: it needs glibc", file=sys.stderr)
-    torch.manual_seed(0)
+    options.prepare(args)
     setting = describe(args)
     print(setting)
     with tqdm(total=len(names_of(args)) * (1 + 2 * args.sizes.rounds), disable=None) as bar:

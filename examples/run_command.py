@@ -1,4 +1,4 @@
-"""A script's way out: 0, or one sentence of what was wrong and 2."""
+"""A script's way in, the machine made ready, and out: 0, or one sentence of what was wrong and 2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+
+import lightning
+import torch
+
+from rstg_pyg.allocator import keep_freed_memory
+
+
+def prepare_machine(threads: int | None, seed: int) -> None:
+    """Set the number of CPU threads (None: torch's choice) and the seed, and what makes training faster."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    torch.set_float32_matmul_precision("high")
+    lightning.seed_everything(seed, verbose=False)
 
 
 def run_command(name: str, main: Callable, argv: list[str] | None = None) -> int:

@@ -19,6 +19,16 @@ TRAINING_OPTIONS = (
 """Those of a :class:`~rstg_pyg.training.RunRecipe`."""
 
 
+def script_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser without options; names are not to be cut short, so that a new option breaks no command."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("training (default: the preset's)")
     group.add_argument("--batch-size", type=int, help="clips per batch, all processes together")

@@ -26,17 +26,16 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import lightning
 import torch
-from run_command import run_command
-from something_something_options import TASK, list_networks, parse_arguments
+from run_command import prepare_machine, run_command
+from something_something_options import list_networks, parse_arguments
 from torch import Tensor
 
-from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.datasets.video import read_annotations
 from rstg_pyg.models import VIDEO_ROWS, VideoResNet, build_video_row, load_image_weights
 from rstg_pyg.models.dry_run import dry_run
+from rstg_pyg.predict.checkpoint import TASK
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
@@ -194,11 +193,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.list:
         print(list_networks(args.network))
         return {}
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    keep_freed_memory()
-    torch.set_float32_matmul_precision("high")
-    lightning.seed_everything(args.seed, verbose=False)
+    prepare_machine(args.threads, args.seed)
 
     stream = open_videos(args)
     model = make_model(args, len(stream.classes))

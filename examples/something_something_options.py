@@ -6,18 +6,24 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from run_options import TRAINING_OPTIONS, add_machine_options, add_result_options, add_training_options, chosen
+from run_options import (
+    TRAINING_OPTIONS,
+    add_machine_options,
+    add_result_options,
+    add_training_options,
+    chosen,
+    script_parser,
+)
 
 from rstg_pyg.arguments import check_name, check_positive
 from rstg_pyg.datasets.video import FLIPS, VIEWS, read_annotations
 from rstg_pyg.models import VIDEO_PAPER_SIZE, VIDEO_ROWS, VIDEO_SMALL, VideoNetwork, describe_video_rows
-from rstg_pyg.training import CheckpointError, VideoRecipe, full_video_recipe, small_video_recipe
-from rstg_pyg.training.checkpoint_reading import read_file
+from rstg_pyg.predict.checkpoint import from_settings, read_settings
+from rstg_pyg.training import VideoRecipe, full_video_recipe, small_video_recipe
 
-TASK = "something-something"
 MADE_CLIPS = 2_400
 
 
@@ -62,12 +68,7 @@ NETWORK_OPTIONS = (
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="something_something.py",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser("something_something.py", description)
     parser.add_argument("--model", metavar="NAME", help="row of the table (default: c2d+rstg:vec)")
     parser.add_argument("--list", action="store_true", help="name the networks, their sizes and the published figures")
     parser.add_argument(
@@ -161,11 +162,11 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
             raise ValueError(f"{args.weights} holds the network {held['model']}, not {args.model}")
         args.version = args.version or held.get("version", "v1")
         args.precision = args.precision or held.get("precision", preset.precision)
-        network = rebuild(VideoNetwork, held["network"], args.weights) if held else preset.network
+        network = from_settings(VideoNetwork, held["network"]) if held else preset.network
         options = chosen(args, NETWORK_OPTIONS)
         options = {name: None if value == "none" else value for name, value in options.items()}
         args.network = dataclasses.replace(network, **options)
-        recipe = rebuild(VideoRecipe, held["recipe"], args.weights) if held else preset.recipe()
+        recipe = from_settings(VideoRecipe, held["recipe"]) if held else preset.recipe()
         args.recipe = choose_recipe(args, recipe)
         if args.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda was asked for, but torch sees no CUDA device (try --device cpu)")
@@ -179,26 +180,6 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
         name = f"something-something-{args.preset}-{args.model.replace(':', '-')}"
         args.out = args.weights.parent / f"views-{args.views}" if args.weights else Path("runs") / name
     return args
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """What a file of weights says of its network and how that was trained."""
-    settings = read_file(path).get("config", {})
-    if settings.get("task") != TASK:
-        found = settings.get("task", settings.get("model", "no task"))
-        raise CheckpointError(f"expected {path} to hold weights of something_something.py, got those of {found!r}")
-    return settings
-
-
-def rebuild(kind: type, settings: dict[str, Any], path: Path) -> Any:
-    """A network's sizes or a recipe from a file."""
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise CheckpointError(
-            f"expected {path} to be of this version, got settings that it lacks: {', '.join(unknown)}"
-        )
-    return kind(**settings)
 
 
 def choose_recipe(args: argparse.Namespace, recipe: VideoRecipe) -> VideoRecipe:

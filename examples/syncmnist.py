@@ -15,13 +15,11 @@ from dataclasses import asdict
 from math import comb
 from pathlib import Path
 
-import lightning
 import torch
-from run_command import run_command
+from run_command import prepare_machine, run_command
 from syncmnist_options import list_models, make_model, parse_arguments
 from torch import Tensor
 
-from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.datasets import NUM_CLASSES, SyncMNIST
 from rstg_pyg.models import PAPER_SIZE, ROWS
 from rstg_pyg.training import (
@@ -107,11 +105,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         print(list_models(args.network or PAPER_SIZE))
         return {}
     recipe: Recipe = args.recipe
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    keep_freed_memory()
-    torch.set_float32_matmul_precision("high")
-    lightning.seed_everything(args.seed, verbose=False)
+    prepare_machine(args.threads, args.seed)
 
     clips = ClipStream(
         args.root, recipe, args.seed, args.digits, args.mnist_dir, args.workers, test_paths=args.authors_test

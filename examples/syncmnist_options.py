@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from run_options import TRAINING_OPTIONS, add_machine_options, add_result_options, add_training_options, chosen
+from run_options import (
+    TRAINING_OPTIONS,
+    add_machine_options,
+    add_result_options,
+    add_training_options,
+    chosen,
+    script_parser,
+)
 
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network, build_row, describe_rows
@@ -34,12 +41,7 @@ NETWORK_OPTIONS = ("num_stages", "rnn", "norm", "residual", "readout", "input_no
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="syncmnist.py",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser("syncmnist.py", description)
     parser.add_argument("--model", default="positional", metavar="NAME", help="row of the table (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the models, their sizes and the published figures")
     parser.add_argument(

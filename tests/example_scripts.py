@@ -1,9 +1,11 @@
-"""The scripts of the examples as modules."""
+"""The scripts of the examples as modules, and how they end after bad input."""
 
 import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+
+from pytest import CaptureFixture
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -13,3 +15,21 @@ def load_example(name: str) -> ModuleType:
     if str(EXAMPLES) not in sys.path:
         sys.path.append(str(EXAMPLES))
     return importlib.import_module(name)
+
+
+def end_of(example: ModuleType, argv: list[str], capsys: CaptureFixture[str]) -> tuple[str, int, str]:
+    """Run a script in this process: return its name, its exit code and the last line that it wrote to stderr."""
+    try:
+        code = example.run(argv)
+    except SystemExit as error:
+        code = error.code
+    return example.__name__, code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+
+def check_refused(done: tuple[str, int, str], *parts: str) -> None:
+    """Assert that a script ended with one sentence, in its own name, that says every part, and code 2."""
+    name, code, last = done
+    assert code == 2
+    assert last.startswith(f"{name}.py: ")
+    for part in parts:
+        assert part in last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rstg_pyg.arguments import check_name, check_positive
 from rstg_pyg.models import VIDEO_ROWS, VideoNetwork, VideoResNet
@@ -13,6 +13,9 @@ from rstg_pyg.training.checkpoint_reading import CheckpointError, listed, read_f
 from rstg_pyg.training.weights import load_model_weights
 
 TASK = "something-something"
+"""What ``examples/something_something.py`` writes into its files."""
+
+Settings = TypeVar("Settings")
 
 
 class TrainedNetwork(NamedTuple):
@@ -49,19 +52,14 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
     """
-    config = read_file(path).get("config")
-    config = config if isinstance(config, Mapping) else {}
-    if config.get("task") != TASK:
-        found = config.get("task") or config.get("model")
-        found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
-        raise CheckpointError(f"expected {path} to hold a network of the task {TASK!r}, got {found}")
+    config = read_settings(path)
     try:
         row, classes, num_frames, size = (_entry(config, *entry) for entry in _ENTRIES)
         check_name("the name of a row", row, VIDEO_ROWS)
         check_positive(size=size)
         if num_frames < 2:
             raise ValueError(f"expected clips of at least 2 frames, got {num_frames}")
-        network = _network(_entry(config, "network", Mapping))
+        network = from_settings(VideoNetwork, _entry(config, "network", Mapping))
         if len(classes) != network.num_classes or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"expected the names of {network.num_classes} classes, got {len(classes)} entries")
         model = VIDEO_ROWS[row].build(network)
@@ -69,6 +67,35 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
         raise CheckpointError(f"{path} is of a network that this version cannot build: {error}") from None
     load_model_weights(path, model)
     return TrainedNetwork(model.eval(), row, tuple(classes), num_frames, size)
+
+
+def read_settings(path: str | os.PathLike) -> Mapping[str, Any]:
+    """What a file of weights or a checkpoint says of its network and how that was trained.
+
+    Raises:
+        CheckpointError: If the file is damaged, of another kind, or of another task.
+        OSError: If it cannot be read.
+    """
+    config = read_file(path).get("config")
+    config = config if isinstance(config, Mapping) else {}
+    if config.get("task") != TASK:
+        found = config.get("task") or config.get("model")
+        found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
+        raise CheckpointError(f"expected {path} to hold a network of the task {TASK!r}, got {found}")
+    return config
+
+
+def from_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+    """Make a dataclass, as the sizes of a network or a recipe, of what a file holds of it.
+
+    Raises:
+        ValueError: If a setting is not of this version, or out of its range.
+    """
+    known = [field.name for field in fields(kind)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"expected options of {kind.__name__}, got {listed(unknown)}, which a later version may know")
+    return kind(**settings)
 
 
 _ENTRIES = (("model", str), ("classes", list), ("num_frames", int), ("size", int))
@@ -80,11 +107,3 @@ def _entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
         got = f"{type(value).__name__}" if name in config else "none"
         raise ValueError(f"expected its settings to hold {name!r} of type {kind.__name__}, got {got}")
     return value
-
-
-def _network(options: Mapping[str, Any]) -> VideoNetwork:
-    known = [field.name for field in fields(VideoNetwork)]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ValueError(f"expected options of VideoNetwork, got {listed(unknown)}, which a later version may know")
-    return VideoNetwork(**options)

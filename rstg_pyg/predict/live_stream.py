@@ -12,7 +12,7 @@ from rstg_pyg.predict.clip_streams import StepStream, WindowStream
 from rstg_pyg.predict.frame_rate import FrameSampler
 from rstg_pyg.predict.frames import to_square
 from rstg_pyg.predict.prediction import Prediction
-from rstg_pyg.visualize.stream_attention import StreamAttention
+from rstg_pyg.visualize.recording import AttentionRecording
 
 
 class LiveStream:
@@ -25,6 +25,9 @@ class LiveStream:
         size: Height and width of what it looks at.
         device: Where it runs.
         attention: What reads the attention of its graph, or None.
+
+    Source: evaluation and clips are those of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019,
+    arXiv:1904.05582; going through a stream by states or windows is this package's.
 
     Example:
         >>> from rstg_pyg.models import build_video_row
@@ -44,7 +47,7 @@ class LiveStream:
         classes: tuple[str, ...],
         size: int,
         device: torch.device,
-        attention: Optional[StreamAttention],
+        attention: Optional[AttentionRecording],
     ) -> None:
         self._clip_stream = clip_stream
         self._sampler = sampler
@@ -103,7 +106,7 @@ class LiveStream:
             index,
             frame,
             None if logits is None else logits[0].float().cpu(),
-            None if alpha is None else alpha[:, 0].float().cpu(),
+            None if alpha is None else alpha[:, 0, -1].float().cpu(),
             self._classes,
         )
         return self._last

@@ -20,7 +20,7 @@ from rstg_pyg.predict.live_stream import LiveStream
 from rstg_pyg.predict.prediction import Prediction
 from rstg_pyg.predict.source import VideoSource
 from rstg_pyg.regions import region_graph
-from rstg_pyg.visualize.stream_attention import StreamAttention
+from rstg_pyg.visualize.recording import AttentionRecording
 
 
 class Predictor:
@@ -40,6 +40,9 @@ class Predictor:
 
     Raises:
         ValueError: If an argument does not fit, or there is no such device.
+
+    Source: evaluation and clips are those of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019,
+    arXiv:1904.05582; going through a stream by states or windows is this package's.
 
     Example:
         >>> from rstg_pyg.models import VIDEO_SMALL, build_video_row
@@ -122,7 +125,7 @@ class Predictor:
             self.classes,
             self.size,
             self.device,
-            None if self._block is None else StreamAttention(self._block),
+            None if self._block is None else AttentionRecording(self._block),
         )
 
     def stream(self, frames: Iterable[Tensor], **options: Optional[float]) -> Iterator[Prediction]:
@@ -162,9 +165,9 @@ class Predictor:
         clips = video[None].to(self.device)
         if self._block is None:
             return self.model(clips)[0].float().cpu(), None
-        with StreamAttention(self._block) as attention:
+        with AttentionRecording(self._block) as attention:
             logits = self.model(clips)[0].float().cpu()
-        return logits, None if attention.clip_alpha is None else attention.clip_alpha[:, 0].float().cpu()
+        return logits, None if attention.alpha is None else attention.alpha[:, 0].float().cpu()
 
     def whole(self, source: VideoSource) -> Iterator[Prediction]:
         r"""Say of each frame what the evaluation says of the whole video, from T frames spread over it.

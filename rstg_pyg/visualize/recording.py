@@ -9,12 +9,14 @@ from torch.nn import Module
 
 from rstg_pyg.authors.block import AuthorsRSTG
 from rstg_pyg.models.region_block import RegionBlock
+from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.stages import SPACE_TIME, TIME
 from rstg_pyg.regions.cells import Scale
 
 
 class AttentionRecording:
-    """While it is open, keeps the attention of the last space stage of every block of regions that runs.
+    """While it is open, keeps the attention of the last space stage of every block of regions that runs, by ``forward``
+    or by ``step``. It may be opened again: what it kept stays until a block runs.
 
     Args:
         model: Any module that holds :class:`~rstg_pyg.RSTGToVec`, :class:`~rstg_pyg.RSTGToMap` or
@@ -22,8 +24,9 @@ class AttentionRecording:
 
     Shapes:
         - **alpha:** of the block that ran last among those with a space stage, ``[E, B, T]`` in the order of
-          ``region_graph(scales).edge_index``, the mean over heads; or None. **scales:** of that block, or of the last
-          block where none has attention, or None without a block.
+          ``region_graph(scales).edge_index``, the mean over heads; or None. T are the frames of its last
+          call, on a space-time graph of a stream with the frame before. **scales:** of that block, or of the last block
+          where none has attention, or None without a block.
 
     Example:
         >>> import torch
@@ -45,28 +48,32 @@ class AttentionRecording:
     def __enter__(self) -> AttentionRecording:
         asked: list[bool] = []
 
-        def ask(block: RegionBlock, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            asked.append(bool(args[1] if len(args) > 1 else kwargs.get("return_attention_weights")))
-            return args[:1], {**kwargs, "return_attention_weights": True}
+        def ask(rstg: RSTG, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            asked.append(bool(kwargs.get("return_attention_weights")))
+            return args, {**kwargs, "return_attention_weights": True}
 
-        def take(block: RegionBlock, args: tuple, kwargs: dict, out: tuple[Tensor, list]) -> Any:
-            if out[1]:
-                self.scales, self.alpha = block.pool.scales, attention_of_stage(block, *out[1][-1])
-            return out if asked.pop() else out[0]
+        def take_from(block: RegionBlock) -> Any:
+            def take(rstg: RSTG, args: tuple, kwargs: dict, out: tuple) -> tuple:
+                if out[2]:
+                    self.scales, self.alpha = block.pool.scales, attention_of_stage(block, *out[2][-1])
+                return out if asked.pop() else out[:2]
+
+            return take
 
         for module in self._model.modules():
             if isinstance(module, RegionBlock):
                 self.scales = module.pool.scales
-                self._handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
-                self._handles.append(module.register_forward_hook(take, with_kwargs=True))
+                # The recurrent graph is what clips and streams both go through.
+                self._handles.append(module.rstg.register_forward_pre_hook(ask, with_kwargs=True))
+                self._handles.append(module.rstg.register_forward_hook(take_from(module), with_kwargs=True))
             elif isinstance(module, AuthorsRSTG):
                 self.scales = module.pool.scales
                 self._handles.append(module.attention.register_forward_hook(self._take_pairs(module)))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        while self._handles:
+            self._handles.pop().remove()
 
     def _take_pairs(self, block: AuthorsRSTG) -> Any:
         # The edges of the region graph, in its order: by receiver, then sender.

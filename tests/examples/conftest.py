@@ -1,11 +1,18 @@
 import pytest
 from example_scripts import load_example
 from process_settings import process_settings
+from small_videos import make_small_videos
 
 
 @pytest.fixture(scope="session")
 def example():
     return load_example("syncmnist")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A small data set of videos."""
+    return make_small_videos(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from example_scripts import EXAMPLES
+from example_scripts import EXAMPLES, check_refused, end_of
 from process_settings import process_settings
 
 SMALL = ["--digits", "sklearn", "--clips", "32", "--test-clips", "4", "--val-clips", "4", "--workers", "0"]
@@ -14,25 +14,13 @@ SMALL = ["--digits", "sklearn", "--clips", "32", "--test-clips", "4", "--val-cli
 
 @pytest.fixture
 def run(example, tmp_path, monkeypatch, capsys):
-    """Run the example in this process: return its exit code and the last line that it wrote to stderr."""
+    """Run the example in this process, in a folder of its own."""
 
     def command(*options):
         monkeypatch.chdir(tmp_path)
-        try:
-            code = example.run([*SMALL, "--device", "cpu", "--out", "run", *options])
-        except SystemExit as error:
-            code = error.code
-        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+        return end_of(example, [*SMALL, "--device", "cpu", "--out", "run", *options], capsys)
 
     return command
-
-
-def check_refused(done, *parts):
-    code, last = done
-    assert code == 2
-    assert last.startswith("syncmnist.py: ")
-    for part in parts:
-        assert part in last
 
 
 @pytest.mark.parametrize(

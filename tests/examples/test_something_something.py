@@ -30,11 +30,6 @@ def example():
     return load_example("something_something")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_small_videos(tmp_path_factory.mktemp("videos"))
-
-
 @pytest.fixture
 def parse(example):
     return lambda *argv: example.parse_arguments(list(argv), "")

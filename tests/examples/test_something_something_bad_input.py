@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from example_scripts import EXAMPLES, load_example
+from example_scripts import EXAMPLES, check_refused, end_of, load_example
 from process_settings import process_settings
 from small_videos import damage, make_small_videos
 
@@ -17,32 +17,15 @@ def example():
     return load_example("something_something")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_small_videos(tmp_path_factory.mktemp("videos"))
-
-
 @pytest.fixture
 def run(example, root, tmp_path, monkeypatch, capsys):
-    """Run the example in this process: return its exit code and the last line that it wrote to stderr."""
+    """Run the example in this process, in a folder of its own."""
 
     def command(*options):
         monkeypatch.chdir(tmp_path)
-        try:
-            code = example.run([*TINY, "--root", str(root), "--out", "run", *options])
-        except SystemExit as error:
-            code = error.code
-        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+        return end_of(example, [*TINY, "--root", str(root), "--out", "run", *options], capsys)
 
     return command
-
-
-def check_refused(done, *parts):
-    code, last = done
-    assert code == 2
-    assert last.startswith("something_something.py: ")
-    for part in parts:
-        assert part in last
 
 
 @pytest.mark.parametrize(
@@ -109,7 +92,7 @@ def test_weights_for_images_that_do_not_fit(run, tmp_path, content):
 def test_more_damaged_videos_than_allowed_are_named_in_one_sentence(run, tmp_path):
     damage(make_small_videos(tmp_path / "videos"), 3, 5)
     options = ["--root", str(tmp_path / "videos"), "--max-damaged", "0", "--clips", "10", "--workers", "1"]
-    code, last = run(*options)
+    _, code, last = run(*options)
     assert code == 2
     assert last.startswith("something_something.py: expected at most max_damaged=0 damaged videos, found 1 of 10: ")
 
@@ -170,7 +153,8 @@ def test_weights_that_do_not_fit(run, tmp_path, trained, change, options, parts)
 
 def test_weights_of_another_task(run):
     path = EXAMPLES.parent / "weights" / "syncmnist_small.pt"
-    check_refused(run("--weights", str(path)), "to hold weights of something_something.py, got those of 'positional'")
+    said = "to hold a network of the task 'something-something', got one of 'positional'"
+    check_refused(run("--weights", str(path)), said)
 
 
 def test_weights_of_other_classes(run, tmp_path, trained):

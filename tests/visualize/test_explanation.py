@@ -26,6 +26,22 @@ def test_it_is_what_the_model_returns(make_net, stages, heads):
     assert seen.frame_probabilities is None
 
 
+@pytest.mark.parametrize("stages", ["all-temp", "homogeneous"])
+def test_a_recording_reads_streams_as_it_reads_clips(stages):
+    block, volume = RSTGToVec(4, scales=(2, 1), stages=stages), torch.randn(3, 4, 5, 6, 6)
+    with AttentionRecording(block) as of_clip:
+        vector = block(volume)
+    recording, state = AttentionRecording(block), None
+    for t in range(5):
+        with recording:
+            said, state = block.step(volume[:, :, t], state)
+        assert recording.scales == of_clip.scales
+        torch.testing.assert_close(recording.alpha[..., -1], of_clip.alpha[..., t])
+    torch.testing.assert_close(said, vector)
+    assert not block.rstg._forward_hooks
+    assert not block.rstg._forward_pre_hooks
+
+
 def test_of_a_space_time_graph_the_edges_within_frames_are_kept(make_net):
     net = make_net(stages="homogeneous").eval()
     seen = explain_clips(net, VIDEO)
