@@ -51,6 +51,20 @@ class ChunkStream(lightning.LightningDataModule):
 
     Raises:
         ValueError: If ``batch_size`` is no multiple of the number of processes (when training starts).
+
+    Source: this package's.
+
+    Example:
+        >>> from torch.utils.data import Dataset
+        >>> from rstg_pyg.training import ChunkStream, VideoRecipe
+        >>> class Numbers(Dataset):
+        ...     def __getitem__(self, clips):
+        ...         return list(clips)
+        >>> class NumberStream(ChunkStream):
+        ...     def training(self):
+        ...         return Numbers()
+        >>> list(NumberStream(VideoRecipe(10, batch_size=2, chunk=5)).train_dataloader())
+        [[0, 1], [2, 3], [4]]
     """
 
     def __init__(self, recipe: RunRecipe, num_workers: int = 0, made_on_device: bool = False) -> None:

@@ -31,6 +31,9 @@ class RunRecipe:
     Raises:
         ValueError: If a value is out of its range.
 
+    Source: the optimiser and the chunks are this package's; the paper's own settings are those of
+    :func:`~rstg_pyg.training.paper_recipe`.
+
     Example:
         >>> from rstg_pyg.training import Phase, Recipe
         >>> recipe = Recipe((Phase(100),), chunk=64, batch_size=8)

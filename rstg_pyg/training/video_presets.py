@@ -8,6 +8,9 @@ from rstg_pyg.training.video_recipe import VideoRecipe
 def small_video_recipe(clips: int = 24_000) -> VideoRecipe:
     """16 frames of 64 x 64, for the small data sets of :mod:`rstg_pyg.datasets.made_videos`.
 
+    Raises:
+        ValueError: If there are fewer clips than a batch has.
+
     Source: the task is that of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582; the
     recipe is this package's.
 
@@ -30,6 +33,9 @@ def small_video_recipe(clips: int = 24_000) -> VideoRecipe:
 
 def full_video_recipe(clips: int = 2_580_000) -> VideoRecipe:
     """32 frames of 224 x 224, for version 1 as published: 30 times its 86,017 training videos, unless told otherwise.
+
+    Raises:
+        ValueError: If there are fewer clips than a batch has.
 
     Source: the clips are those of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582; the
     optimiser is this package's.
