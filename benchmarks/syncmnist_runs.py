@@ -78,6 +78,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--digits", default="auto", choices=["auto", "mnist", "sklearn"])
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="bf16-mixed", choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--compile", action="store_true", help="run backbones through torch.compile")
     parser.add_argument("--runs", type=Path, default=Path("runs/syncmnist-table"), help="folder of all runs")
     parser.add_argument("--jobs", type=positive, help="runs at a time (default: one on CUDA, else what the cores hold)")
     parser.add_argument("--threads", type=positive, default=1, help="threads of a run (default: %(default)s)")
@@ -109,6 +110,8 @@ def train(run: Run, args: argparse.Namespace) -> dict:
     model = build_row(run.row, run.network)
     module = ClipClassifier(model, run.recipe, config)
     checkpoint = open_run(folder, module)
+    if args.compile:
+        model.backbone.compile()
     trainer = run_trainer(folder, run.recipe, args.device, precision=args.precision, progress=False)
     held = {
         "row": run.row,
@@ -229,6 +232,7 @@ def train_in_process(run: Run, args: argparse.Namespace) -> str | None:
     for name in ("root", "mnist_dir", "digits", "device", "precision", "runs", "threads"):
         value = getattr(args, name)
         command += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    command += ["--compile"] if args.compile else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode == 0:

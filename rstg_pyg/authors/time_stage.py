@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from rstg_pyg.authors.starting_weights import glorot_lstm
+from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_in_float32
 
 
 class NodeLSTM(nn.Module):
@@ -38,5 +39,6 @@ class NodeLSTM(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """Hidden states `[B, T, N, C]`, all frames in one recurrent call."""
         sequences = nodes.transpose(1, 2)
-        hidden, _ = self.lstm(sequences.flatten(0, 1))
+        rows = sequences.flatten(0, 1)
+        hidden, _ = run_in_float32(self.lstm, rows) if autocast_takes_float16(rows) else self.lstm(rows)
         return hidden.unflatten(0, sequences.shape[:2]).transpose(1, 2)

@@ -16,15 +16,20 @@ from torch.nn import (
     Module,
     ReflectionPad3d,
     ReLU,
-    ReplicationPad3d,
     Sequential,
 )
 
 from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.models.border import RepeatBorder
 from rstg_pyg.models.frame_cnn import FrameCNN
 from rstg_pyg.models.non_local import NonLocalBlock
 
-PADDINGS = {"replicate": ReplicationPad3d, "reflect": ReflectionPad3d, "circular": CircularPad3d}
+SIDES = (1, 1, 1, 1, 0, 0)
+PADDINGS = {
+    "replicate": RepeatBorder,
+    "reflect": lambda: ReflectionPad3d(SIDES),
+    "circular": lambda: CircularPad3d(SIDES),
+}
 """Layers that put a border around maps and none around time; zeros are the convolution's own."""
 
 
@@ -97,7 +102,7 @@ class ClipCNN(Module):
         def layer(number: int, before: int, width: int) -> Sequential:
             pooled = number < len(widths)
             side = 1 if not pooled and padding_mode == "zeros" else 0
-            parts: list[Module] = [] if pooled or side else [PADDINGS[padding_mode]((1, 1, 1, 1, 0, 0))]
+            parts: list[Module] = [] if pooled or side else [PADDINGS[padding_mode]()]
             parts += [
                 Conv3d(
                     before,
@@ -138,7 +143,7 @@ class ClipCNN(Module):
             batch_norm=len(before) > len(convolutions),
             refine=len(convolutions) > num_pools,
             non_local=non_local,
-            padding_mode=convolutions[-1].padding_mode,
+            padding_mode=frame_cnn.padding_mode,
         ).to(convolutions[0].weight)
         after = [m for layer in net.layers for m in layer if isinstance(m, (Conv3d, BatchNorm3d))]
         for old, new in zip(before, after, strict=True):

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.models.border import RepeatBorderConv2d
+from rstg_pyg.models.folded_norm import can_fold, folded_norm
 
 
 class FrameCNN(Module):
@@ -55,18 +57,25 @@ class FrameCNN(Module):
             raise ValueError("expected 'widths' to hold at least one width, got an empty sequence")
         self.in_channels = in_channels
         self.out_channels = widths[-1]
+        self.padding_mode = padding_mode
         self.smallest = 3 * 2 ** len(widths) - 2
 
-        def convolution(before: int, width: int, padding: int) -> list[Module]:
-            norm = [BatchNorm2d(width)] if batch_norm else []
-            conv = Conv2d(before, width, 3, padding=padding, bias=not batch_norm, padding_mode=padding_mode)
-            return [conv, *norm, ReLU()]
+        bias = not batch_norm
+
+        def convolution(before: int, width: int, padded: bool) -> list[Module]:
+            if not padded:
+                conv = Conv2d(before, width, 3, bias=bias)
+            elif padding_mode == "replicate":
+                conv = RepeatBorderConv2d(before, width, 3, bias=bias)
+            else:
+                conv = Conv2d(before, width, 3, padding=1, bias=bias, padding_mode=padding_mode)
+            return [conv, *([BatchNorm2d(width)] if batch_norm else []), ReLU()]
 
         layers: list[Module] = []
         for before, width in zip([in_channels, *widths], widths, strict=False):
-            layers += [*convolution(before, width, padding=0), MaxPool2d(2)]
+            layers += [*convolution(before, width, padded=False), MaxPool2d(2)]
         if refine:
-            layers += convolution(widths[-1], widths[-1], padding=1)
+            layers += convolution(widths[-1], widths[-1], padded=True)
         # The layout that convolution kernels work in: with it, nothing is reordered between the layers.
         self.layers = Sequential(*layers).to(memory_format=torch.channels_last)
 
@@ -76,7 +85,15 @@ class FrameCNN(Module):
                 f"expected frames of shape [B, {self.in_channels}, H, W] with H and W of at least {self.smallest}, "
                 f"got {list(frames.shape)}"
             )
-        return self.layers(frames.contiguous(memory_format=torch.channels_last))
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        if folds_on(frames) and can_fold(*self.layers[:2]):
+            return self.layers[2:](folded_norm(frames, *self.layers[:2]))
+        return self.layers(frames)
+
+
+def folds_on(frames: Tensor) -> bool:
+    """Whether folding pays there: on a CPU the moments of the patches cost more than they save."""
+    return frames.is_cuda
 
 
 def pixels_to_unit(video: Tensor) -> Tensor:

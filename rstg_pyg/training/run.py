@@ -158,6 +158,8 @@ def run_trainer(
         sync_batchnorm=several and cuda,
         use_distributed_sampler=False,
         precision=precision,
+        # All batches but a chunk's last are of one shape: cuDNN's search for the fastest convolutions pays at once.
+        benchmark=cuda,
         max_epochs=recipe.num_chunks,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import latency
 import pytest
+import syncmnist_step
 import throughput
 import time_stage
 import torch
@@ -70,6 +71,18 @@ def test_time_stage(tmp_path, capsys, monkeypatch):
     rows = read(tmp_path / "time_stage.csv")
     assert [row["form"] for row in rows][:3] == ["lstm", "gru", "bound of lstm"]
     assert all(float(row["lower quartile ms"]) <= float(row["median ms"]) for row in rows)
+
+
+def test_steps_of_training(tmp_path, capsys):
+    options = ["--device", "cpu", "--digits", "sklearn", "--root", str(tmp_path), "--batch-sizes", "2", "--steps", "2"]
+    syncmnist_step.main([*options, "--forms", "plain", "folded", "--precision", "32-true"])
+    title, header, *rows = capsys.readouterr().out.splitlines()
+    assert title.startswith("positional, preset small, 32-true, on cpu; torch ")
+    assert header.split()[:7] == ["batch", "backbone", "clips/s", "clips", "forward", "backward", "optimiser"]
+    assert [row.split()[:2] for row in rows] == [["2", "plain"], ["2", "folded"]]
+    for row in rows:
+        rate, *parts = map(float, row.split()[2:])
+        assert rate > 0 and len(parts) == 4 and sum(parts) > 0
 
 
 def test_latency(tmp_path, capsys):

@@ -26,7 +26,7 @@ OTHER = replace(RUN, recipe=RUN.recipe.with_clips(48))
 def args(tmp_path):
     """The options of the machine."""
     places = {"runs": tmp_path / "runs", "root": tmp_path / "data", "mnist_dir": None}
-    return Namespace(**places, digits="sklearn", device="cpu", precision="bf16-mixed", jobs=1, threads=1)
+    return Namespace(**places, digits="sklearn", device="cpu", precision="bf16-mixed", jobs=1, threads=1, compile=False)
 
 
 @pytest.fixture

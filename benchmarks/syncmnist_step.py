@@ -1,0 +1,143 @@
+"""Measures how many SyncMNIST clips a second training consumes, and where a step's time goes.
+
+A step makes its clips on the device, runs the network forward and backward, and lets the optimiser step, as
+examples/syncmnist.py does; several batch sizes and forms of the backbone in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from unittest import mock
+
+import torch
+
+import options
+from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, frame_cnn
+from rstg_pyg.training import ClipClassifier, ClipStream, full_recipe, small_recipe
+from rstg_pyg.training.classifier import clip_loss
+from rstg_pyg.training.clip_stream import ClipBatches
+
+PRESETS = {"small": (SMALL, small_recipe), "full": (PAPER_SIZE, full_recipe)}
+PARTS = ("clips", "forward", "backward", "optimiser")
+FORMS = {"plain": False, "folded": False, "compiled": True}
+"""Of the backbone, and whether it is compiled: layer by layer; the first batch norm folded into its convolution, which
+is done on CUDA alone; what the package does by default, through torch.compile."""
+
+
+class Clock:
+    """Notes the time without waiting for the device."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device != "cpu"
+        self.marks: list[torch.cuda.Event | float] = []
+
+    def mark(self) -> None:
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.marks.append(time.perf_counter())
+
+    def milliseconds(self) -> list[float]:
+        """Between every mark and the next."""
+        pairs = zip(self.marks, self.marks[1:], strict=False)
+        if not self.cuda:
+            return [1e3 * (end - start) for start, end in pairs]
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in pairs]
+
+
+@contextmanager
+def without_folding() -> AbstractContextManager[None]:
+    with mock.patch.object(frame_cnn, "folds_on", lambda frames: False):
+        yield
+
+
+def make_step(args: argparse.Namespace, batch_size: int, compiled: bool) -> Callable[[], Callable[[], list[float]]]:
+    """One training step; it returns what reads the milliseconds of its :data:`PARTS`."""
+    network, recipe_of = PRESETS[args.preset]
+    recipe = dataclasses.replace(recipe_of(args.num_digits), batch_size=batch_size)
+    stream = ClipStream(args.root, recipe, 0, args.digits, args.mnist_dir)
+    torch.manual_seed(0)
+    module = ClipClassifier(build_row(args.row, network), recipe).to(args.device)
+    if compiled:
+        module.model.backbone.compile()
+    optimizer = module.configure_optimizers()["optimizer"]
+    batches = ClipBatches(stream.train_clips, args.device)
+    low = torch.bfloat16 if args.precision == "bf16-mixed" else None
+    first = recipe.clips - recipe.task.clips
+
+    def step() -> Callable[[], list[float]]:
+        nonlocal first
+        clock = Clock(args.device)
+        clock.mark()
+        batch = batches[range(first, first + batch_size)]
+        first += batch_size
+        clock.mark()
+        with torch.autocast(args.device, low) if low else nullcontext():
+            logits = module(batch.video)
+        loss = clip_loss(logits.float(), batch.y, batch.binary).mean()
+        clock.mark()
+        loss.backward()
+        clock.mark()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        clock.mark()
+        return clock.milliseconds
+
+    return step
+
+
+def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float, list[float]]:
+    """Clips per second of many steps in a row, and the median milliseconds of the parts of a step."""
+    wait = torch.cuda.synchronize if args.device != "cpu" else lambda: None
+    with without_folding() if form == "plain" else nullcontext():
+        step = make_step(args, batch_size, FORMS[form])
+        for _ in range(3):
+            step()
+        wait()
+        start = time.perf_counter()
+        readings = [step() for _ in range(args.steps)]
+        wait()
+        rate = args.steps * batch_size / (time.perf_counter() - start)
+    parts = zip(*(read() for read in readings), strict=True)
+    return rate, [statistics.median(part) for part in parts]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small", help="of examples/syncmnist.py (default: small)")
+    parser.add_argument("--row", choices=ROWS, default="positional", metavar="ROW", help="(default: positional)")
+    parser.add_argument("--num-digits", type=options.positive, default=2, help="(default: 2)")
+    parser.add_argument("--batch-sizes", type=options.positive, nargs="+", default=[16], help="(default: 16)")
+    parser.add_argument("--forms", choices=FORMS, nargs="+", help="of the backbone (default: all of the device)")
+    parser.add_argument("--steps", type=options.positive, default=20, help="timed steps (default: 20)")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
+    parser.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to")
+    parser.add_argument("--mnist-dir", help="folder with the MNIST files (default: $RSTG_PYG_MNIST)")
+    parser.add_argument("--digits", choices=["auto", "mnist", "sklearn"], default="auto")
+    options.add_machine(parser)
+    args = parser.parse_args(argv)
+    options.prepare(args)
+    args.forms = args.forms or [form for form in FORMS if form != "folded" or args.device != "cpu"]
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    print(f"{args.row}, preset {args.preset}, {args.precision}, on {args.device}; torch {torch.__version__}")
+    print(f"{'batch':>6} {'backbone':>9} {'clips/s':>8}" + "".join(f" {part:>10}" for part in PARTS) + "  (ms a step)")
+    for batch_size in args.batch_sizes:
+        for form in args.forms:
+            rate, parts = measure(args, batch_size, form)
+            print(f"{batch_size:>6} {form:>9} {rate:>8.0f}" + "".join(f" {part:>10.1f}" for part in parts), flush=True)
+            torch.compiler.reset()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Recurrent networks of cuDNN under bfloat16 autocast.
+
+Shape legend: R sequences, T frames, C channels.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import RNNBase
+
+
+def autocast_takes_float16(rows: Tensor) -> bool:
+    """Whether PyTorch would run a recurrent network in float16 there, though bfloat16 was asked for: so it does on CUDA
+    wherever autocast is on. The small gradients of a mean over many clips and frames become 0 then, for nothing scales
+    a loss that is to be trained in bfloat16."""
+    return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+
+
+def run_in_float32(rnn: RNNBase, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
+    """Return what ``rnn`` gives without autocast, in the type of its weights.
+
+    Shapes:
+        - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.recurrence.float32_rnn import run_in_float32
+        >>> rows = torch.randn(3, 5, 4, dtype=torch.bfloat16)
+        >>> run_in_float32(torch.nn.GRU(4, 4, batch_first=True), rows)[0].dtype
+        torch.float32
+    """
+    dtype = rnn.weight_ih_l0.dtype
+    if memory is not None:
+        memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
+    with torch.autocast(rows.device.type, enabled=False):
+        return rnn(rows.to(dtype), memory)
