@@ -1,27 +1,28 @@
 """Maps with their border repeated, in whatever layout they lie."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Conv2d, Module
 
 
 def repeat_border(maps: Tensor) -> Tensor:
-    """Put one more row and column of the same values around maps ``[..., H, W]``.
+    """Put one more row and column of the same values around maps.
 
-    The numbers are those of :func:`torch.nn.functional.pad` with ``mode="replicate"``, whose gradient comes in another
-    layout than compilers are told for maps with channels last, so that compiled networks stop at it.
+    It is :func:`torch.nn.functional.pad` with ``mode="replicate"``, whose gradient comes in another layout than
+    compilers are told for maps with channels last, so that compiled networks would stop at it: they join slices.
 
     Shapes:
-        - **input:** ``[..., H, W]``. **output:** ``[..., H + 2, W + 2]``.
+        - **input:** ``[N, C, H, W]`` or ``[N, C, T, H, W]``. **output:** the same with H + 2 and W + 2.
 
     Example:
         >>> import torch
         >>> from rstg_pyg.models.border import repeat_border
-        >>> repeat_border(torch.tensor([[1, 2]]))
-        tensor([[1, 1, 2, 2],
-                [1, 1, 2, 2],
-                [1, 1, 2, 2]])
+        >>> repeat_border(torch.tensor([[[[1.0, 2.0]]]]))[0, 0, 0]
+        tensor([1., 1., 2., 2.])
     """
+    if not torch.compiler.is_compiling():
+        return F.pad(maps, (1, 1, 1, 1) + (0, 0) * (maps.dim() == 5), mode="replicate")
     for dim in (-2, -1):
         maps = torch.cat((maps.narrow(dim, 0, 1), maps, maps.narrow(dim, -1, 1)), dim)
     return maps
