@@ -196,13 +196,13 @@ def test_how_a_process_ended(args, monkeypatch, code, text, message):
         return Namespace(returncode=code, stderr=text, stdout="")
 
     monkeypatch.setattr(syncmnist_runs.subprocess, "run", run)
-    assert syncmnist_runs.train_in_process(RUN, changed(args, threads=3)) == message
+    assert syncmnist_runs.train_in_process(RUN, changed(args, threads=3, compile=True)) == message
     ((command, threads),) = commands
     assert threads == "3"
     assert command[1:3] == [syncmnist_runs.__file__, str(args.runs / RUN.folder / "run.json")]
     assert command[3:] == [
         *["--root", str(args.root), "--digits", "sklearn", "--device", "cpu", "--precision", "bf16-mixed"],
-        *["--runs", str(args.runs), "--threads", "3"],
+        *["--runs", str(args.runs), "--threads", "3", "--compile"],
     ]
 
 

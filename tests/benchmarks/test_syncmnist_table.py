@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import syncmnist_report
 import syncmnist_runs
+import syncmnist_table
 import torch
 from PIL import Image
 from syncmnist_report import MARKS, QUESTIONS, put_between, questions
@@ -18,7 +19,7 @@ from syncmnist_table import BUDGETS
 from tiny_table import BUDGET, Table, pretend
 
 from rstg_pyg.models import ROWS
-from rstg_pyg.training import ClipClassifier
+from rstg_pyg.training import ClipClassifier, full_recipe
 from rstg_pyg.training.metrics import read_rows
 
 TWO = ("--rows", "mean-lstm", "positional", "--seeds", "0", "1")
@@ -270,6 +271,19 @@ def test_a_report_of_nothing(table):
     assert "a tiny task: not run." in (table.results / "syncmnist_cpu.md").read_text()
     assert read(table.results / "syncmnist_cpu.csv") == []
     assert not (table.results / "syncmnist_cpu.png").exists()
+
+
+def test_trials_of_another_budget_are_refused(table, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        syncmnist_table.main(["--budget", "gpu", "--trials", "muon"])
+    assert "--trials muon: expected one of muon-hidden with --budget gpu" in capsys.readouterr().err
+    assert table.trained == []
+
+
+def test_the_budgets_of_the_package_are_of_the_recipes(table):
+    gpu = BUDGETS["gpu"]
+    assert gpu.recipe.clips == 1_625_000
+    assert gpu.run("positional", "muon-hidden", 0).recipe == full_recipe(5).with_clips(1_625_000)
 
 
 # The README

@@ -12,6 +12,7 @@ from rstg_pyg import SyncMNIST
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.models import ROWS, build_row
 from rstg_pyg.training import Phase, small_recipe
+from rstg_pyg.training.metrics import read_rows
 
 SMALL = ["--digits", "sklearn", "--clips", "96", "--test-clips", "10", "--val-clips", "16", "--workers", "0"]
 
@@ -51,6 +52,16 @@ def test_the_same_command_goes_on_from_its_own_run_alone(example, arguments, no_
         example.main([*arguments, "--lr", "0.1"])
     example.main([*arguments, "--lr", "0.1", "--fresh"])
     assert "going on from" not in capsys.readouterr().out
+
+
+def test_a_compiled_run_is_like_one_that_is_not(example, arguments, no_pictures, tmp_path):
+    torch._dynamo.reset()
+    losses = []
+    for options in ([], ["--compile"]):
+        example.main([*arguments, "--fresh", *options])
+        (row,) = read_rows(tmp_path / "run" / "metrics.csv")
+        losses.append(row["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pictures, tmp_path):
