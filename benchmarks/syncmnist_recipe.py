@@ -1,6 +1,7 @@
 """What each choice of the SyncMNIST recipe is worth: the same training with one choice changed at a time.
 
-Trains the positional network at the table's CPU budget, once per change, with one seed; runs that the table has made
+Trains the positional network at the table's CPU budget with Muon for the graph's matrices, once per change, with one
+seed; runs that the table has made
 are taken from there. Results go to results/ (CSV and Markdown). A run that was stopped goes on where it was when the
 same command is given again.
 """
@@ -24,6 +25,10 @@ from syncmnist_table import BUDGETS
 ROW = "positional"
 WITHOUT = "all-temp-stages"
 """The same network without positions."""
+BASE = "Muon for the graph's matrices, 0.01"
+"""What all changes are made to."""
+BASE_TRIAL = "muon"
+"""The same as a trial of the table."""
 
 
 def last_phase(recipe: Recipe) -> tuple[Phase, ...]:
@@ -36,7 +41,7 @@ def second_phase_of_pairs(recipe: Recipe) -> tuple[Phase, ...]:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "as it is": ({}, {}),
+    BASE: ({}, {}),
     "no norm in the stages": ({"norm": None}, {}),
     "no residual stages": ({"residual": False}, {}),
     "no norm, no residual (the text's plain stages)": ({"norm": None, "residual": False}, {}),
@@ -64,7 +69,7 @@ def make_run(change: str, clips: int | None) -> Run:
     row = network.get("row", ROW)
     network = {name: value for name, value in network.items() if name != "row"}
     budget = BUDGETS["cpu"]
-    recipe = budget.recipe
+    recipe = replace(budget.recipe, **budget.trials[BASE_TRIAL])
     made = {name: value(recipe) if callable(value) else value for name, value in options.items()}
     recipe = replace(recipe, **made)
     name = "-".join("".join(c if c.isalnum() else " " for c in change.lower()).split())
@@ -75,7 +80,7 @@ def make_run(change: str, clips: int | None) -> Run:
 
 def markdown(results: dict[str, dict]) -> str:
     ended = report.whole(list(results.values()))
-    base = results.get("as it is")
+    base = results.get(BASE)
     lines = ["| change | test accuracy | difference | min |", "|---|---|---|---|"]
     for change, held in results.items():
         if held not in ended:

@@ -80,7 +80,7 @@ def make_step(args: argparse.Namespace, batch_size: int, compiled: bool) -> Call
         batch = batches[range(first, first + batch_size)]
         first += batch_size
         clock.mark()
-        with torch.autocast(args.device, low) if low else nullcontext():
+        with torch.autocast(torch.device(args.device).type, low) if low else nullcontext():
             logits = module(batch.video)
         loss = clip_loss(logits.float(), batch.y, batch.binary).mean()
         clock.mark()

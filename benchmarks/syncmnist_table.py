@@ -43,7 +43,7 @@ class Budget:
 
 
 TRIALS = {
-    "muon": {"optimizer": "muon"},
+    "muon": {"optimizer": "muon", "muon_lr": 0.01},
     "muon-hidden": {"optimizer": "muon-hidden", "muon_lr": 0.003},
 }
 BUDGETS = {

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, Module
 
 MAX_PATCH = 32
-"""Patches of up to so many values: their moments cost less than two looks at all outputs."""
+"""Patches of up to so many values are worth their moments: kernels of 3 x 3 on frames of three channels are."""
 
 
-def can_fold(conv: Module, norm: Module) -> bool:
-    """Whether :func:`folded_norm` computes what the two layers do, as nothing else looks at their outputs."""
+def can_fold(conv: Module, norm: Module, *around: Module) -> bool:
+    """Whether :func:`folded_norm` computes what the two layers do, and nobody looks at them or at what is ``around``
+    them."""
     return (
         type(conv) is Conv2d
         and type(norm) is BatchNorm2d
@@ -25,14 +26,8 @@ def can_fold(conv: Module, norm: Module) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
         and not any(
-            hooks
-            for layer in (conv, norm)
-            for hooks in (
-                layer._forward_hooks,
-                layer._forward_pre_hooks,
-                layer._backward_hooks,
-                layer._backward_pre_hooks,
-            )
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+            for module in (conv, norm, *around)
         )
     )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.models.border import RepeatBorderConv2d
 from rstg_pyg.models.folded_norm import can_fold, folded_norm
 
@@ -34,7 +34,7 @@ class FrameCNN(Module):
           becomes 6 x 6 after two.
 
     Raises:
-        ValueError: If an argument is not positive, or the frame is of other channels or too small.
+        ValueError: If an argument is out of its range, or the frame is of other channels or too small.
 
     Example:
         >>> import torch
@@ -52,6 +52,7 @@ class FrameCNN(Module):
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
+        check_choice("padding_mode", padding_mode, ("zeros", "replicate", "reflect", "circular"))
         check_positive(in_channels=in_channels, **{f"widths[{i}]": width for i, width in enumerate(widths)})
         if not widths:
             raise ValueError("expected 'widths' to hold at least one width, got an empty sequence")
@@ -86,9 +87,13 @@ class FrameCNN(Module):
                 f"got {list(frames.shape)}"
             )
         frames = frames.contiguous(memory_format=torch.channels_last)
-        if folds_on(frames) and can_fold(*self.layers[:2]):
-            return self.layers[2:](folded_norm(frames, *self.layers[:2]))
-        return self.layers(frames)
+        conv, norm, *rest = self.layers
+        if not folds_on(frames) or not can_fold(conv, norm, self.layers):
+            return self.layers(frames)
+        maps = folded_norm(frames, conv, norm)
+        for layer in rest:
+            maps = layer(maps)
+        return maps
 
 
 def folds_on(frames: Tensor) -> bool:

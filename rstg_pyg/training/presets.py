@@ -28,7 +28,7 @@ def small_recipe(num_digits: int = 2) -> Recipe:
     phases = [Phase(12_000, 2, 0.5, "in-step"), Phase(18_000, 2, 0.2), Phase(30_000, 2, 0.5)]
     if num_digits > 2:
         phases.append(Phase(100_000, num_digits))
-    return Recipe(tuple(phases))
+    return Recipe(tuple(phases), optimizer="muon-hidden", muon_lr=0.003)
 
 
 def full_recipe(num_digits: int = 5) -> Recipe:

@@ -6,17 +6,17 @@ from dataclasses import asdict, replace
 
 import pytest
 import syncmnist_recipe
-from syncmnist_recipe import CHANGES, make_run
+from syncmnist_recipe import BASE, CHANGES, make_run
 from syncmnist_table import BUDGETS
 from tiny_table import RECIPE, Table, pretend
 
 from rstg_pyg.training.metrics import read_rows
 
-NAMES = ["as it is", "AdamW, 0.001", "no curriculum"]
+NAMES = [BASE, "AdamW, 0.001", "no curriculum"]
 
 
 def test_every_change_changes_what_it_says_alone():
-    base = make_run("as it is", None)
+    base = make_run(BASE, None)
     budget = BUDGETS["cpu"]
     assert base == budget.run("positional", "muon", 0)
     runs = {change: make_run(change, None) for change in CHANGES}
@@ -28,7 +28,7 @@ def test_every_change_changes_what_it_says_alone():
         assert run.network == replace(base.network, **network)
         differs = {name for name, value in asdict(run.recipe).items() if value != asdict(base.recipe)[name]}
         assert differs == set(options)
-        assert (run == base) == (change == "as it is")
+        assert (run == base) == (change == BASE)
     (phase,) = runs["no curriculum"].recipe.phases
     assert phase == replace(base.recipe.task, clips=base.recipe.clips)
     assert runs["Muon for all hidden layers, 0.003"] == budget.run("positional", "muon-hidden", 0)
@@ -70,7 +70,7 @@ def test_the_table_has_the_difference_of_every_change(table):
     table.start("--changes", *NAMES, main=syncmnist_recipe.main)
     lines = (table.results / "syncmnist_recipe.md").read_text().splitlines()
     assert lines[4:7] == [
-        "| as it is | 50.0 |  | 1.5 |",
+        f"| {BASE} | 50.0 |  | 1.5 |",
         "| AdamW, 0.001 | 37.5 | -12.5 | 1.5 |",
         "| no curriculum | 75.0 | +25.0 | 1.5 |",
     ]

@@ -41,6 +41,10 @@ class LastFrame(Module):
             lambda: ClipCNN(1, (4,), padding_mode="same"),
             "expected 'padding_mode' to be one of 'zeros', 'replicate', 'reflect', 'circular', got 'same'",
         ),
+        (
+            lambda: FrameCNN(1, (4,), padding_mode="same"),
+            "expected 'padding_mode' to be one of 'zeros', 'replicate', 'reflect', 'circular', got 'same'",
+        ),
         (lambda: ClipCNN(1, (4,), non_local=(1,)), "expected 'non_local' to hold layers from 0 to 0, got (1,)"),
         (
             lambda: VideoClassifier(FrameCNN(1, (4,)), Conv2d(4, 4, 1), 5),

@@ -113,6 +113,14 @@ def test_layers_that_are_looked_at_are_not_folded(which, kind):
     assert can_fold(*pair)
 
 
+def test_a_hook_on_all_layers_is_called(monkeypatch):
+    monkeypatch.setattr(frame_cnn, "folds_on", lambda frames: True)
+    cnn, seen = FrameCNN(1, (4,), batch_norm=True), []
+    cnn.layers.register_forward_hook(lambda module, inputs, maps: seen.append(maps))
+    maps = cnn(torch.rand(2, 1, 8, 8))
+    assert seen[0] is maps
+
+
 def test_the_backbone_folds_its_first_layer(monkeypatch):
     cnn = FrameCNN(1, (4, 6), batch_norm=True, refine=True, padding_mode="replicate").double()
     folding = copy.deepcopy(cnn)
