@@ -6,7 +6,7 @@ from rstg_pyg.training.recipe import Phase, Recipe
 
 
 def small_recipe(num_digits: int = 2) -> Recipe:
-    """Frames of 32 x 32, 60,000 clips of two digits, then 100,000 of more.
+    """Frames of 32 x 32, 60,000 clips of two digits, then 100,000 of more, and Muon for all hidden layers.
 
     Do two digits move in step? Which digits are there, with a few clips of "none" so that the first answer is not
     forgotten? Then both at once, then more digits: each question is a plateau of its own when all come together. In the
