@@ -1,7 +1,8 @@
 """Measures how many SyncMNIST clips a second training consumes, and where a step's time goes.
 
 A step makes its clips on the device, runs the network forward and backward, and lets the optimiser step, as
-examples/syncmnist.py does; several batch sizes and forms of the backbone in one run.
+examples/syncmnist.py does; several batch sizes and forms of the backbone in one run. The times of its parts are in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -95,9 +96,13 @@ def make_step(args: argparse.Namespace, batch_size: int, compiled: bool) -> Call
     return step
 
 
-def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float, list[float]]:
-    """Clips per second of many steps in a row, and the median milliseconds of the parts of a step."""
-    wait = torch.cuda.synchronize if args.device != "cpu" else lambda: None
+def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float, list[float], str]:
+    """Clips per second of many steps in a row, the median milliseconds of the parts of a step, and on CUDA the most
+    memory that tensors took, in GiB."""
+    cuda = args.device != "cpu"
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     with without_folding() if form == "plain" else nullcontext():
         step = make_step(args, batch_size, FORMS[form])
         for _ in range(3):
@@ -108,7 +113,8 @@ def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float
         wait()
         rate = args.steps * batch_size / (time.perf_counter() - start)
     parts = zip(*(read() for read in readings), strict=True)
-    return rate, [statistics.median(part) for part in parts]
+    peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if cuda else "-"
+    return rate, [statistics.median(part) for part in parts], peak
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -131,11 +137,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     print(f"{args.row}, preset {args.preset}, {args.precision}, on {args.device}; torch {torch.__version__}")
-    print(f"{'batch':>6} {'backbone':>9} {'clips/s':>8}" + "".join(f" {part:>10}" for part in PARTS) + "  (ms a step)")
+    print(f"{'batch':>6} {'backbone':>9} {'clips/s':>8}" + "".join(f" {part:>10}" for part in PARTS) + "  peak GiB")
     for batch_size in args.batch_sizes:
         for form in args.forms:
-            rate, parts = measure(args, batch_size, form)
-            print(f"{batch_size:>6} {form:>9} {rate:>8.0f}" + "".join(f" {part:>10.1f}" for part in parts), flush=True)
+            rate, parts, peak = measure(args, batch_size, form)
+            cells = "".join(f" {part:>10.1f}" for part in parts)
+            print(f"{batch_size:>6} {form:>9} {rate:>8.0f}{cells} {peak:>9}", flush=True)
             torch.compiler.reset()
 
 
