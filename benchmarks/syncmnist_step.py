@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from unittest import mock
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 import options
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, frame_cnn
@@ -25,9 +27,14 @@ from rstg_pyg.training.clip_stream import ClipBatches
 
 PRESETS = {"small": (SMALL, small_recipe), "full": (PAPER_SIZE, full_recipe)}
 PARTS = ("clips", "forward", "backward", "optimiser")
-FORMS = {"plain": False, "folded": False, "compiled": True}
-"""Of the backbone, and whether it is compiled: layer by layer; the first batch norm folded into its convolution, which
-is done on CUDA alone; what the package does by default, through torch.compile."""
+FORMS = {
+    "plain": (False, False),
+    "folded": (True, False),
+    "plain-compiled": (False, True),
+    "folded-compiled": (True, True),
+}
+"""Of the backbone: whether the first batch norm is folded into its convolution, which is done on CUDA alone, and
+whether it goes through torch.compile."""
 
 
 class Clock:
@@ -103,8 +110,9 @@ def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float
     wait = torch.cuda.synchronize if cuda else lambda: None
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with without_folding() if form == "plain" else nullcontext():
-        step = make_step(args, batch_size, FORMS[form])
+    folded, compiled = FORMS[form]
+    with nullcontext() if folded else without_folding():
+        step = make_step(args, batch_size, compiled)
         for _ in range(3):
             step()
         wait()
@@ -112,9 +120,27 @@ def measure(args: argparse.Namespace, batch_size: int, form: str) -> tuple[float
         readings = [step() for _ in range(args.steps)]
         wait()
         rate = args.steps * batch_size / (time.perf_counter() - start)
+        if args.kernels:
+            print(longest(step, args.kernels, cuda))
     parts = zip(*(read() for read in readings), strict=True)
     peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if cuda else "-"
     return rate, [statistics.median(part) for part in parts], peak
+
+
+def longest(step: Callable[[], object], count: int, cuda: bool) -> str:
+    """What takes most of a step: kernels on CUDA, and how many are launched; operators on a CPU."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as trace:
+        step()()
+    if not cuda:
+        return trace.key_averages().table(sort_by="self_cpu_time_total", row_limit=count)
+    kernels = [event for event in trace.events() if event.device_type == DeviceType.CUDA and "#" not in event.name]
+    spent: dict[str, float] = {}
+    for event in kernels:
+        spent[event.name] = spent.get(event.name, 0.0) + event.device_time / 1e3
+    lines = [f"{len(kernels)} kernels, {sum(spent.values()):.1f} ms"]
+    lines += [f"{spent[name]:8.2f} ms  {name[:100]}" for name in sorted(spent, key=spent.get, reverse=True)[:count]]
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", type=options.positive, nargs="+", default=[16], help="(default: 16)")
     parser.add_argument("--forms", choices=FORMS, nargs="+", help="of the backbone (default: all of the device)")
     parser.add_argument("--steps", type=options.positive, default=20, help="timed steps (default: 20)")
+    parser.add_argument("--kernels", type=options.positive, metavar="N", help="name the N that take most of a step")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
     parser.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to")
     parser.add_argument("--mnist-dir", help="folder with the MNIST files (default: $RSTG_PYG_MNIST)")
@@ -133,16 +160,16 @@ def main(argv: list[str] | None = None) -> None:
     options.add_machine(parser)
     args = parser.parse_args(argv)
     options.prepare(args)
-    args.forms = args.forms or [form for form in FORMS if form != "folded" or args.device != "cpu"]
+    args.forms = args.forms or [form for form, (folded, _) in FORMS.items() if not folded or args.device != "cpu"]
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     print(f"{args.row}, preset {args.preset}, {args.precision}, on {args.device}; torch {torch.__version__}")
-    print(f"{'batch':>6} {'backbone':>9} {'clips/s':>8}" + "".join(f" {part:>10}" for part in PARTS) + "  peak GiB")
+    print(f"{'batch':>6} {'backbone':>15} {'clips/s':>8}" + "".join(f" {part:>10}" for part in PARTS) + "  peak GiB")
     for batch_size in args.batch_sizes:
         for form in args.forms:
             rate, parts, peak = measure(args, batch_size, form)
             cells = "".join(f" {part:>10.1f}" for part in parts)
-            print(f"{batch_size:>6} {form:>9} {rate:>8.0f}{cells} {peak:>9}", flush=True)
+            print(f"{batch_size:>6} {form:>15} {rate:>8.0f}{cells} {peak:>9}", flush=True)
             torch.compiler.reset()
 
 

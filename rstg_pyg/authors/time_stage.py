@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from rstg_pyg.authors.starting_weights import glorot_lstm
-from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_in_float32
+from rstg_pyg.recurrence.float32_rnn import run_rnn
 
 
 class NodeLSTM(nn.Module):
@@ -39,6 +39,5 @@ class NodeLSTM(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """Hidden states `[B, T, N, C]`, all frames in one recurrent call."""
         sequences = nodes.transpose(1, 2)
-        rows = sequences.flatten(0, 1)
-        hidden, _ = run_in_float32(self.lstm, rows) if autocast_takes_float16(rows) else self.lstm(rows)
+        hidden, _ = run_rnn(self.lstm, sequences.flatten(0, 1))
         return hidden.unflatten(0, sequences.shape[:2]).transpose(1, 2)

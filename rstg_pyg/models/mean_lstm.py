@@ -8,7 +8,7 @@ from torch.nn import GRU, LSTM
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
 from rstg_pyg.norm import Norm
-from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_in_float32
+from rstg_pyg.recurrence.float32_rnn import run_rnn
 
 _CELLS = {"lstm": LSTM, "gru": GRU}
 
@@ -70,5 +70,5 @@ class MeanLSTM(FrameVectorBlock):
             check_memory(state, [[x.size(0), self.channels]] * (1 + is_pair), names)
             memory = tuple(part.to(x.dtype).unsqueeze(0) for part in (state if is_pair else (state,)))
             state = memory if is_pair else memory[0]
-        out, last = run_in_float32(self.rnn, x, state) if autocast_takes_float16(x) else self.rnn(x, state)
+        out, last = run_rnn(self.rnn, x, state)
         return out, (last[0][0], last[1][0]) if is_pair else last[0]

@@ -17,19 +17,22 @@ def autocast_takes_float16(rows: Tensor) -> bool:
     return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
-def run_in_float32(rnn: RNNBase, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
-    """Return what ``rnn`` gives without autocast, in the type of its weights.
+def run_rnn(rnn: RNNBase, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
+    """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights.
 
     Shapes:
         - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
 
+    Source: this package's.
+
     Example:
         >>> import torch
-        >>> from rstg_pyg.recurrence.float32_rnn import run_in_float32
-        >>> rows = torch.randn(3, 5, 4, dtype=torch.bfloat16)
-        >>> run_in_float32(torch.nn.GRU(4, 4, batch_first=True), rows)[0].dtype
-        torch.float32
+        >>> from rstg_pyg.recurrence.float32_rnn import run_rnn
+        >>> run_rnn(torch.nn.GRU(4, 4, batch_first=True), torch.randn(3, 5, 4))[0].shape
+        torch.Size([3, 5, 4])
     """
+    if not autocast_takes_float16(rows):
+        return rnn(rows, memory)
     dtype = rnn.weight_ih_l0.dtype
     if memory is not None:
         memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.norm import Norm, resolve_norm
-from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_in_float32
+from rstg_pyg.recurrence.float32_rnn import run_rnn
 
 RNNState = Union[Tensor, tuple[Tensor, Tensor]]
 """``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
@@ -81,11 +81,7 @@ class TimeStage(torch.nn.Module):
         check_sequence(x, self.channels)
         node_shape = x.shape[:-2]
         v = x if self.norm is None else self.norm(x)
-        run = self.rnn
-        if self._takes_cell(v):
-            run = self._one_frame
-        elif autocast_takes_float16(v):
-            run = partial(run_in_float32, self.rnn)
+        run = self._one_frame if self._takes_cell(v) else partial(run_rnn, self.rnn)
         out, last = run(v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
         out = out.unflatten(0, node_shape)
         if self.residual:

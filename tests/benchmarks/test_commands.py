@@ -75,7 +75,10 @@ def test_time_stage(tmp_path, capsys, monkeypatch):
 
 def test_steps_of_training(tmp_path, capsys):
     options = ["--device", "cpu", "--digits", "sklearn", "--root", str(tmp_path), "--batch-sizes", "2", "--steps", "2"]
-    syncmnist_step.main([*options, "--forms", "plain", "folded", "--precision", "32-true"])
+    options += ["--precision", "32-true"]
+    syncmnist_step.main([*options, "--forms", "plain", "--kernels", "3"])
+    assert "aten::" in capsys.readouterr().out
+    syncmnist_step.main([*options, "--forms", "plain", "folded"])
     title, header, *rows = capsys.readouterr().out.splitlines()
     assert title.startswith("positional, preset small, 32-true, on cpu; torch ")
     assert header.split()[:7] == ["batch", "backbone", "clips/s", "clips", "forward", "backward", "optimiser"]

@@ -6,7 +6,6 @@ import shutil
 import statistics
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import syncmnist_report
@@ -14,7 +13,7 @@ import syncmnist_runs
 import syncmnist_table
 import torch
 from PIL import Image
-from syncmnist_report import MARKS, QUESTIONS, put_between, questions
+from syncmnist_report import QUESTIONS, questions
 from syncmnist_table import BUDGETS
 from tiny_table import BUDGET, Table, pretend
 
@@ -23,7 +22,6 @@ from rstg_pyg.training import ClipClassifier, full_recipe
 from rstg_pyg.training.metrics import read_rows
 
 TWO = ("--rows", "mean-lstm", "positional", "--seeds", "0", "1")
-README = f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
 
 
 def read(path):
@@ -284,30 +282,3 @@ def test_the_budgets_of_the_package_are_of_the_recipes(table):
     gpu = BUDGETS["gpu"]
     assert gpu.recipe.clips == 1_625_000
     assert gpu.run("positional", "muon-hidden", 0).recipe == full_recipe(5).with_clips(1_625_000)
-
-
-# The README
-
-
-def test_the_table_goes_between_the_marks_of_a_readme(table):
-    path = table.folder / "README.md"
-    path.write_text(README)
-    table.start("--rows", "i3d", "--seeds", "0", "--readme", str(path))
-    text = (table.results / "syncmnist_cpu.md").read_text().split("\n\n", 1)[1]
-    assert path.read_text() == f"before\n\n{MARKS[0]}\n{text}{MARKS[1]}\nafter\n"
-    table.start("--report-only", "--rows", "i3d", "--seeds", "0", "--readme", str(path))
-    assert path.read_text() == f"before\n\n{MARKS[0]}\n{text}{MARKS[1]}\nafter\n"
-
-
-@pytest.mark.parametrize("text", ["", MARKS[0], f"{MARKS[1]} {MARKS[0]}", README + MARKS[0]])
-def test_a_readme_without_the_marks_is_refused_before_anything_is_trained(table, text):
-    with pytest.raises(ValueError, match="expected the README to hold <!-- syncmnist table --> and then "):
-        put_between(text, "table")
-    (table.folder / "README.md").write_text(text)
-    with pytest.raises(ValueError, match="expected the README to hold"):
-        table.start("--readme", str(table.folder / "README.md"))
-    assert table.trained == []
-
-
-def test_the_readme_of_the_package_has_the_marks():
-    put_between((Path(__file__).parents[2] / "README.md").read_text(), "table")

@@ -6,18 +6,19 @@ import torch
 from rstg_pyg import TimeStage
 from rstg_pyg.models import MeanLSTM
 from rstg_pyg.recurrence import float32_rnn, time_stage
-from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_in_float32
+from rstg_pyg.recurrence.float32_rnn import autocast_takes_float16, run_rnn
 
 
 @pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
-def test_it_is_the_network_without_autocast(kind):
+def test_it_is_the_network_without_autocast(monkeypatch, kind):
+    monkeypatch.setattr(float32_rnn, "autocast_takes_float16", lambda rows: True)
     rnn = kind(6, 6, batch_first=True)
     rows = torch.randn(5, 3, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        first, memory = run_in_float32(rnn, rows[:, :2])
+        first, memory = run_rnn(rnn, rows[:, :2])
         low = tuple(part.bfloat16() for part in memory) if isinstance(memory, tuple) else memory.bfloat16()
-        out, _ = run_in_float32(rnn, rows[:, 2:], memory)
-        rounded, _ = run_in_float32(rnn, rows[:, 2:], low)
+        out, _ = run_rnn(rnn, rows[:, 2:], memory)
+        rounded, _ = run_rnn(rnn, rows[:, 2:], low)
     expected, _ = rnn(rows)
     assert out.dtype == rounded.dtype == torch.float32
     torch.testing.assert_close(torch.cat([first, out], 1), expected)
@@ -34,7 +35,7 @@ def test_the_time_stage_takes_it_and_keeps_its_memory(monkeypatch, rnn):
     stage = TimeStage(6, rnn, norm="layer_norm", residual=True)
     x = torch.randn(5, 4, 6)
     expected, _ = stage(x)
-    monkeypatch.setattr(time_stage, "autocast_takes_float16", lambda rows: True)
+    monkeypatch.setattr(float32_rnn, "autocast_takes_float16", lambda rows: True)
     monkeypatch.setattr(time_stage, "_CELL_ROWS", 0)
     with torch.autocast("cpu", torch.bfloat16):
         first, state = stage(x[:, :2])
