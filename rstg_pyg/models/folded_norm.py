@@ -50,6 +50,8 @@ def folded_norm(frames: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
     Shapes:
         - **frames:** ``[N, C, H, W]``. **output:** ``[N, O, H', W']``.
 
+    Source: this package's.
+
     Example:
         >>> import torch
         >>> from rstg_pyg.models.folded_norm import folded_norm
