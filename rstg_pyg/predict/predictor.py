@@ -187,7 +187,8 @@ class Predictor:
         for index, frame in enumerate(source):
             alpha = None
             if attention is not None:
-                alpha = attention[:, (2 * index + 1) * attention.size(1) // (2 * count)]
+                place = (2 * index + 1) * attention.size(1) // (2 * count)
+                alpha = attention[:, min(place, attention.size(1) - 1)]
             yield Prediction(index, frame, logits, alpha, self.classes)
 
     def _ratio(self, source_rate: Optional[float], frames_per_second: Optional[float]) -> Fraction:

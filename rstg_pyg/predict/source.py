@@ -1,10 +1,11 @@
-"""Videos to look at: files, and folders of numbered JPEG frames."""
+"""Videos to look at: files, and folders of numbered frames."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Optional
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.datasets.video import read_frame_folder, read_video_file, spread_indices, stream_video_file
-from rstg_pyg.datasets.video.frame_folders import count_frames, frame_name, read_frame
-from rstg_pyg.datasets.video.reading import require_av
+from rstg_pyg.datasets.video.frame_folders import list_frames, read_frame
+from rstg_pyg.datasets.video.video_files import shown_frames
 from rstg_pyg.predict.frame_rate import as_rate
 from rstg_pyg.predict.frames import to_square
 
@@ -25,9 +26,12 @@ FOLDER_RATE = 12
 class VideoSource:
     r"""A video file, or a folder of frames 00001.jpg, 00002.jpg, ...
 
+    Frames come upright and at a fixed rate. Where those of a file come unevenly, as a browser records them, each comes
+    as often as it is shown at that rate, see :func:`~rstg_pyg.datasets.video.sampling.even_times`.
+
     Args:
         path: The file or folder.
-        rate: Frames a second (default: what the file says; 12 for folders).
+        rate: Frames a second, if each frame is to come once (default: what the file's times are; 12 for folders).
 
     Raises:
         DamagedVideoError: If there is none, it holds no frame, or it cannot be read.
@@ -44,37 +48,31 @@ class VideoSource:
     def __init__(self, path: str | os.PathLike, rate: Optional[float] = None) -> None:
         self.path = Path(path)
         self.is_folder = self.path.is_dir()
+        self._counts: list[int] = []
         if next(iter(self), None) is None:
             raise ValueError(f"expected a video in {path}, got no frames")
-        if rate is None:
-            rate = FOLDER_RATE if self.is_folder else _rate_of(self.path)
-        self.rate: Fraction = as_rate("rate", rate)
+        if self.is_folder:
+            found, shown = FOLDER_RATE, np.arange(len(list_frames(self.path)))
+        else:
+            found, shown = shown_frames(self.path)
+        if rate is not None:
+            found, shown = rate, np.arange(shown[-1] + 1)
+        if found is None:
+            raise ValueError(f"expected {path} to say its frames a second, got none: give them")
+        self.rate: Fraction = as_rate("rate", found)
+        self._counts = np.bincount(shown).tolist()
 
     def __iter__(self) -> Iterator[Tensor]:
         """The frames ``[H, W, 3]``, uint8, one at a time."""
-        if not self.is_folder:
-            yield from stream_video_file(self.path)
+        if self.is_folder:
+            for name in list_frames(self.path):
+                yield torch.from_numpy(read_frame(self.path / name).copy())
             return
-        for number in range(count_frames(self.path)):
-            yield torch.from_numpy(read_frame(self.path / frame_name(number)).copy())
+        for frame, count in zip(stream_video_file(self.path), chain(self._counts, repeat(1))):
+            yield from repeat(frame, count)
 
     def centre_clip(self, num_frames: int, size: int) -> tuple[Tensor, int]:
-        r"""The clip that the evaluation takes of the video, ``[3, T, S, S]`` uint8, and its number of frames."""
-        count = 0
-
-        def choose(found: int) -> np.ndarray:
-            nonlocal count
-            count = found
-            return spread_indices(found, num_frames)[0]
-
-        frames, places = (read_frame_folder if self.is_folder else read_video_file)(self.path, choose)
-        return to_square(frames, size)[:, torch.from_numpy(places)], count
-
-
-def _rate_of(path: Path) -> Fraction:
-    with require_av().open(os.fspath(path)) as container:
-        stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-    if not rate:
-        raise ValueError(f"expected {path} to say its frames a second, got none: give them")
-    return rate
+        r"""The clip that the evaluation takes of the video, ``[3, T, S, S]`` uint8, and how many frames come."""
+        read = read_frame_folder if self.is_folder else read_video_file
+        frames, places = read(self.path, lambda count: spread_indices(count, num_frames)[0])
+        return to_square(frames, size)[:, torch.from_numpy(places)], sum(self._counts)

@@ -16,6 +16,8 @@ from rstg_pyg.arguments import check_choice
 
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "validation")
+ALL_SPLITS = (*SPLITS, "test")
+"""With the one that is published without labels."""
 # Names under which each file was published, in the folder itself or in the folder "labels" in it.
 _FILES = {
     "v1": ("something-something-v1-{}.csv",),
@@ -33,7 +35,7 @@ class Annotations(NamedTuple):
 
     Attributes:
         video_ids (numpy.ndarray): The names of the videos, :math:`(N)`, strings.
-        labels (numpy.ndarray): The numbers of their classes, :math:`(N)`, int64.
+        labels (numpy.ndarray): The numbers of their classes, :math:`(N)`, int64; -1 where none is published.
         classes (tuple): The names of all classes, without brackets.
     """
 
@@ -53,14 +55,18 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
     and :obj:`"template"` are read: the class name, with brackets around its placeholders. The short names
     :obj:`labels.json`, :obj:`train.json` and :obj:`validation.json` do too.
 
+    The files of the test split have names without classes: :obj:`id`, and entries with :obj:`"id"` alone. If it comes
+    with them, they are read.
+
     Args:
         folder (str or PathLike): The folder with these files, or with a folder :obj:`labels` that has them.
         version (str): :obj:`"v1"` or :obj:`"v2"`.
-        split (str): :obj:`"train"` or :obj:`"validation"`.
+        split (str): :obj:`"train"`, :obj:`"validation"` or :obj:`"test"`.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        AnnotationError: If a file is not of that form, names an unknown class, a video twice, or none.
+        AnnotationError: If a file is not of that form, names an unknown class, a video twice, or none, or calls one by
+            what is no plain name of a file.
         ValueError: If :obj:`version` or :obj:`split` is none of these.
 
     Example:
@@ -71,13 +77,16 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
         (['7'], [1])
     """
     check_choice("version", version, VERSIONS)
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, ALL_SPLITS)
     classes_file, videos_file = (_find(Path(folder), version, name) for name in ("labels", split))
     read_classes, read_videos = (_classes_v1, _videos_v1) if version == "v1" else (_classes_v2, _videos_v2)
     classes = read_classes(classes_file)
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
+    numbers[None] = -1
     video_ids, labels = [], []
-    for place, video_id, name in read_videos(videos_file):
+    for place, video_id, name in read_videos(videos_file, split in SPLITS):
+        if not _is_file_name(video_id):
+            raise AnnotationError(f"{videos_file}, {place}: expected a plain file name for a video, got {video_id!r}")
         if name not in numbers:
             near = get_close_matches(name, classes, n=1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
@@ -113,6 +122,11 @@ def _find(folder: Path, version: str, name: str) -> Path:
     )
 
 
+def _is_file_name(name: str) -> bool:
+    """Whether a name stays in its folder, on any system: no path, no drive, not the folder itself or the one above."""
+    return name.isprintable() and name.strip(".") != "" and not set(name) & set("/\\:")
+
+
 def _first_repeated(values: Sequence[str]) -> str | None:
     seen: set[str] = set()
     for value in values:
@@ -141,13 +155,13 @@ def _classes_v1(path: Path) -> tuple[str, ...]:
     return classes
 
 
-def _videos_v1(path: Path) -> list[tuple[str, str, str]]:
+def _videos_v1(path: Path, labelled: bool) -> list[tuple[str, str, str | None]]:
     videos = []
     for number, line in _lines(path):
-        video_id, separator, name = line.partition(";")
-        if not (video_id and separator and name):
+        video_id, _, name = line.partition(";")
+        if not video_id or (labelled and not name):
             raise AnnotationError(f"{path}, line {number}: expected 'id;class name', got {line!r}")
-        videos.append((f"line {number}", video_id, name))
+        videos.append((f"line {number}", video_id, name or None))
     return videos
 
 
@@ -174,16 +188,20 @@ def _classes_v2(path: Path) -> tuple[str, ...]:
     return tuple(classes[number] for number in range(len(classes)))
 
 
-def _videos_v2(path: Path) -> list[tuple[str, str, str]]:
+def _videos_v2(path: Path, labelled: bool) -> list[tuple[str, str, str | None]]:
     entries = _json(path)
     if not isinstance(entries, list):
         raise AnnotationError(f"{path}: expected a list of entries, got {_shown(entries)}")
+    needed = ("id", "template") if labelled else ("id",)
     videos = []
     for number, entry in enumerate(entries):
         place = f"entry {number}"
-        if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
-            raise AnnotationError(f"{path}, {place}: expected an object with 'id' and 'template', got {_shown(entry)}")
-        videos.append((place, str(entry["id"]), class_of_template(str(entry["template"]))))
+        if not isinstance(entry, dict) or not set(needed) <= entry.keys():
+            raise AnnotationError(
+                f"{path}, {place}: expected an object with {' and '.join(map(repr, needed))}, got {_shown(entry)}"
+            )
+        name = class_of_template(str(entry["template"])) if "template" in entry else None
+        videos.append((place, str(entry["id"]), name))
     return videos
 
 

@@ -1,22 +1,23 @@
-"""Videos that are folders of numbered JPEG frames: 00001.jpg, 00002.jpg, ..."""
+"""Videos that are folders of numbered frames: 00001.jpg, 00002.jpg, ..."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import Choose, require_pillow, stack_frames
+from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_file, require_pillow, stack_frames
 
-_NAME = re.compile(r"(\d{5})\.jpg")
+_NAME = re.compile(r"((?!\.).*?)([0-9]+)(\.(?:jpe?g|png))", re.IGNORECASE | re.DOTALL)
 
 
 def frame_name(number: int) -> str:
-    r"""The file of a frame, counted from 0.
+    r"""The file of a frame that is written, counted from 0.
 
     Example:
         >>> frame_name(0)
@@ -25,29 +26,50 @@ def frame_name(number: int) -> str:
     return f"{number + 1:05d}.jpg"
 
 
-def count_frames(folder: str | os.PathLike) -> int:
-    r"""The number of frames in a folder. Files with other names do not count.
+def list_frames(folder: str | os.PathLike) -> list[str]:
+    r"""The files of the frames in a folder, in order.
+
+    They are JPEG or PNG images numbered from 0 or 1, all with the same number of digits as far as that goes, and with
+    the same letters before, if any. Of several such rows, the longest counts, and one of optical flow last. Other files
+    do not count.
 
     Args:
         folder (str or PathLike): The folder.
 
     Raises:
         DamagedVideoError: If there is no such folder, it holds no frame, or a number is left out.
+
+    Example:
+        >>> Path("17").mkdir()
+        >>> for name in ("img_00002.png", "img_00000.png", "img_00001.png", "flow_x_00001.png", "cover.png"):
+        ...     Path("17", name).touch()
+        >>> list_frames("17")
+        ['img_00000.png', 'img_00001.png', 'img_00002.png']
     """
     try:
-        numbers = sorted(int(match[1]) for name in os.listdir(folder) if (match := _NAME.fullmatch(name)))
+        names = os.listdir(folder)
     except OSError as error:
         raise DamagedVideoError(f"expected a folder {folder}, got {error.strerror}", Damage.MISSING) from error
-    if not numbers:
-        raise DamagedVideoError(f"expected frames {frame_name(0)}, ... in {folder}, got none", Damage.EMPTY)
-    for number, found in enumerate(numbers):
-        if found != number + 1:
-            raise DamagedVideoError(
-                f"expected frames {frame_name(0)} to {frame_name(numbers[-1] - 1)} in {folder}, "
-                f"got no {frame_name(number)}",
-                Damage.GAP,
-            )
-    return len(numbers)
+    rows: dict[tuple[str, str], list[str]] = {}
+    for match in filter(None, map(_NAME.fullmatch, names)):
+        rows.setdefault((match[1], match[3]), []).append(match[2])
+    if not rows:
+        raise DamagedVideoError(
+            f"expected numbered frames, such as {frame_name(0)}, img_00001.jpg or 000000.png, in {folder}, "
+            f"got {f'other files, such as {min(names)}' if names else 'none'}",
+            Damage.EMPTY,
+        )
+    (before, ending), numbers = min(rows.items(), key=lambda row: (row[0][0].startswith("flow"), -len(row[1]), row[0]))
+    widths = Counter(len(number) for number in numbers if number[0] == "0")
+    width = max(widths, key=lambda each: (widths[each], each), default=1)
+    found = {int(number) for number in numbers if number == f"{int(number):0{width}d}"}
+    first = 0 if 0 in found else 1
+    listed = [f"{before}{number:0{width}d}{ending}" for number in range(first, first + len(found))]
+    if (last := max(found)) >= first + len(found):
+        gap = next(number for number in range(first, last) if number not in found)
+        first_name, last_name, lost = (f"{before}{number:0{width}d}{ending}" for number in (first, last, gap))
+        raise DamagedVideoError(f"expected frames {first_name} to {last_name} in {folder}, got no {lost}", Damage.GAP)
+    return listed
 
 
 def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor, np.ndarray]:
@@ -72,20 +94,31 @@ def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor
         >>> frames.shape, places.tolist()
         (torch.Size([2, 8, 10, 3]), [0, 0, 1])
     """
-    wanted, places = np.unique(choose(count_frames(folder)), return_inverse=True)
-    frames = [read_frame(Path(folder, frame_name(number))) for number in wanted.tolist()]
+    names = list_frames(folder)
+    wanted, places = np.unique(choose(len(names)), return_inverse=True)
+    frames = [read_frame(Path(folder, names[number])) for number in wanted.tolist()]
     return stack_frames(folder, frames), places
 
 
 def read_frame(path: Path) -> np.ndarray:
+    r"""The pixels of an image, upright, :math:`(H, W, 3)`, uint8.
+
+    Raises:
+        DamagedVideoError: If it is missing, damaged, no JPEG or PNG image, or larger than a frame can be.
+    """
     pillow = require_pillow()
-    try:
-        with pillow.open(path, formats=("JPEG",)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        damage, what = Damage.UNREADABLE, str(error)
-        if path.stat().st_size == 0:
-            damage, what = Damage.EMPTY, "an empty file"
-        elif "truncated" in what.lower():
-            damage = Damage.TRUNCATED
-        raise DamagedVideoError(f"expected a JPEG image in {path}, got {what}", damage) from error
+    from PIL import ImageOps
+
+    with open_file(path, "a JPEG or PNG image") as file:
+        try:
+            with pillow.open(file, formats=("JPEG", "PNG")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"one of {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.asarray(image.convert("RGB"))
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever a decoder raises of damaged data.
+            damage = Damage.TRUNCATED if "truncated" in str(error).lower() else Damage.UNREADABLE
+            raise DamagedVideoError(f"expected a JPEG or PNG image in {path}, got {error}", damage) from error

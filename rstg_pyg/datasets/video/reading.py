@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,9 +18,38 @@ Choose = Callable[[int], np.ndarray]
 """From the number of frames of a video to the numbers of those that are wanted, in any shape."""
 
 
+MAX_PIXELS = 2**26
+"""Of one frame: 8,192 x 8,192, twice what cameras make. A damaged file may say more than there is memory."""
+
+
 def every_frame(count: int) -> np.ndarray:
     r"""Chooses all frames."""
     return np.arange(count)
+
+
+@contextmanager
+def open_file(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
+    r"""Opens a file that has something in it.
+
+    Args:
+        path (str or PathLike): The file.
+        what (str): What it ought to hold, for messages.
+
+    Raises:
+        DamagedVideoError: If it is missing or empty, cannot be read, or is no file: opening a pipe waits for ever.
+    """
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+            raise DamagedVideoError(f"expected a file {path}, got {kind}")
+        if found.st_size == 0:
+            raise DamagedVideoError(f"expected {what} in {path}, got an empty file", Damage.EMPTY)
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        damage = Damage.MISSING if isinstance(error, FileNotFoundError) else Damage.UNREADABLE
+        raise DamagedVideoError(f"expected a file {path}, got {error.strerror}", damage) from error
 
 
 def stack_frames(path: str | os.PathLike, frames: list[np.ndarray]) -> Tensor:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
+
+# Of videos whose frames come unevenly: how often a second it is looked which one is shown, at least, and how many
+# seconds one frame counts for, at most, whatever a damaged file says.
+_RATE, _LONGEST = 30, 60
 
 
 def random_indices(count: int, positions: np.ndarray) -> np.ndarray:
@@ -57,3 +64,47 @@ def spread_indices(count: int, num_frames: int, samplings: int = 1) -> np.ndarra
     place = 2 * np.arange(samplings, dtype=np.int64)[:, None] + 1
     segment = 2 * samplings * np.arange(num_frames, dtype=np.int64)
     return (segment + place) * count // (2 * samplings * num_frames)
+
+
+def even_times(times: Sequence[float | None], promised: Fraction | None = None) -> tuple[Fraction | None, np.ndarray]:
+    r"""Which frame of a video is shown at even times.
+
+    Frames that come evenly, each less than half the time between two away from its place, stand for themselves, once
+    each. Of others, such as a browser's or a screen's recording, each stands there for as long as it is shown, and the
+    last for as long as they do on average: what is spread over the result is spread over time.
+
+    .. math::
+        j_k = \max \{ i : t_i - t_0 \le (k + 1 / 2) / r \}, \qquad r = \max(30, (N - 1) / (t_{N - 1} - t_0))
+
+    Args:
+        times (sequence): When the :math:`N` frames begin :math:`t_i`, in seconds. Where one has none, or they are not
+            in order, frames count as even.
+        promised (Fraction, optional): Frames a second :math:`r` that the file promises. It counts where frames keep to
+            it.
+
+    Returns:
+        tuple: The rate :math:`r`, or None if nothing tells it, and the numbers of the frames :math:`j`.
+
+    Shapes:
+        - **output:** :math:`(K)`, int64
+
+    Example:
+        >>> even_times([0.0, 0.083, 0.167, 0.25], Fraction(12))
+        (Fraction(12, 1), array([0, 1, 2, 3]))
+        >>> even_times([0.0, 0.1, 0.3])
+        (Fraction(30, 1), array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]))
+    """
+    each = np.arange(len(times))
+    if len(times) < 2 or None in times:
+        return promised, each
+    gaps = np.diff(np.array(times, dtype=np.float64))
+    if not (gaps >= 0).all() or not gaps.any():
+        return promised, each
+    starts = np.append(0, gaps.clip(max=_LONGEST).cumsum())
+    mean = Fraction(each[-1] / starts[-1]).limit_denominator(1000)
+    for rate in (promised, mean):
+        if rate and np.abs(starts - each / float(rate)).max() < 0.5 / float(rate):
+            return rate, each
+    rate = max(Fraction(_RATE), mean)
+    count = round(len(times) / each[-1] * starts[-1] * float(rate))
+    return rate, np.searchsorted(starts, (np.arange(count) + 0.5) / float(rate), side="right") - 1

@@ -14,7 +14,7 @@ from torch_geometric.data import Data, Dataset
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.datasets.stream import uniforms
-from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, read_annotations
+from rstg_pyg.datasets.video.annotations import ALL_SPLITS, VERSIONS, read_annotations
 from rstg_pyg.datasets.video.colour import change_colours, jitter_factors
 from rstg_pyg.datasets.video.damage import DamagedVideoError, DamageRecord
 from rstg_pyg.datasets.video.flips import FLIPS, mirror_classes
@@ -25,6 +25,8 @@ from rstg_pyg.datasets.video.sampling import random_indices, spread_indices
 from rstg_pyg.datasets.video.video_files import read_video_file
 from rstg_pyg.datasets.video.views import VIEWS
 
+# What stands behind a video's name in its file's, as published first; nothing is for a folder of frames.
+_ENDINGS = {"v1": ("", ".webm", ".mp4"), "v2": (".webm", ".mp4", "")}
 VIDEO_FOLDERS = {"v1": "20bn-something-something-v1", "v2": "20bn-something-something-v2"}
 # Second word of the generator's key, the epoch in its low half.
 _STREAM = 0x5353 << 48
@@ -38,8 +40,10 @@ class SomethingSomething(Dataset):
     The videos of Goyal et al., "The 'something something' video database for learning and evaluating visual common
     sense", ICCV 2017, `arXiv:1706.04261 <https://arxiv.org/abs/1706.04261>`_, read as published: version 1 is folders
     of numbered JPEG frames and CSV files, version 2 is WebM files and JSON files, see
-    :func:`~rstg_pyg.datasets.video.read_annotations`. JPEG frames are read by Pillow, WebM files by PyAV, both of the
-    extra :obj:`video`.
+    :func:`~rstg_pyg.datasets.video.read_annotations`. Copies of other forms do too, in either version: a folder of
+    frames numbered from 0 or 1, with any number of digits, letters before or PNG images
+    (:func:`~rstg_pyg.datasets.video.read_frame_folder`), or an MP4 file. Images are read by Pillow, files of videos
+    by PyAV, both of the extra :obj:`video`.
 
     A clip is 32 frames that cover the video. What is taken from a video is its :obj:`views`:
 
@@ -63,7 +67,8 @@ class SomethingSomething(Dataset):
         root (str or PathLike): The folder with the annotations and with the folder of videos,
             :obj:`20bn-something-something-v1` or :obj:`-v2`.
         version (str): :obj:`"v1"` or :obj:`"v2"`. (default: :obj:`"v1"`)
-        split (str): :obj:`"train"` or :obj:`"validation"`. (default: :obj:`"train"`)
+        split (str): :obj:`"train"`, :obj:`"validation"` or :obj:`"test"`, which is published without labels: there
+            :obj:`y` is -1, and nothing can be trained or evaluated. (default: :obj:`"train"`)
         num_frames (int): Number of frames :math:`T` of a clip. (default: :obj:`32`)
         views (str, optional): :obj:`"train"`, :obj:`"centre"` or :obj:`"22"`. (default: :obj:`"train"` for the
             training split, else :obj:`"centre"`)
@@ -87,18 +92,18 @@ class SomethingSomething(Dataset):
 
         - **video:** :math:`(V, 3, T, S, S)`, uint8, RGB; the batches of PyG's
           :class:`~torch_geometric.loader.DataLoader` hold :math:`(B V, 3, T, S, S)`. 22 views of full size take 138 MB.
-        - **y:** :math:`(1)`, the number of the class
+        - **y:** :math:`(1)`, the number of the class, or -1 where none is published
         - **valid:** :math:`(1)`, whether the video could be read
         - **video_id:** the name of the video, a string; a list of them in a batch
 
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If an argument is out of range.
-        FileNotFoundError: If annotations or the folder of videos are missing.
+        FileNotFoundError: If annotations, the folder of videos, or all videos are missing.
         AnnotationError: If annotations are not of the published form; it is a ValueError.
         TooManyDamagedVideosError: If more videos are missing, or by access, more are damaged than
             :obj:`max_damaged`; it is a RuntimeError.
-        ImportError: If Pillow (version 1) or PyAV (version 2) is not installed.
+        ImportError: If Pillow (for images) or PyAV (for files of videos) is not installed.
 
     Example:
         >>> from torch_geometric.loader import DataLoader
@@ -132,11 +137,13 @@ class SomethingSomething(Dataset):
             views = "train" if split == "train" else "centre"
         for name, value, choices in (
             ("version", version, VERSIONS),
-            ("split", split, SPLITS),
+            ("split", split, ALL_SPLITS),
             ("views", views, tuple(VIEWS)),
             ("flip", flip, FLIPS),
         ):
             check_choice(name, value, choices)
+        if split == "test" and VIEWS[views].random:
+            raise ValueError(f"expected a split with labels for 'views' {views!r}, got {split!r}")
         size = (224 if VIEWS[views].random else 256) if size is None else size
         check_positive(num_frames=num_frames, size=size)
         _check_whole("seed", seed, 2**64 - 1)
@@ -150,8 +157,6 @@ class SomethingSomething(Dataset):
         self.num_frames, self.size, self.scale, self.colour_jitter = num_frames, size, tuple(scale), colour_jitter
         self.flip, self.seed = flip, seed
 
-        # What is not installed is met here and not in a worker.
-        _ = require_pillow() if version == "v1" else require_av()
         annotations = read_annotations(self.root, version, split)
         self.classes = annotations.classes
         self.video_ids, self._labels = annotations.video_ids, annotations.labels
@@ -161,9 +166,20 @@ class SomethingSomething(Dataset):
             raise FileNotFoundError(f"expected a folder of videos {self.video_dir}, got none (see 'video_dir')")
         self._record = DamageRecord(self.video_ids, max_damaged)
         there = set(os.listdir(self.video_dir))
-        self._record.note_missing(
-            [i for i in range(len(self.video_ids)) if self.video_path(i).name not in there], str(self.video_dir)
-        )
+        endings = _ENDINGS[version]
+        found = [next((end for end in endings if name + end in there), None) for name in self.video_ids.tolist()]
+        self._endings = [endings[0] if end is None else end for end in found]
+        # What is not installed is met here and not in a worker.
+        for end in set(self._endings):
+            _ = require_av() if end else require_pillow()
+        missing = [i for i, end in enumerate(found) if end is None]
+        if len(missing) == len(found):
+            name = self.video_ids[0]
+            raise FileNotFoundError(
+                f"expected {len(found):,} videos in {self.video_dir}, each a folder of frames such as {name}, or a file "
+                f"such as {name}.webm or {name}.mp4, got {f'others, such as {min(there)}' if there else 'none'}"
+            )
+        self._record.note_missing(missing, str(self.video_dir))
         # In shared memory, so that workers that live on see the next epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -197,7 +213,7 @@ class SomethingSomething(Dataset):
 
     def video_path(self, idx: int) -> Path:
         r"""The folder or file of video number :obj:`idx`."""
-        return self.video_dir / (self.video_ids[idx] + (".webm" if self.version == "v2" else ""))
+        return self.video_dir / f"{self.video_ids[idx]}{self._endings[idx]}"
 
     def len(self) -> int:
         r"""The number of videos."""
@@ -220,13 +236,13 @@ class SomethingSomething(Dataset):
 
     def read(self, idx: int, choose: Choose) -> tuple[Tensor, np.ndarray]:
         r"""Frames of video number :obj:`idx` as they are, see :func:`~rstg_pyg.datasets.video.read_video_file`."""
-        read = read_frame_folder if self.version == "v1" else read_video_file
+        read = read_video_file if self._endings[idx] else read_frame_folder
         return read(self.video_path(idx), choose)
 
     def _get(self, idx: int, epoch: int) -> Data:
         if not 0 <= idx < len(self.video_ids):
             raise IndexError(f"expected a video number within 0 to {len(self.video_ids) - 1}, got {idx}")
-        view = VIEWS[self.views]
+        view, damage = VIEWS[self.views], None
         for candidate in self._candidates(idx) if view.random else (idx,):
             label = int(self._labels[candidate])
             try:
@@ -236,10 +252,11 @@ class SomethingSomething(Dataset):
                     video = self._fixed_clips(candidate)
             except DamagedVideoError as error:
                 self._record.note(candidate, error)
+                damage = error
                 continue
             return self._item(video, label, candidate, valid=True)
         if view.random:
-            raise DamagedVideoError("expected a video that can be read, got none in the whole dataset")
+            raise DamagedVideoError(f"expected a video that can be read, got none; of the last: {damage}") from damage
         black = torch.zeros(self.num_views, 3, self.num_frames, self.size, self.size, dtype=torch.uint8)
         return self._item(black, label, idx, valid=False)
 

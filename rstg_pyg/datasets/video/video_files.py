@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import Choose, require_av, stack_frames
+from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_file, require_av, stack_frames
+from rstg_pyg.datasets.video.sampling import even_times
 
 # Elements that a WebM file consists of: the EBML header, then one segment.
 _HEADER, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
@@ -21,10 +23,13 @@ _HEADER, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 def read_video_file(path: str | os.PathLike, choose: Choose) -> tuple[Tensor, np.ndarray]:
     r"""Reads frames of a video file: decodes all of it, but keeps only what is wanted.
 
+    Frames come upright, turned and mirrored as the file says. Of a video whose frames come unevenly,
+    :obj:`choose` chooses among moments 1/30 s apart or less instead of among frames, and gets what was shown then.
+
     Args:
         path (str or PathLike): The file.
         choose (callable): From the number of frames to the numbers of those that are wanted. It may be called
-            twice: first with the number of packets, which for some files is not that of frames.
+            twice: first for the packets, which for some files are not the frames.
 
     Shapes:
         - **output:** the :math:`U` different frames that are wanted, :math:`(U, H, W, 3)` uint8, and which of them
@@ -41,20 +46,17 @@ def read_video_file(path: str | os.PathLike, choose: Choose) -> tuple[Tensor, np
         >>> frames.shape, places.tolist()
         (torch.Size([2, 32, 48, 3]), [0, 0, 1])
     """
-    with _open_video(path) as (container, stream):
-        count = sum(packet.size > 0 for packet in container.demux(stream))
+    _, shown = even_times(_packet_times(path)[0] or [None])
     while True:
-        wanted, places = np.unique(choose(max(count, 1)), return_inverse=True)
-        kept, found = _decode(path, set(wanted.tolist()))
-        if found == 0:
-            raise DamagedVideoError(f"expected a video in {path}, got no frames", Damage.EMPTY)
-        if found == count:
+        wanted, places = np.unique(shown[choose(len(shown))], return_inverse=True)
+        kept, times = _decode(path, set(wanted.tolist()))
+        before, (_, shown) = shown, even_times(times)
+        if np.array_equal(shown, before):
             return stack_frames(path, kept), places
-        count = found
 
 
 def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
-    r"""The frames of a video file, one after the other, in constant memory.
+    r"""The frames of a video file, upright and one after the other, in constant memory.
 
     Args:
         path (str or PathLike): The file.
@@ -77,21 +79,53 @@ def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
             yield torch.from_numpy(_to_rgb(frame, path))
 
 
-def _decode(path: str | os.PathLike, wanted: set[int]) -> tuple[list[np.ndarray], int]:
-    """The wanted frames, and the number of all."""
-    kept, number = [], 0
+def shown_frames(path: str | os.PathLike) -> tuple[Fraction | None, np.ndarray]:
+    r"""The rate of a video file and the frames that it shows, see
+    :func:`~rstg_pyg.datasets.video.sampling.even_times`."""
+    times, promised = _packet_times(path)
+    rate, shown = even_times(times, promised)
+    if not np.array_equal(shown, np.arange(len(times))):
+        # Packets are not always frames.
+        rate, shown = even_times(_decode(path, set())[1], promised)
+    return rate, shown
+
+
+def _packet_times(path: str | os.PathLike) -> tuple[list[float | None], Fraction | None]:
+    """When the packets are shown, in that order, and the rate that the file promises."""
+    with _open_video(path) as (container, stream):
+        times = [_seconds(packet.pts, stream) for packet in container.demux(stream) if packet.size]
+        promised = stream.average_rate or stream.guessed_rate
+    return (times if None in times else sorted(times)), promised or None
+
+
+def _decode(path: str | os.PathLike, wanted: set[int]) -> tuple[list[np.ndarray], list[float | None]]:
+    """The wanted frames, and the times of all."""
+    kept, times = [], []
     with _open_video(path) as (container, stream):
         for frame in container.decode(stream):
-            if number in wanted:
+            if len(times) in wanted:
                 kept.append(_to_rgb(frame, path))
-            number += 1
-    return kept, number
+            times.append(_seconds(frame.pts, stream))
+    if not times:
+        raise DamagedVideoError(f"expected a video in {path}, got no frames", Damage.EMPTY)
+    return kept, times
+
+
+def _seconds(pts: int | None, stream: Any) -> float | None:
+    return None if pts is None else float(pts * stream.time_base)
 
 
 def _to_rgb(frame: Any, path: str | os.PathLike) -> np.ndarray:
     if frame.is_corrupt:
         raise DamagedVideoError(f"expected a whole frame at {frame.time} s of {path}, got a damaged one")
-    return frame.to_ndarray(format="rgb24")
+    pixels = frame.to_ndarray(format="rgb24")
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+        return pixels
+    # Column a, c and row b, d: where a pixel's x and y go (ISO/IEC 14496-12, 6.2.2).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if abs(int(b)) > abs(int(a)):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 @contextmanager
@@ -100,12 +134,14 @@ def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
     av = require_av()
     _check_whole(path)
     try:
-        with av.open(os.fspath(path)) as container:
+        # Names of authors and places in an old encoding do not matter here.
+        with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DamagedVideoError(f"expected a video in {path}, got none")
             stream = container.streams.video[0]
             # Workers of a data loader share the work; threads in each would only compete.
             stream.thread_count = 1
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, stream
     except av.FFmpegError as error:
         raise DamagedVideoError(f"expected a video in {path}, got {error.strerror}") from error
@@ -113,15 +149,8 @@ def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
 
 def _check_whole(path: str | os.PathLike) -> None:
     """Raises for a file that is missing, empty, or shorter than it says. Decoders take what is there for all."""
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            start = file.read(256)
-    except OSError as error:
-        raise DamagedVideoError(f"expected a file {path}, got {error.strerror}", Damage.MISSING) from error
-    if size == 0:
-        raise DamagedVideoError(f"expected a video in {path}, got an empty file", Damage.EMPTY)
-    end = _webm_length(start)
+    with open_file(path, "a video") as file:
+        end, size = _webm_length(file.read(256)), os.fstat(file.fileno()).st_size
     if end is not None and size < end:
         raise DamagedVideoError(f"expected {end} bytes in {path}, got {size}", Damage.TRUNCATED)
 
