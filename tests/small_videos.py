@@ -1,5 +1,8 @@
 """A data set of a few made videos in the form of Something-Something, and training runs on it."""
 
+from fractions import Fraction
+
+import av
 import torch
 
 from rstg_pyg.datasets.made_videos import make_videos
@@ -17,6 +20,24 @@ NETWORK = VideoNetwork(depth=18, width=4, num_classes=6, channels=8, num_stages=
 def make_small_videos(folder, clips=TRAINING):
     make_videos(folder, clips=clips, validation_clips=VALIDATION, height=32, frames=(6, 9))
     return folder
+
+
+def write_recording(path, frames, times):
+    """Write a WebM file as a browser does: milliseconds when each frame is shown, no duration and no rate."""
+    with av.open(str(path), "w", format="webm", options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx", rate=30)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        for pixels, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    # The time from frame to frame, four bytes in an element of eight, becomes a void of the same length.
+    content = path.read_bytes()
+    place = content.index(bytes.fromhex("23e38384"))
+    path.write_bytes(content[:place] + bytes.fromhex("ec86") + bytes(6) + content[place + 8 :])
+    return path
 
 
 def damage(root, *numbers):

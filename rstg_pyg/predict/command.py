@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("video", help="a file, or a folder of frames 00001.jpg, 00002.jpg, ...")
+    made.add_argument("video", help="a file, or a folder of numbered frames such as 00001.jpg")
     made.add_argument("--checkpoint", required=True, metavar="FILE", help="weights.pt or last.ckpt of a run")
     made.add_argument("--top", type=int, default=5, metavar="N", help="classes to name (default: 5)")
     made.add_argument("--out", metavar="FILE", help="draw regions, attention and classes into a .webm, .mp4 or .gif")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--source-rate",
         type=float,
         metavar="R",
-        help="frames a second of the video (default: as the file says; 12 for folders)",
+        help="frames a second of the video, each taken once (default: by their times; 12 for folders)",
     )
     made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     made.add_argument("--json", action="store_true", help="print one JSON object")

@@ -68,7 +68,7 @@ class VideoSource:
             for name in list_frames(self.path):
                 yield torch.from_numpy(read_frame(self.path / name).copy())
             return
-        for frame, count in zip(stream_video_file(self.path), chain(self._counts, repeat(1))):
+        for frame, count in zip(stream_video_file(self.path), chain(self._counts, repeat(1)), strict=False):
             yield from repeat(frame, count)
 
     def centre_clip(self, num_frames: int, size: int) -> tuple[Tensor, int]:

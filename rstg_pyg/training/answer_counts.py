@@ -20,7 +20,7 @@ class AnswerCounts:
         - **logits:** ``[B, M]``. **label:** ``[B]``. **confusion:** ``[M, M]``, by label and answer.
 
     Raises:
-        ValueError: By :meth:`check`, if nothing was counted.
+        ValueError: If a label is below 0, as where none is published; by :meth:`check`, if nothing was counted.
 
     Example:
         >>> import torch
@@ -38,6 +38,8 @@ class AnswerCounts:
 
     def add(self, logits: Tensor, label: Tensor) -> None:
         classes = logits.size(1)
+        if (label < 0).any():
+            raise ValueError("expected labels to count answers by, got -1: the test split is published without")
         counts = torch.bincount(classes * label + logits.argmax(1), minlength=classes**2)
         self.confusion = self.confusion + counts.view(classes, classes)
         first = logits.topk(min(TOP, classes), 1).indices

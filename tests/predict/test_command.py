@@ -147,7 +147,8 @@ def test_bad_videos(run, video, weights, tmp_path):
     )
     empty = tmp_path / "folder"
     empty.mkdir()
-    assert refused(empty) == f"predict: expected frames 00001.jpg, ... in {empty}, got none"
+    looked_for = "predict: expected numbered frames, such as 00001.jpg, img_00001.jpg or 000000.png, in"
+    assert refused(empty) == f"{looked_for} {empty}, got none"
     same = shutil.copy(video, tmp_path / "same.webm")
     assert refused(same, "--out", same) == f"predict: expected --out to be another file than the video, got {same}"
     assert same.read_bytes() == video.read_bytes()
@@ -162,7 +163,7 @@ def test_a_frame_that_is_damaged_late_leaves_nothing_half_written(run, videos, w
     out.write_text("from before")
     code, _, (line,) = run(folder, "--checkpoint", weights("c2d+rstg:vec"), "--out", out)
     assert code == 2
-    assert line.startswith(f"predict: expected a JPEG image in {last}, got ")
+    assert line.startswith(f"predict: expected a JPEG or PNG image in {last}, got ")
     assert out.read_text() == "from before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "out.webm"]
 

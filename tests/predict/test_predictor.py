@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from small_predictors import CLASSES, network
+from small_videos import write_recording
 
-from rstg_pyg.datasets.video import spread_indices, write_frame_folder
+from rstg_pyg.datasets.video import spread_indices, stream_video_file, write_frame_folder
 from rstg_pyg.predict import Predictor, VideoSource
 from rstg_pyg.predict.frame_rate import FrameSampler
 from rstg_pyg.predict.frames import square_box, to_square
@@ -102,6 +103,23 @@ def test_the_rate_covers_four_seconds_with_a_clip(predictor):
     assert not torch.equal(slower[-1].logits, chosen[-1].logits)
     torch.testing.assert_close(chosen[-1].logits, list(predictor("c2d").stream(frames[3::6]))[-1].logits)
     assert len(by_default) == 24
+
+
+def test_a_recording_is_seen_at_the_times_of_its_frames(predictor, tmp_path):
+    times = [0, 33, 67, 100, 900, 1500, 2000, 2033, 2500, 3500, 4500, 4675]
+    path = write_recording(tmp_path / "a.webm", pixels(12).numpy(), times)
+    source = VideoSource(path)
+    frames = list(stream_video_file(path))
+    said = list(predictor("c2d").stream(source, source_rate=source.rate, frames_per_second=2))
+    # The 5.1 seconds from the first frame to the end of the last.
+    looks = [frames[np.searchsorted(times, 250 + 500 * k, side="right") - 1] for k in range(10)]
+    torch.testing.assert_close(said[-1].logits, list(predictor("c2d").stream(looks))[-1].logits)
+    assert abs(len(said) / source.rate - 5.1) < 1 / source.rate
+    assert len(list(predictor("i3d+rstg:vec").whole(source))) == len(said)
+    # Whoever gives a rate wants each frame once.
+    given = VideoSource(path, 6)
+    assert [given.rate, len(list(given))] == [6, 12]
+    assert len(list(predictor("i3d+rstg:vec").whole(given))) == 12
 
 
 def test_a_video_shorter_than_the_time_between_two_frames_is_looked_at(predictor):

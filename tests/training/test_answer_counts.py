@@ -26,3 +26,8 @@ def test_no_answers_have_no_mean():
     counts.add(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
     with pytest.raises(ValueError, match="expected at least one clip that can be read, got none"):
         counts.check()
+
+
+def test_answers_without_a_label_are_not_counted():
+    with pytest.raises(ValueError, match="expected labels to count answers by, got -1: the test split is published"):
+        AnswerCounts().add(torch.zeros(2, 3), torch.tensor([1, -1]))

@@ -120,5 +120,6 @@ def read_frame(path: Path) -> np.ndarray:
             raise
         except Exception as error:
             # Whatever a decoder raises of damaged data.
-            damage = Damage.TRUNCATED if "truncated" in str(error).lower() else Damage.UNREADABLE
-            raise DamagedVideoError(f"expected a JPEG or PNG image in {path}, got {error}", damage) from error
+            what = str(error).split(" <")[0]
+            damage = Damage.TRUNCATED if "truncated" in what.lower() else Damage.UNREADABLE
+            raise DamagedVideoError(f"expected a JPEG or PNG image in {path}, got {what}", damage) from error

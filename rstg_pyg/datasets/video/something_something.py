@@ -176,7 +176,7 @@ class SomethingSomething(Dataset):
         if len(missing) == len(found):
             name = self.video_ids[0]
             raise FileNotFoundError(
-                f"expected {len(found):,} videos in {self.video_dir}, each a folder of frames such as {name}, or a file "
+                f"expected {len(found):,} videos in {self.video_dir}, each a folder of frames such as {name} or a file "
                 f"such as {name}.webm or {name}.mp4, got {f'others, such as {min(there)}' if there else 'none'}"
             )
         self._record.note_missing(missing, str(self.video_dir))

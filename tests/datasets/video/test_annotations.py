@@ -82,6 +82,13 @@ def test_templates():
         ),
         ({"train": "7;Moving something up\n" * 2}, "train.csv: expected every video once, got '7' twice"),
         ({"train": "\n"}, "train.csv: expected videos, got none"),
+        *(
+            (
+                {"train": f"{name};{CLASSES[0]}\n"},
+                f"train.csv, line 1: expected a plain file name for a video, got {name!r}",
+            )
+            for name in ("../../3", "/etc/3", "..", ".", "a/3", "a\\3", "C:3", "3\x1b")
+        ),
         ({"labels": "a\nb\na\n"}, "labels.csv: expected every class once, got 'a' twice"),
         ({"labels": ""}, "labels.csv: expected one class name a line, got none"),
     ],
@@ -106,6 +113,10 @@ def test_v1_errors(v1, tmp_path, files, message):
             {"train": [{"id": "3", "template": TEMPLATES[0]}, {"id": "4", "template": "Moving [something] upp"}]},
             "train.json, entry 1: expected a class of ROOT/something-something-v2-labels.json, "
             "got 'Moving something upp'; the nearest is 'Moving something up'",
+        ),
+        (
+            {"train": [{"id": "\ud8003", "template": TEMPLATES[0]}]},
+            "train.json, entry 0: expected a plain file name for a video, got '\\ud8003'",
         ),
         ({"labels": []}, "labels.json: expected an object from class names to numbers, got []"),
         ({"labels": {"a": "x"}}, "labels.json: expected a number for class 'a', got 'x'"),
@@ -139,5 +150,17 @@ def test_missing_files(tmp_path):
 def test_unknown_version_and_split(tmp_path):
     with pytest.raises(ValueError, match="'version' to be one of 'v1', 'v2', got 'v3'"):
         read_annotations(tmp_path, "v3", "train")
-    with pytest.raises(ValueError, match="'split' to be one of 'train', 'validation', got 'test'"):
-        read_annotations(tmp_path, "v1", "test")
+    with pytest.raises(ValueError, match="'split' to be one of 'train', 'validation', 'test', got 'dev'"):
+        read_annotations(tmp_path, "v1", "dev")
+
+
+def test_the_test_split_has_no_labels(v1, v2, tmp_path):
+    v1()
+    v2()
+    (tmp_path / "something-something-v1-test.csv").write_text(f"100218\n24413\n7;{CLASSES[2]}\n")
+    entries = [{"id": 100218}, {"id": "24413"}, {"id": "7", "template": TEMPLATES[1]}]
+    (tmp_path / "something-something-v2-test.json").write_text(json.dumps(entries))
+    for version, last in (("v1", 2), ("v2", 1)):
+        found = read_annotations(tmp_path, version, "test")
+        assert found.video_ids.tolist() == ["100218", "24413", "7"]
+        assert found.labels.tolist() == [-1, -1, last]

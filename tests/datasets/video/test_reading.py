@@ -1,14 +1,18 @@
 """Frames of files: what was encoded comes back, and damage is named."""
 
+import os
 import re
+import struct
 import subprocess
 import sys
+import zlib
 
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_videos import write_recording
 
 from rstg_pyg.datasets.video import (
     TEMPLATES,
@@ -18,10 +22,12 @@ from rstg_pyg.datasets.video import (
     every_frame,
     read_frame_folder,
     read_video_file,
+    spread_indices,
     stream_video_file,
     write_frame_folder,
     write_video_file,
 )
+from rstg_pyg.datasets.video.frame_folders import list_frames
 from rstg_pyg.datasets.video.video_files import _webm_length
 
 FRAMES = draw_clip(TEMPLATES[0], 0, 0, 20, 64, 96).frames
@@ -85,10 +91,83 @@ def test_files_whose_packets_are_not_their_frames(tmp_path):
     every, _ = read_video_file(tmp_path / "a.webm", every_frame)
     shown = [i for i in range(20) if i not in (4, 9, 10)]
     counts = []
-    frames, places = read_video_file(tmp_path / "b.webm", lambda count: counts.append(count) or np.arange(count))
-    assert counts == [20, 17]
+    frames, places = read_video_file(
+        tmp_path / "b.webm", lambda count: counts.append(count) or spread_indices(count, 20)[0]
+    )
+    assert counts == [20, 50]
     assert torch.equal(frames, every[shown])
-    assert places.tolist() == list(range(17))
+    # Where one was left out, the one before stays.
+    assert places.tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7, 7, *range(8, 17)]
+
+
+def test_frames_that_come_unevenly_are_chosen_by_their_times(tmp_path):
+    times = [0, 33, 67, 100, 900, 1500, 2000, 2033, 2500, 3500, 4500, 4700]
+    path = write_recording(tmp_path / "a.webm", FRAMES[:12], times)
+    every, _ = read_video_file(path, every_frame)
+    assert len(every) == 12
+    frames, places = read_video_file(path, lambda count: spread_indices(count, 10)[0])
+    # As if the last stayed for as long as the others do on average.
+    middles = (np.arange(10) + 0.5) * (4700 * 12 / 11) / 10
+    wanted = (np.searchsorted(times, middles, side="right") - 1).tolist()
+    assert torch.equal(frames[torch.from_numpy(places)], every[wanted])
+
+
+MATRICES = [
+    ((0, 1, -1, 0), lambda pixels: np.rot90(pixels, -1, (1, 2))),
+    ((0, -1, 1, 0), lambda pixels: np.rot90(pixels, 1, (1, 2))),
+    ((-1, 0, 0, -1), lambda pixels: np.rot90(pixels, 2, (1, 2))),
+    ((-1, 0, 0, 1), lambda pixels: pixels[:, :, ::-1]),
+]
+
+
+@pytest.mark.parametrize(("matrix", "turn"), MATRICES, ids=["right", "left", "over", "mirrored"])
+def test_videos_are_turned_as_the_file_says(tmp_path, matrix, turn):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for pixels in FRAMES[:3]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    plain = read_video_file(path, every_frame)[0].numpy()
+    content = bytearray(path.read_bytes())
+    # Of the track's header, version 0, as a phone writes it: 16-bit fractions, row by row (ISO/IEC 14496-12, 8.3.2).
+    a, b, c, d = (value << 16 for value in matrix)
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    for frames in (read_video_file(path, every_frame)[0], torch.stack(list(stream_video_file(path)))):
+        assert np.array_equal(frames.numpy(), turn(plain))
+
+
+def test_images_are_turned_as_the_file_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(FRAMES[0]).save(tmp_path / "00001.png", exif=exif)
+    assert np.array_equal(read_frame_folder(tmp_path, every_frame)[0][0], np.rot90(FRAMES[0], -1))
+
+
+def test_text_in_an_old_encoding_does_not_matter(tmp_path):
+    write_video_file(tmp_path / "a.webm", FRAMES[:2])
+    content = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(content.replace(b"Lavf", b"L\xe9vf"))
+    assert len(read_video_file(tmp_path / "a.webm", every_frame)[0]) == 2
+
+
+@pytest.mark.parametrize("form", ["{:06d}.jpg", "img_{:05d}.jpg", "{:05d}.png", "v2-{}.JPEG", "image_{:d}.jpeg"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_frames_are_named_as_copies_have_them(tmp_path, form, first):
+    for number in range(12):
+        (tmp_path / form.format(first + number)).touch()
+        (tmp_path / f"flow_x_{number:05d}.jpg").touch()
+        (tmp_path / f".{form.format(first + number)}").touch()
+    (tmp_path / "cover.jpg").touch()
+    (tmp_path / "thumbnail_1.jpg").touch()
+    assert list_frames(tmp_path) == [form.format(first + number) for number in range(12)]
+    (tmp_path / form.format(first + 7)).unlink()
+    names = [form.format(first + number) for number in (0, 11, 7)]
+    with pytest.raises(DamagedVideoError, match=re.escape("expected frames {} to {} in ".format(*names))) as error:
+        list_frames(tmp_path)
+    assert str(error.value).endswith(f"got no {names[2]}") and error.value.damage == Damage.GAP
 
 
 def test_other_files_in_a_folder_do_not_count(tmp_path):
@@ -116,7 +195,10 @@ def test_damaged_folders(tmp_path):
     folder = tmp_path / "5"
     damaged(read_frame_folder, folder, Damage.MISSING, f"expected a folder {folder}, got No such file or directory")
     folder.mkdir()
-    damaged(read_frame_folder, folder, Damage.EMPTY, f"expected frames 00001.jpg, ... in {folder}, got none")
+    looked_for = f"expected numbered frames, such as 00001.jpg, img_00001.jpg or 000000.png, in {folder}, got "
+    damaged(read_frame_folder, folder, Damage.EMPTY, f"{looked_for}none")
+    (folder / "frame-a.bmp").touch()
+    damaged(read_frame_folder, folder, Damage.EMPTY, f"{looked_for}other files, such as frame-a.bmp")
     write_frame_folder(folder, FRAMES[:4])
     whole = (folder / "00002.jpg").read_bytes()
 
@@ -129,9 +211,11 @@ def test_damaged_folders(tmp_path):
         (whole[:30], Damage.TRUNCATED, ""),
         (b"", Damage.EMPTY, "an empty file"),
         (b"no image" * 50, Damage.UNREADABLE, "cannot identify image file"),
+        (empty_png(65_500, 65_500), Damage.UNREADABLE, "Image size (4290250000 pixels) exceeds limit"),
+        (empty_png(8192, 8193), Damage.UNREADABLE, "one of 8192 x 8193 pixels, more than 67,108,864"),
     ):
         (folder / "00002.jpg").write_bytes(content)
-        damaged(read_frame_folder, folder, damage, f"expected a JPEG image in {folder}/00002.jpg, got {what}")
+        damaged(read_frame_folder, folder, damage, f"expected a JPEG or PNG image in {folder}/00002.jpg, got {what}")
         # Frames that are not wanted are not read.
         assert len(read_frame_folder(folder, lambda count: np.array([0, 2, 3]))[0]) == 3
     Image.new("RGB", (10, 8)).save(folder / "00002.jpg")
@@ -141,6 +225,40 @@ def test_damaged_folders(tmp_path):
         Damage.MIXED_SIZES,
         f"expected frames of one size in {folder}, got 64 x 96 and 8 x 10",
     )
+
+
+def empty_png(width, height):
+    """An image that says how large it is and has no pixels."""
+    chunks = (b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0), b"IDAT")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+@pytest.mark.parametrize("read", [read_frame_folder, read_video_file])
+def test_what_is_no_file_is_damaged(tmp_path, read):
+    path = tmp_path / "00001.jpg" if read is read_frame_folder else tmp_path / "5.webm"
+    video = tmp_path if read is read_frame_folder else path
+    path.symlink_to(tmp_path / "gone")
+    damaged(read, video, Damage.MISSING, f"expected a file {path}, got No such file or directory")
+    path.unlink()
+    path.symlink_to(path)
+    damaged(read, video, Damage.UNREADABLE, f"expected a file {path}, got Too many levels of symbolic links")
+    path.unlink()
+    path.mkdir()
+    damaged(read, video, Damage.UNREADABLE, f"expected a file {path}, got a folder")
+    path.rmdir()
+    os.mkfifo(path)
+    # Something to read, so that whoever opens it does not wait for ever.
+    pipe = os.open(path, os.O_RDWR)
+    os.write(pipe, bytes(4096))
+    damaged(read, video, Damage.UNREADABLE, f"expected a file {path}, got a pipe or a device")
+    os.close(pipe)
+
+
+def test_a_frame_larger_than_any_camera_makes_is_damaged(tmp_path):
+    Image.new("1", (8192, 8193)).save(tmp_path / "a.png")
+    damaged(read_video_file, tmp_path / "a.png", Damage.UNREADABLE, f"expected a video in {tmp_path}/a.png, got ")
 
 
 @pytest.mark.parametrize("codec", ["vp8", "vp9"])

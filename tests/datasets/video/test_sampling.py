@@ -1,7 +1,10 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from rstg_pyg.datasets.video import random_indices, spread_indices
+from rstg_pyg.datasets.video.sampling import even_times
 
 SIZES = [(count, length) for count in (1, 7, 31, 32, 33, 47, 200) for length in (1, 8, 32)]
 
@@ -57,3 +60,34 @@ def test_fixed_frames_lie_in_the_middle():
 def test_two_samplings_of_long_videos_share_no_frame():
     first, second = spread_indices(64, 32, 2)
     assert sorted([*first, *second]) == list(range(64))
+
+
+@pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001), Fraction(240)])
+def test_frames_that_come_evenly_stand_for_themselves(rate):
+    even = np.arange(40) / float(rate)
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40) / float(rate)
+    for times in (even, even.round(3) + 7, even + jitter):
+        found, shown = even_times(times.tolist(), rate)
+        assert found == rate and shown.tolist() == list(range(40))
+    # A promise that frames do not keep does not count.
+    found, shown = even_times(even.tolist(), rate * 2)
+    assert abs(found - rate) < 0.01 and shown.tolist() == list(range(40))
+    for untold in ([], [0.0], [None, 0.1], [0.0, 0.0], [0.0, 5.0, 2.0]):
+        found, shown = even_times(untold, rate)
+        assert found == rate and shown.tolist() == list(range(len(untold)))
+
+
+@pytest.mark.parametrize("scale", [0.001, 1, 5])
+def test_frames_that_come_unevenly_stand_as_long_as_they_are_shown(scale):
+    times = np.random.default_rng(0).exponential(scale, 50).cumsum()
+    rate, shown = even_times(times.tolist(), Fraction(25))
+    assert rate == max(30, Fraction(49 / (times[-1] - times[0])).limit_denominator(1000))
+    assert (np.diff(shown) >= 0).all()
+    stays = np.bincount(shown, minlength=50) / float(rate)
+    assert abs(stays[:-1] - np.diff(times)).max() <= 1.001 / float(rate)
+
+
+def test_no_frame_stands_for_more_than_a_minute():
+    rate, shown = even_times([0.0, 0.1, 1e9, 1e9 + 0.5])
+    assert rate == 30
+    assert abs(np.bincount(shown)[1] - 60 * 30) <= 1

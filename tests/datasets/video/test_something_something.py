@@ -1,14 +1,18 @@
 import pickle
 import warnings
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch_geometric.loader import DataLoader
 
 from rstg_pyg.datasets import SomethingSomething, average_views
 from rstg_pyg.datasets.video import (
     ClipSequence,
+    DamagedVideoError,
+    DamagedVideoWarning,
     crop_offsets,
     every_frame,
     resize,
@@ -204,7 +208,8 @@ def test_a_sequence_in_workers(make):
     ("kwargs", "message"),
     [
         ({"version": "v3"}, "'version' to be one of 'v1', 'v2', got 'v3'"),
-        ({"split": "test"}, "'split' to be one of 'train', 'validation', got 'test'"),
+        ({"split": "dev"}, "'split' to be one of 'train', 'validation', 'test', got 'dev'"),
+        ({"split": "test", "views": "train"}, "a split with labels for 'views' 'train', got 'test'"),
         ({"views": "33"}, "'views' to be one of 'train', 'centre', '22', got '33'"),
         ({"flip": True}, "'flip' to be one of 'undirected', 'swap', 'never', got True"),
         ({"num_frames": 0}, "'num_frames' to be a positive int, got 0"),
@@ -241,3 +246,50 @@ def test_videos_that_lie_elsewhere(copied, made, tmp_path):
     (root / "20bn-something-something-v2").rename(tmp_path / "videos")
     dataset = SomethingSomething(root, "v2", num_frames=8, size=24, video_dir=tmp_path / "videos")
     assert same(dataset[0], SomethingSomething(made / "v2", "v2", num_frames=8, size=24)[0])
+
+
+def test_copies_in_other_forms(make, copied, tmp_path):
+    """Folders of frames and files stand beside each other, whatever the version; frames have other names."""
+    root = copied("v2")
+    videos = root / "20bn-something-something-v2"
+    for number in (1, 2):
+        with av.open(str(videos / f"{number}.webm")) as source, av.open(str(videos / f"{number}.mp4"), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        (videos / f"{number}.webm").unlink()
+    frames, _ = make("v2").read(2, every_frame)
+    (videos / "3").mkdir()
+    for number, frame in enumerate(frames.numpy()):
+        Image.fromarray(frame).save(videos / "3" / f"img_{number:06d}.png")
+    (videos / "3.webm").unlink()
+    dataset = make("v2", root=root)
+    assert all(same(dataset[i], make("v2")[i]) for i in range(4))
+    assert dataset.damaged == {}
+
+
+def test_where_nothing_can_be_read_it_is_said_what_was_looked_for(make, copied, tmp_path):
+    root = copied("v1")
+    looked_for = f"expected 8 videos in {tmp_path}, each a folder of frames such as 1 or a file such as 1.webm or 1.mp4"
+    with pytest.raises(FileNotFoundError) as error:
+        make(root=root, video_dir=tmp_path)
+    assert str(error.value) == f"{looked_for}, got others, such as v1"
+    for frame in root.glob("20bn*/*/*"):
+        frame.rename(frame.with_suffix(".bmp"))
+    with (
+        pytest.warns(DamagedVideoWarning),
+        pytest.raises(DamagedVideoError, match=r"got none; of the last: expected numbered frames, such as 00001\.jpg"),
+    ):
+        make(root=root)[0]
+
+
+def test_the_test_split(made, copied):
+    root = copied("v1")
+    (root / "something-something-v1-test.csv").write_text("3\n1\n")
+    dataset = SomethingSomething(root, split="test", num_frames=8, size=24)
+    expected = SomethingSomething(root, views="centre", num_frames=8, size=24)
+    assert [data.video_id for data in dataset] == ["3", "1"] and dataset.classes == expected.classes
+    assert all(data.y.tolist() == [-1] and data.valid for data in dataset)
+    assert torch.equal(dataset[0].video, expected[2].video)
