@@ -75,6 +75,9 @@ def list_frames(folder: str | os.PathLike) -> list[str]:
 def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor, np.ndarray]:
     r"""Reads frames of a folder, each once, and no others.
 
+    They are JPEG or PNG images, numbered from 0 or 1 with any number of digits, behind the same letters, if any. They
+    come upright, turned as their files say.
+
     Args:
         folder (str or PathLike): The folder.
         choose (callable): From the number of frames to the numbers of those that are wanted.

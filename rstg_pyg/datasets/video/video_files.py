@@ -139,6 +139,8 @@ def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise DamagedVideoError(f"expected a video in {path}, got none")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DamagedVideoError(f"expected a video in {path} of a kind that FFmpeg decodes, got another")
             # Workers of a data loader share the work; threads in each would only compete.
             stream.thread_count = 1
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

@@ -304,6 +304,13 @@ def test_files_without_a_picture(tmp_path):
     damaged(read_video_file, tmp_path / "a.webm", Damage.UNREADABLE, f"expected a video in {tmp_path}/a.webm, got none")
 
 
+def test_a_codec_that_nothing_decodes_is_damage(tmp_path):
+    write_video_file(tmp_path / "a.webm", FRAMES[:2])
+    content = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(content.replace(b"V_VP9", b"V_XYZ"))
+    damaged(read_video_file, tmp_path / "a.webm", Damage.UNREADABLE, "of a kind that FFmpeg decodes, got another")
+
+
 def test_errors_of_writing(tmp_path):
     with pytest.raises(ValueError, match=r"expected at least one frame for .*a\.webm, got none"):
         write_video_file(tmp_path / "a.webm", [])
