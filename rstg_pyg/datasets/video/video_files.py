@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,8 @@ def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
         >>> sum(1 for frame in stream_video_file("17.webm"))
         6
     """
-    with _open_video(path) as (container, stream):
-        for frame in container.decode(stream):
-            yield torch.from_numpy(_to_rgb(frame, path))
+    for _, pixels in _frames(path):
+        yield torch.from_numpy(pixels())
 
 
 def shown_frames(path: str | os.PathLike) -> tuple[Fraction | None, np.ndarray]:
@@ -101,11 +101,10 @@ def _packet_times(path: str | os.PathLike) -> tuple[list[float | None], Fraction
 def _decode(path: str | os.PathLike, wanted: set[int]) -> tuple[list[np.ndarray], list[float | None]]:
     """The wanted frames, and the times of all."""
     kept, times = [], []
-    with _open_video(path) as (container, stream):
-        for frame in container.decode(stream):
-            if len(times) in wanted:
-                kept.append(_to_rgb(frame, path))
-            times.append(_seconds(frame.pts, stream))
+    for time, pixels in _frames(path):
+        if len(times) in wanted:
+            kept.append(pixels())
+        times.append(time)
     if not times:
         raise DamagedVideoError(f"expected a video in {path}, got no frames", Damage.EMPTY)
     return kept, times
@@ -115,15 +114,28 @@ def _seconds(pts: int | None, stream: Any) -> float | None:
     return None if pts is None else float(pts * stream.time_base)
 
 
-def _to_rgb(frame: Any, path: str | os.PathLike) -> np.ndarray:
+def _frames(path: str | os.PathLike) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
+    """The times of all frames, and what gives the upright pixels of each."""
+    matrix = None
+    with _open_video(path) as (container, stream):
+        # Of its own, because a frame that converts itself keeps threads, which a worker that is forked waits for.
+        converter = require_av().video.reformatter.VideoReformatter()
+        for number, frame in enumerate(container.decode(stream)):
+            # Of the first alone, because a frame whose side data was asked for stays until the garbage collector comes.
+            if number == 0 and (found := frame.side_data.get("DISPLAYMATRIX")) is not None:
+                matrix = np.frombuffer(bytes(found), np.int32)
+            yield _seconds(frame.pts, stream), partial(_to_rgb, frame, converter, matrix, path)
+
+
+def _to_rgb(frame: Any, converter: Any, matrix: np.ndarray | None, path: str | os.PathLike) -> np.ndarray:
     if frame.is_corrupt:
         raise DamagedVideoError(f"expected a whole frame at {frame.time} s of {path}, got a damaged one")
-    pixels = frame.to_ndarray(format="rgb24")
-    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+    pixels = converter.reformat(frame, format="rgb24").to_ndarray()
+    if matrix is None:
         return pixels
-    # Column a, c and row b, d: where a pixel's x and y go (ISO/IEC 14496-12, 6.2.2).
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
-    if abs(int(b)) > abs(int(a)):
+    # Where x goes, a and b, and where y goes, c and d (ISO/IEC 14496-12, 6.2.2).
+    a, b, _, c, d = matrix[:5].tolist()
+    if abs(b) > abs(a):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 

@@ -1,5 +1,6 @@
 """Frames of files: what was encoded comes back, and damage is named."""
 
+import gc
 import os
 import re
 import struct
@@ -71,6 +72,19 @@ def test_a_stream_has_the_same_frames(tmp_path):
     assert torch.equal(
         torch.stack(list(stream_video_file(tmp_path / "a.webm"))), read_video_file(tmp_path / "a.webm", every_frame)[0]
     )
+
+
+def test_frames_do_not_wait_for_the_garbage_collector(tmp_path):
+    """They would pile up, and hold threads that stop workers which are forked. The first of a file does, without."""
+    write_video_file(tmp_path / "a.webm", FRAMES)
+    gc.collect()
+    gc.disable()
+    try:
+        read_video_file(tmp_path / "a.webm", every_frame)
+        assert len(list(stream_video_file(tmp_path / "a.webm"))) == 20
+        assert sum(type(each) is av.VideoFrame for each in gc.get_objects()) <= 2
+    finally:
+        gc.enable()
 
 
 def test_files_whose_packets_are_not_their_frames(tmp_path):
