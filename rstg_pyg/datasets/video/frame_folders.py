@@ -98,9 +98,10 @@ def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor
         (torch.Size([2, 8, 10, 3]), [0, 0, 1])
     """
     names = list_frames(folder)
-    wanted, places = np.unique(choose(len(names)), return_inverse=True)
+    chosen = choose(len(names))
+    wanted, places = np.unique(chosen, return_inverse=True)
     frames = [read_frame(Path(folder, names[number])) for number in wanted.tolist()]
-    return stack_frames(folder, frames), places
+    return stack_frames(folder, frames), places.reshape(chosen.shape)
 
 
 def read_frame(path: Path) -> np.ndarray:

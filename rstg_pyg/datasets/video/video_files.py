@@ -49,11 +49,12 @@ def read_video_file(path: str | os.PathLike, choose: Choose) -> tuple[Tensor, np
     """
     _, shown = even_times(_packet_times(path)[0] or [None])
     while True:
-        wanted, places = np.unique(shown[choose(len(shown))], return_inverse=True)
+        chosen = shown[choose(len(shown))]
+        wanted, places = np.unique(chosen, return_inverse=True)
         kept, times = _decode(path, set(wanted.tolist()))
         before, (_, shown) = shown, even_times(times)
         if np.array_equal(shown, before):
-            return stack_frames(path, kept), places
+            return stack_frames(path, kept), places.reshape(chosen.shape)
 
 
 def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
