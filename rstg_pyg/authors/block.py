@@ -98,13 +98,12 @@ class AuthorsRSTG(nn.Module):
         self.update_per_scale = update_per_scale
 
         self.pool = RegionPool(scales)
-        graph = region_graph(scales) if heatmap_size is None else region_graph(scales, heatmap_size)
-        adjacency = torch.zeros(graph.num_nodes, graph.num_nodes)
-        adjacency[graph.edge_index[1], graph.edge_index[0]] = 1.0
-        self.register_buffer("adjacency", adjacency, persistent=False)
         if heatmap_size is not None:
             _check_heatmap_size(heatmap_size, self.pool.scales)
-        self.register_buffer("heatmap", None if heatmap_size is None else graph.heatmap)
+        self.heatmap_size = heatmap_size
+        regions = self.pool.num_regions
+        self.register_buffer("adjacency", torch.empty(regions, regions), persistent=False)
+        self.register_buffer("heatmap", None if heatmap_size is None else torch.empty(regions, heatmap_size**2))
         self.heatmap: Tensor | None
 
         projects = channels is not None
@@ -121,7 +120,11 @@ class AuthorsRSTG(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights as the program does: Glorot uniform kernels, zero biases."""
+        """Draw new weights as the program does: Glorot uniform kernels, zero biases. Make the constants anew."""
+        graph = region_graph(self.pool.scales, 1 if self.heatmap_size is None else self.heatmap_size)
+        self.adjacency.zero_()[graph.edge_index[1], graph.edge_index[0]] = 1.0
+        if self.heatmap is not None:
+            self.heatmap.copy_(graph.heatmap)
         for module in (self.time, self.send, self.attention, self.gather, self.update):
             module.reset_parameters()
         self.last_time.reset_parameters()

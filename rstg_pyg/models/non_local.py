@@ -5,10 +5,9 @@ from typing import Optional
 from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
-from torch.nn.init import zeros_
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.norm import ChannelBatchNorm
+from rstg_pyg.models.zero_start import ZeroChannelBatchNorm
 
 
 class NonLocalBlock(Module):
@@ -57,14 +56,12 @@ class NonLocalBlock(Module):
         self.query = Linear(channels, inner_channels)
         self.key_value = Linear(channels, 2 * inner_channels)
         self.lin_out = Linear(inner_channels, channels, bias=False)
-        self.norm = ChannelBatchNorm(channels)
-        zeros_(self.norm.weight)
+        self.norm = ZeroChannelBatchNorm(channels)
 
     def reset_parameters(self) -> None:
-        r"""Reset all learnable parameters; the weight of the normalisation to zero."""
+        r"""Reset all learnable parameters; those of the normalisation to zero."""
         for layer in (self.query, self.key_value, self.lin_out, self.norm):
             layer.reset_parameters()
-        zeros_(self.norm.weight)
 
     def forward(self, volume: Tensor) -> Tensor:
         if volume.dim() != 5 or volume.size(1) != self.channels or 0 in volume.shape[2:]:

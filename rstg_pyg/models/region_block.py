@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from torch import Tensor
-from torch.nn import Identity, Linear, Module
+from torch.nn import Identity, Linear
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.recomputed import RecomputedRSTG
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.recurrence import RSTG
@@ -17,7 +18,7 @@ from rstg_pyg.regions import RegionPool, region_graph
 from rstg_pyg.regions.cells import Scale
 
 
-class RegionBlock(Module):
+class RegionBlock(ConstantBuffers):
     r"""Pool a volume to regions and run :class:`~rstg_pyg.RSTG` on them.
 
     All clips of a batch share one region graph, so they are an inner dimension of the nodes, ``[N, B, T, G]``: the
@@ -52,23 +53,20 @@ class RegionBlock(Module):
         check_positive(in_channels=in_channels, channels=channels)
         if "pos_channels" in kwargs:
             raise ValueError("expected no 'pos_channels': it follows from heatmap_size (None for no positions)")
-        graph = region_graph(scales, 1 if heatmap_size is None else heatmap_size)
         self.in_channels = in_channels
         self.channels = channels
-        self.register_buffer("edge_index", graph.edge_index, persistent=False)
-        self.register_buffer("heatmap", None if heatmap_size is None else graph.heatmap, persistent=False)
+        self.heatmap_size = heatmap_size
         self.pool = RegionPool(scales)
+        self.reset_buffers()
         self.lin_in = Identity() if channels == in_channels else Linear(in_channels, channels)
         self.input_norm = resolve_norm(input_norm, channels, "input_norm")
-        pos_channels = 0 if heatmap_size is None else graph.heatmap.size(1)
+        pos_channels = 0 if self.heatmap is None else self.heatmap.size(1)
         graph_class = RecomputedRSTG if checkpoint else RSTG
         self.rstg = graph_class(channels, pos_channels=pos_channels, **kwargs)
 
-    def reset_parameters(self) -> None:
-        r"""Reset all learnable parameters."""
-        for child in self.children():
-            if hasattr(child, "reset_parameters"):
-                child.reset_parameters()
+    def constants(self) -> dict[str, Optional[Tensor]]:
+        graph = region_graph(self.pool.scales, 1 if self.heatmap_size is None else self.heatmap_size)
+        return {"edge_index": graph.edge_index, "heatmap": None if self.heatmap_size is None else graph.heatmap}
 
     def nodes(self, volume: Tensor) -> Tensor:
         """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``."""

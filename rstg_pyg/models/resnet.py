@@ -11,6 +11,7 @@ from torch.nn.init import normal_, zeros_
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.frame_cnn import pixels_to_unit
 from rstg_pyg.models.insertion import HOLDER
 from rstg_pyg.models.non_local import NonLocalBlock
@@ -61,7 +62,7 @@ class VideoState(NamedTuple):
     logits: Optional[Tensor]
 
 
-class VideoResNet(Module):
+class VideoResNet(ConstantBuffers):
     r"""The ResNets for videos of "Non-local Neural Networks" (Wang, Girshick, Gupta, He, CVPR 2018, `arXiv:1711.07971
     <https://arxiv.org/abs/1711.07971>`_), in which "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta,
     Leordeanu, NeurIPS 2019, `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_) puts its graphs.
@@ -170,12 +171,8 @@ class VideoResNet(Module):
         self.pool = VolumePool(channels)
         self.dropout = Dropout(dropout)
         self.classifier = Linear(channels, num_classes)
-        normal_(self.classifier.weight, std=0.01)
-        zeros_(self.classifier.bias)
-        normalises = in_channels == len(IMAGENET_MEAN)
-        for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
-            buffer = torch.tensor(values).view(1, -1, 1, 1, 1) if normalises else None
-            self.register_buffer(name, buffer, persistent=False)
+        self._reset_classifier()
+        self.reset_buffers()
         # The layout that convolution kernels work in: with it, nothing is reordered between the layers.
         self.to(memory_format=torch.channels_last_3d)
         self.train()
@@ -194,6 +191,25 @@ class VideoResNet(Module):
             if self.form == "nonlocal" and stage in ("res3", "res4") and number % 2:
                 parts[f"non_local{number}"] = NonLocalBlock(channels)
         return Sequential(parts), channels
+
+    def constants(self) -> dict[str, Optional[Tensor]]:
+        normalises = self.in_channels == len(IMAGENET_MEAN)
+        return {
+            name: torch.tensor(values).view(1, -1, 1, 1, 1) if normalises else None
+            for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD))
+        }
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters and the constants."""
+        for module in reversed(list(self.modules())[1:]):
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._reset_classifier()
+        self.reset_buffers()
+
+    def _reset_classifier(self) -> None:
+        normal_(self.classifier.weight, std=0.01)
+        zeros_(self.classifier.bias)
 
     def train(self, mode: bool = True) -> "VideoResNet":
         """Set the mode; with ``frozen_bn``, the batch normalisations of the backbone stay in evaluation mode."""

@@ -5,7 +5,9 @@ from typing import Optional
 from torch import Tensor
 from torch.nn import BatchNorm3d, Conv3d, Module
 from torch.nn.functional import relu
-from torch.nn.init import kaiming_normal_, zeros_
+from torch.nn.init import kaiming_normal_
+
+from rstg_pyg.models.zero_start import ZeroBatchNorm3d
 
 
 class ConvNorm(Module):
@@ -17,6 +19,7 @@ class ConvNorm(Module):
         kernel: Length of the kernel in frames and its side in pixels, both odd; zeros are padded to both.
         stride: Stride in space.
         activation: Whether there is a ReLU.
+        norm: The class of the normalisation.
 
     Shapes:
         - ``[B, C, T, H, W] -> [B, C', T, H / stride, W / stride]``.
@@ -28,7 +31,13 @@ class ConvNorm(Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: tuple[int, int], stride: int = 1, activation: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        activation: bool = True,
+        norm: type[BatchNorm3d] = BatchNorm3d,
     ) -> None:
         super().__init__()
         frames, side = kernel
@@ -40,7 +49,7 @@ class ConvNorm(Module):
             padding=(frames // 2, side // 2, side // 2),
             bias=False,
         )
-        self.norm = BatchNorm3d(out_channels, eps=1e-5)
+        self.norm = norm(out_channels, eps=1e-5)
         self.activation = activation
         self.reset_parameters()
 
@@ -91,17 +100,17 @@ class ResidualBlock(Module):
     ) -> None:
         super().__init__()
         self.out_channels = inner_channels * (4 if bottleneck else 1)
+        last = {"activation": False, "norm": ZeroBatchNorm3d}
         if bottleneck:
             self.a = ConvNorm(in_channels, inner_channels, (temporal_kernel, 1))
             self.b = ConvNorm(inner_channels, inner_channels, (1, 3), stride)
-            self.c = ConvNorm(inner_channels, self.out_channels, (1, 1), activation=False)
+            self.c = ConvNorm(inner_channels, self.out_channels, (1, 1), **last)
         else:
             self.a = ConvNorm(in_channels, inner_channels, (temporal_kernel, 3), stride)
-            self.b = ConvNorm(inner_channels, inner_channels, (1, 3), activation=False)
+            self.b = ConvNorm(inner_channels, inner_channels, (1, 3), **last)
             self.c = None
         changes = stride != 1 or in_channels != self.out_channels
         self.shortcut = ConvNorm(in_channels, self.out_channels, (1, 1), stride, activation=False) if changes else None
-        zeros_((self.b if self.c is None else self.c).norm.weight)
 
     def forward(self, volume: Tensor) -> Tensor:
         out = self.b(self.a(volume))

@@ -3,11 +3,11 @@
 from typing import Any, Optional
 
 from torch import Tensor
-from torch.nn import LayerNorm, Linear, Module
-from torch.nn.init import zeros_
+from torch.nn import Linear, Module
 
 from rstg_pyg.models.to_vec import RSTGToVec
 from rstg_pyg.models.volume_pool import VolumePool
+from rstg_pyg.models.zero_start import ZeroLayerNorm
 
 
 class RSTGPool(Module):
@@ -50,15 +50,13 @@ class RSTGPool(Module):
         self.to_vec = RSTGToVec(in_channels, channels, **kwargs)
         self.pool = VolumePool(in_channels)
         self.lin_out = Linear(self.to_vec.channels, in_channels)
-        self.norm = LayerNorm(in_channels)
+        self.norm = ZeroLayerNorm(in_channels)
         self.channels = in_channels
-        zeros_(self.norm.weight)
 
     def reset_parameters(self) -> None:
-        r"""Reset all learnable parameters; the weight of the layer norm to zero."""
+        r"""Reset all learnable parameters; those of the layer norm to zero."""
         for layer in (self.to_vec, self.lin_out, self.norm):
             layer.reset_parameters()
-        zeros_(self.norm.weight)
 
     def forward(self, volume: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
         vector = self.to_vec(volume, return_attention_weights=return_attention_weights)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from torch import Tensor
-from torch.nn import Linear
-from torch.nn.init import zeros_
 
 from rstg_pyg.models.region_block import RegionBlock
+from rstg_pyg.models.zero_start import ZeroLinear
 from rstg_pyg.regions import RegionProject
 from rstg_pyg.regions.cells import Scale
 
@@ -56,17 +55,7 @@ class RSTGToMap(RegionBlock):
     ) -> None:
         super().__init__(in_channels, channels, scales, **kwargs)
         self.project = RegionProject(scales)
-        self.lin_out = Linear(self.channels, in_channels)
-        self._zero_output()
-
-    def reset_parameters(self) -> None:
-        r"""Reset all learnable parameters; the output layer to zero."""
-        super().reset_parameters()
-        self._zero_output()
-
-    def _zero_output(self) -> None:
-        zeros_(self.lin_out.weight)
-        zeros_(self.lin_out.bias)
+        self.lin_out = ZeroLinear(self.channels, in_channels)
 
     def forward(self, volume: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
         x, _, *attention = self.run(volume, return_attention_weights=return_attention_weights)

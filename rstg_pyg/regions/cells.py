@@ -59,10 +59,10 @@ def grid_cells(scales: Sequence[Scale]) -> Tensor:
 
 
 def cell_boxes(cells: Tensor) -> Tensor:
-    """Return normalised boxes (y0, x0, y1, x1), ``[N, 4]`` float32, of :func:`grid_cells`."""
+    """Return normalised boxes (y0, x0, y1, x1), ``[N, 4]`` of the default type, of :func:`grid_cells`."""
     row, rows, column, columns = cells.double().unbind(1)
     box = torch.stack([row / rows, column / columns, (row + 1) / rows, (column + 1) / columns], 1)
-    return box.float()
+    return box.to(torch.get_default_dtype())
 
 
 def cell_adjacency(cells: Tensor) -> Tensor:

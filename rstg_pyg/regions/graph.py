@@ -24,7 +24,7 @@ def region_graph(scales: Sequence[Scale] = (3, 2, 1), heatmap_size: int = 6) -> 
             centred in the node's cell and zero outside it.
 
     Shapes:
-        The nodes and edges of the returned :class:`~torch_geometric.data.Data`:
+        The nodes and edges of the returned :class:`~torch_geometric.data.Data`, floats of the default type:
 
         - **edge_index:** ``[2, E]``, sorted by destination, then source.
         - **pos:** ``[N, 2]``, cell centres (y, x), normalised to 0..1.
@@ -42,13 +42,15 @@ def region_graph(scales: Sequence[Scale] = (3, 2, 1), heatmap_size: int = 6) -> 
     """
     if not isinstance(heatmap_size, int) or isinstance(heatmap_size, bool) or heatmap_size < 1:
         raise ValueError(f"expected 'heatmap_size' to be a positive int, got {heatmap_size!r}")
-    cells = grid_cells(scales)
-    box = cell_boxes(cells)
-    destination, source = cell_adjacency(cells).nonzero(as_tuple=True)
-    return Data(
-        edge_index=torch.stack([source, destination]),
-        pos=(box[:, :2] + box[:, 2:]) / 2,
-        box=box,
-        scale=cells[:, [1, 3]],
-        heatmap=cell_heatmaps(cells, heatmap_size),
-    )
+    with torch.device("cpu"):  # The meta device has no numbers to find edges by.
+        cells = grid_cells(scales)
+        box = cell_boxes(cells)
+        destination, source = cell_adjacency(cells).nonzero(as_tuple=True)
+        graph = Data(
+            edge_index=torch.stack([source, destination]),
+            pos=(box[:, :2] + box[:, 2:]) / 2,
+            box=box,
+            scale=cells[:, [1, 3]],
+            heatmap=cell_heatmaps(cells, heatmap_size),
+        )
+    return graph.to(torch.get_default_device())

@@ -20,12 +20,12 @@ def cell_heatmaps(cells: Tensor, heatmap_size: int) -> Tensor:
 
     Shapes:
         - cells: ``[N, 4]`` from :func:`~rstg_pyg.regions.cells.grid_cells`.
-        - output: ``[N, D * D]`` float32, row by row.
+        - output: ``[N, D * D]`` of the default type, row by row.
     """
     row, rows, column, columns = cells.unbind(1)
     along_y = _axis_profile(row, rows, heatmap_size)
     along_x = _axis_profile(column, columns, heatmap_size)
-    return (along_y[:, :, None] * along_x[:, None, :]).flatten(1).float()
+    return (along_y[:, :, None] * along_x[:, None, :]).flatten(1).to(torch.get_default_dtype())
 
 
 def _axis_profile(index: Tensor, count: Tensor, size: int) -> Tensor:

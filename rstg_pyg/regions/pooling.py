@@ -5,13 +5,13 @@ Shape legend: C channels, H x W pixels, N regions, ``*`` any leading dimensions.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.regions.cells import Scale, grid_cells, parse_scales, pixel_overlap
 
 
-class _RegionMap(torch.nn.Module):
+class _RegionMap(ConstantBuffers):
     """Holds the cells of the grids; the weights follow the size of the map that comes."""
 
     cells: Tensor
@@ -19,7 +19,10 @@ class _RegionMap(torch.nn.Module):
     def __init__(self, scales: Sequence[Scale] = (3, 2, 1)) -> None:
         super().__init__()
         self.scales = parse_scales(scales)
-        self.register_buffer("cells", grid_cells(scales), persistent=False)
+        self.reset_buffers()
+
+    def constants(self) -> dict[str, Tensor]:
+        return {"cells": grid_cells(self.scales)}
 
     @property
     def num_regions(self) -> int:

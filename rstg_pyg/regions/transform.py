@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
@@ -28,7 +29,8 @@ class ToRegionGraph(BaseTransform):
         keep_volume: Keep the volume beside the graph.
 
     Shapes:
-        - **data[attr]:** ``[C, T, H, W]`` or ``[1, C, T, H, W]``; integers are cast to float32, their values unchanged.
+        - **data[attr]:** ``[C, T, H, W]`` or ``[1, C, T, H, W]``; integers are cast to the default type,
+          their values unchanged.
         - **output:** ``x: [N, T, C]`` beside the attributes of :func:`~rstg_pyg.region_graph`.
 
     Raises:
@@ -64,7 +66,7 @@ class ToRegionGraph(BaseTransform):
         if volume.dim() != 4:
             raise ValueError(f"expected data[{self.attr!r}] of shape [C, T, H, W] or [1, C, T, H, W], got {shape}")
         if not volume.is_floating_point():
-            volume = volume.float()
+            volume = volume.to(torch.get_default_dtype())
         graph = self.graph.clone().to(volume.device)
         data.x = self.pool.to(volume.device)(volume.transpose(0, 1)).transpose(0, 1).contiguous()
         for key, value in graph:
