@@ -10,8 +10,7 @@ from torch.nn import Embedding, Module, Parameter
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    r"""Two optimisers that step, save and load as one: :class:`torch.optim.Muon` for ``matrices`` and
-    :class:`torch.optim.AdamW` for ``others``.
+    r""":class:`torch.optim.Muon` for ``matrices`` and :class:`torch.optim.AdamW` for ``others``, as one optimiser.
 
     .. math::
         \mathbf{M} \leftarrow \mu \mathbf{M} + \nabla_{\mathbf{W}} \mathcal{L}, \qquad
@@ -20,6 +19,8 @@ class MuonAdamW(torch.optim.Optimizer):
     Muon gives every direction of a matrix the same step. Where two small features must grow
     together before either lowers the loss, as for comparing two motions, that shortens the plateau. A convolution
     kernel ``[out, in, ...]`` counts as the matrix ``[out, in * ...]``.
+
+    Its first group is the matrices, its second the others; each group has the settings of its optimiser.
 
     Args:
         matrices: Parameters with two dimensions or more, see :func:`graph_matrices` and :func:`hidden_matrices`.
@@ -55,18 +56,25 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         matrices, others = list(matrices), list(others)
-        wrong = [list(p.shape) for p in matrices if p.dim() < 2]
         if not matrices:
             raise ValueError("expected 'matrices' to hold at least one parameter, got none: has the model no RSTG?")
         if not others:
             raise ValueError("expected 'others' to hold at least one parameter, got none")
+        defaults = {"lr": lr, "muon_lr": muon_lr, "weight_decay": weight_decay}
+        super().__init__([{"params": matrices, "use_muon": True}, {"params": others}], defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters that AdamW trains, or with ``"use_muon": True`` matrices that Muon does."""
+        use_muon = param_group.get("use_muon", False)
+        kind = torch.optim.Muon if use_muon else torch.optim.AdamW
+        lr = self.defaults["muon_lr" if use_muon else "lr"]
+        settings = kind([torch.empty(1, 1)], lr=lr, weight_decay=self.defaults["weight_decay"]).defaults
+        super().add_param_group({"use_muon": use_muon, **settings, **param_group})
+        del self.param_groups[-1]["muon_lr"]
+        wrong = [list(p.shape) for p in self.param_groups[-1]["params"] if use_muon and p.dim() < 2]
         if wrong:
+            self.param_groups.pop()
             raise ValueError(f"expected 'matrices' to hold parameters of at least two dimensions, got shapes {wrong}")
-        self._flat = [Parameter(p.detach().flatten(1), requires_grad=False) for p in matrices]
-        self._muon = torch.optim.Muon(self._flat, lr=muon_lr, weight_decay=weight_decay)
-        self._adamw = torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay)
-        super().__init__([{"params": matrices}, {"params": others}], {})
-        self._show_settings()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -74,41 +82,27 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._take_settings()
-        self._flatten()
-        self._muon.step()
-        self._adamw.step()
-        for parameter, flat in zip(self.param_groups[0]["params"], self._flat, strict=True):
-            # Where memory is in another order than the dimensions, the flat matrix is a copy.
-            if flat.data_ptr() != parameter.data_ptr():
-                parameter.copy_(flat.view_as(parameter))
-            flat.grad = None
+        for group in self.param_groups:
+            if group["use_muon"]:
+                self._step_matrices(group)
+                continue
+            adamw = torch.optim.AdamW([{**group}])
+            adamw.state = self.state
+            adamw.step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        self._take_settings()
-        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._flatten()
-        self._muon.load_state_dict(state_dict["muon"])
-        self._adamw.load_state_dict(state_dict["adamw"])
-        self._show_settings()
-
-    def _flatten(self) -> None:
-        """Point Muon at the parameters and gradients as they are now, as matrices."""
-        for parameter, flat in zip(self.param_groups[0]["params"], self._flat, strict=True):
-            flat.data = parameter.detach().flatten(1)
-            flat.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-
-    def _take_settings(self) -> None:
-        """Give both optimisers the learning rates that a schedule has set."""
-        for inner, outer in zip(self._muon.param_groups + self._adamw.param_groups, self.param_groups, strict=True):
-            inner.update({name: value for name, value in outer.items() if name != "params"})
-
-    def _show_settings(self) -> None:
-        for inner, outer in zip(self._muon.param_groups + self._adamw.param_groups, self.param_groups, strict=True):
-            outer.update({name: value for name, value in inner.items() if name != "params"})
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        parameters = [p for p in group["params"] if p.grad is not None]
+        flat = [p.detach().flatten(1) for p in parameters]
+        muon = torch.optim.Muon([{**group, "params": flat}])
+        for parameter, matrix in zip(parameters, flat, strict=True):
+            matrix.grad = parameter.grad.flatten(1)
+            muon.state[matrix] = self.state[parameter]
+        muon.step()
+        for parameter, matrix in zip(parameters, flat, strict=True):
+            # Where memory is in another order than the dimensions, the matrix is a copy.
+            if matrix.data_ptr() != parameter.data_ptr():
+                parameter.copy_(matrix.view_as(parameter))
 
 
 def graph_matrices(model: Module) -> tuple[list[Parameter], list[Parameter]]:

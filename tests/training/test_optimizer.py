@@ -1,9 +1,11 @@
 """Muon and AdamW as one optimiser: what each trains, and that both do what they do alone."""
 
 import copy
+import pickle
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
 from rstg_pyg.training import MuonAdamW
@@ -133,6 +135,55 @@ def test_muon_goes_on_from_its_state_in_any_memory_format(memory_format):
     descend(again, resumed, range(3, 6))
     exact = {"rtol": 0, "atol": 0} if memory_format is torch.contiguous_format else {}
     torch.testing.assert_close(again.state_dict(), net.state_dict(), **exact)
+
+
+def by_state_dicts(net, optimizer):
+    other = convolutions(torch.channels_last)
+    resumed = muon_of(other)
+    weights, state = copy.deepcopy(get_state_dict(net, optimizer))
+    set_state_dict(other, resumed, model_state_dict=weights, optim_state_dict=state)
+    return other, resumed
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda *pair: copy.deepcopy(pair), lambda *pair: pickle.loads(pickle.dumps(pair)), by_state_dicts],
+    ids=["deepcopy", "pickle", "distributed"],
+)
+def test_a_copy_goes_on_as_the_original(copied):
+    net = convolutions(torch.channels_last)
+    optimizer = muon_of(net)
+    descend(net, optimizer, range(3))
+    optimizer.param_groups[0]["lr"] = 0.05
+    other, resumed = copied(net, optimizer)
+    for pair in ((net, optimizer), (other, resumed)):
+        descend(*pair, range(3, 6))
+    torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
+    assert len(resumed.state) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize(("group", "alone"), [({"use_muon": True}, torch.optim.Muon), ({}, torch.optim.AdamW)])
+def test_groups_that_come_later_train_too(group, alone):
+    net = convolutions(torch.contiguous_format)
+    optimizer = muon_of(net)
+    one, two = (torch.nn.Parameter(torch.eye(3)) for _ in range(2))
+    optimizer.add_param_group({"params": [one], "lr": 0.3, **group})
+    reference = alone([two], lr=0.3, weight_decay=0.01)
+    descend(net, optimizer, range(2))
+    assert torch.equal(one, two)
+    for step in range(2):
+        one.grad, two.grad = torch.full((2, 3, 3), step + 1.0)
+        optimizer.step()
+        reference.step()
+    assert torch.equal(one, two)
+    assert not torch.equal(one, torch.eye(3))
+
+
+def test_a_group_of_vectors_is_not_for_muon():
+    optimizer = muon_of(convolutions(torch.contiguous_format))
+    with pytest.raises(ValueError, match=r"at least two dimensions, got shapes \[\[4\]\]"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(4))], "use_muon": True})
+    assert len(optimizer.param_groups) == 2
 
 
 def test_muon_follows_parameters_that_are_replaced_by_others():
