@@ -5,6 +5,7 @@ Shape legend: B clips, C channels of the volume, T frames, H x W pixels, G chann
 
 from typing import Any, Optional
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -54,7 +55,10 @@ class FrameVectorBlock(Module):
         return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start).
+
+        With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
+        """
         if frame.dim() != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
             raise ValueError(
                 f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
@@ -63,13 +67,42 @@ class FrameVectorBlock(Module):
         if self.readout == "last":
             vectors, state = self.run(frame.unsqueeze(2), state)
             return vectors[:, 0], state
-        state, total, count = (None, 0, 0) if state is None else state
+        state, *memory = (None,) if state is None else state
         vectors, state = self.run(frame.unsqueeze(2), state)
-        total, count = total + vectors[:, 0], count + 1
-        return total / count, (state, total, count)
+        mean, *memory = next_mean(vectors[:, 0], *memory)
+        return mean, (state, *memory)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.channels}, readout={self.readout!r})"
+
+
+def next_mean(
+    value: Tensor, mean: Optional[Tensor] = None, count: Optional[Tensor] = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Take the next value of a stream into its mean.
+
+    .. math::
+        \bar x_n = \bar x_{n-1} + \frac{x_n - \bar x_{n-1}}{n}
+
+    A sum would outgrow the digits of its type: of ones in bfloat16 it ends at 256.
+
+    Shapes:
+        - **value, mean:** alike. **count:** ``[]``, int64: how many values ``mean`` is of.
+        - **output:** the mean in the type of ``value``; ``mean``, in float32 or wider, and ``count`` for the next call.
+
+    Example:
+        >>> import torch
+        >>> _, *memory = next_mean(torch.tensor([1.0]))
+        >>> next_mean(torch.tensor([3.0]), *memory)
+        (tensor([2.]), tensor([2.]), tensor(2))
+    """
+    wide = value.to(torch.promote_types(value.dtype, torch.float32))
+    if mean is None:
+        mean, count = torch.zeros_like(wide), torch.zeros((), dtype=torch.int64, device=value.device)
+    check_memory(mean, [list(value.shape)], "a mean")
+    count = count + 1
+    mean = mean + (wide - mean) / count
+    return mean.to(value.dtype, copy=True), mean, count
 
 
 def check_memory(state: Any, shapes: list[list[int]], names: str) -> None:

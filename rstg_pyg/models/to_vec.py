@@ -5,6 +5,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from rstg_pyg.arguments import check_choice
+from rstg_pyg.models.frame_vectors import next_mean
 from rstg_pyg.models.region_block import RegionBlock
 from rstg_pyg.recurrence.stages import SPACE
 
@@ -60,14 +61,17 @@ class RSTGToVec(RegionBlock):
         return (vector, attention[0]) if return_attention_weights else vector
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start).
+
+        With ``readout="mean"`` the state is the graph's, the mean in float32 or wider, and the number of frames.
+        """
         if self.readout == "last":
             x, state = self.run(self._as_clip(frame), state)
             return x[:, :, -1].sum(0), state
-        state, total, count = (None, 0, 0) if state is None else state
+        state, *memory = (None,) if state is None else state
         x, state = self.run(self._as_clip(frame), state)
-        total, count = total + x[:, :, -1].sum(0), count + 1
-        return total / count, (state, total, count)
+        mean, *memory = next_mean(x[:, :, -1].sum(0), *memory)
+        return mean, (state, *memory)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"

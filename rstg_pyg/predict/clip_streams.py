@@ -6,6 +6,7 @@ Shape legend: M classes, S x S pixels.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Optional
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from rstg_pyg.datasets.video import spread_indices
+from rstg_pyg.models.frame_vectors import next_mean
 
 
 class StepStream:
@@ -84,6 +86,7 @@ class WindowStream:
         self.count = 0
         self._model = model
         self._stride = stride
+        self._mean: Sequence[Tensor] = ()
         self._frames: deque[Tensor] = deque(maxlen=window)
         self._new = 0
 
@@ -104,4 +107,4 @@ class WindowStream:
         logits = self._model(torch.stack(frames, 2))
         self.count += 1
         self._new = 0
-        self.logits = logits if self.logits is None else self.logits + (logits - self.logits) / self.count
+        self.logits, *self._mean = next_mean(logits, *self._mean)

@@ -34,7 +34,7 @@ class AnswerCounts:
     def __init__(self) -> None:
         self.confusion: Tensor | int = 0
         self._in_top: Tensor | int = 0
-        self._loss_sum: Tensor | float = 0.0
+        self._loss: Tensor | float = 0.0
 
     def add(self, logits: Tensor, label: Tensor) -> None:
         classes = logits.size(1)
@@ -44,13 +44,16 @@ class AnswerCounts:
         self.confusion = self.confusion + counts.view(classes, classes)
         first = logits.topk(min(TOP, classes), 1).indices
         self._in_top = self._in_top + (first == label[:, None]).sum()
-        self._loss_sum = self._loss_sum + torch.nn.functional.cross_entropy(logits, label, reduction="sum")
+        losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+        # The mean itself: a sum of all clips would outgrow the digits of its type.
+        self._loss = self._loss + (losses - self._loss).sum() / self.confusion.sum().clamp(min=1)
 
     def gather(self, strategy: Strategy) -> None:
         """Add up the counts of all processes, in each."""
+        own = self.confusion.sum()
         self.confusion = strategy.reduce(self.confusion, reduce_op="sum")
         self._in_top = strategy.reduce(self._in_top, reduce_op="sum")
-        self._loss_sum = strategy.reduce(self._loss_sum, reduce_op="sum")
+        self._loss = strategy.reduce(self._loss * (own / self.confusion.sum()), reduce_op="sum")
 
     def check(self) -> None:
         """Raise if nothing was counted: all means would be 0 / 0."""
@@ -70,4 +73,4 @@ class AnswerCounts:
     @property
     def loss(self) -> Tensor:
         """Mean cross-entropy."""
-        return self._loss_sum / self.confusion.sum()
+        return self._loss

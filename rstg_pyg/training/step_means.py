@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
+
+from rstg_pyg.models.frame_vectors import next_mean
 
 
 class StepMeans:
-    """Add up tensors of steps without reading them.
+    """Average tensors of steps without reading them.
 
     Shapes:
         - **values:** ``[n]``, the same n in every step.
@@ -24,14 +27,14 @@ class StepMeans:
 
     def __init__(self) -> None:
         self.count = 0
-        self._sum: Tensor | None = None
+        self._mean: Sequence[Tensor] = ()
 
     def add(self, values: Tensor) -> None:
-        self._sum = values.detach().clone() if self._sum is None else self._sum + values.detach()
+        _, *self._mean = next_mean(values.detach(), *self._mean)
         self.count += 1
 
     def read(self) -> list[float]:
         """Return the mean over the steps since the last call, of which there must be one, and begin anew."""
-        means = torch.div(self._sum, self.count).tolist()
-        self.count, self._sum = 0, None
+        means = self._mean[0].tolist()
+        self.count, self._mean = 0, ()
         return means

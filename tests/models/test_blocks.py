@@ -10,6 +10,8 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.testing import withDevice
 
 from rstg_pyg import RegionPool, RegionProject, RSTGToMap, RSTGToVec, ToRegionGraph
+from rstg_pyg.models import VolumePool
+from rstg_pyg.models.frame_vectors import next_mean
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 
@@ -75,6 +77,32 @@ def test_stream_equals_clip(make, form, readout):
         out, state = block.step(clips[:, :, t], state)
         expected = block(clips[:, :, : t + 1])
         torch.testing.assert_close(out, expected if make is to_vec else expected[:, :, -1])
+
+
+@pytest.mark.parametrize(
+    "block", [VolumePool(3), RSTGToVec(3, stages="space-only", scales=(1,), num_stages=1)], ids=["pool", "vec"]
+)
+def test_the_mean_of_a_long_stream_keeps_its_digits(block):
+    """A sum in bfloat16 stops to grow where a frame is less than half its last digit."""
+    block, frame, state = copy.deepcopy(block).bfloat16(), torch.full((1, 3, 2, 2), 1.1, dtype=torch.bfloat16), None
+    with torch.no_grad():
+        once = block(frame.unsqueeze(2))
+        for _ in range(400):
+            out, state = block.step(frame, state)
+    torch.testing.assert_close(out, once)
+    assert int(state[-1]) == 400
+
+
+def test_a_mean_counts_more_than_a_float_can():
+    memory = (torch.tensor([1.0]), torch.tensor(2**24))
+    for _ in range(3):
+        value, *memory = next_mean(torch.tensor([1.0 + 2**24]), *memory)
+    assert memory[1] == 2**24 + 3
+    torch.testing.assert_close(value, torch.tensor([4.0]))
+    value.zero_()
+    assert memory[0] > 3
+    with pytest.raises(ValueError, match=r"state to be a mean of shape \[2, 3\], got shapes \[\[1\]\]"):
+        next_mean(torch.ones(2, 3), *memory)
 
 
 def test_nodes_run_in_pieces():
