@@ -126,6 +126,8 @@ def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[
     fits = value.dim() == 2 or (
         value.dim() == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))
     )
+    if value.is_complex():
+        raise ValueError(f"expected real {name!r}, got {value.dtype}")
     if not fits or value.size(0) != rows or value.size(-1) != width:
         wider = f" or {[rows, *inner, width]}" if inner else ""
         raise ValueError(f"expected {name!r} of shape {[rows, width]}{wider}, got {list(value.shape)}")

@@ -58,7 +58,7 @@ def fast_gather(
     source, destination, edge_attr = ends_of_edges(edge_index, edge_attr, conv.flow)
     check_ends(source, destination, num_nodes)
     src, dst, query, key = (_join_frames(value, len(inner)) for value in (src, dst, query, key))
-    edge = _edge_term(conv, edge_attr, inner)
+    edge = _edge_term(conv, edge_attr, inner, src.dtype)
     if backend == "dense":
         edges = EdgeList(source, destination)
     else:
@@ -139,9 +139,9 @@ def _join_frames(value: Tensor, num_inner: int) -> Tensor:
     return value.flatten(1, num_inner) if num_inner > 0 else value.unsqueeze(1)
 
 
-def _edge_term(conv: "RSTGConv", edge_attr: OptTensor, inner: Sequence[int]) -> OptTensor:
+def _edge_term(conv: "RSTGConv", edge_attr: OptTensor, inner: Sequence[int], dtype: torch.dtype) -> OptTensor:
     """What edge features add to the first send layer: ``[E, F, H]``, or ``[E, 1, H]`` where it is constant."""
-    edge = conv.send.edge_term(edge_attr, len(inner) + 2)
+    edge = conv.send.edge_term(edge_attr, len(inner) + 2, dtype)
     if edge is None:
         return None
     if any(size > 1 for size in edge.shape[1:-1]):

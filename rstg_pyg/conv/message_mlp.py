@@ -76,22 +76,22 @@ class MessageMLP(Module):
         """Add what the positions contribute to both halves of the first layer."""
         if pos is None:
             return src, dst
-        pos = _with_inner_dims(pos, src.dim())
+        pos = _with_inner_dims(pos.to(src.dtype), src.dim())
         return src + self.lin_pos_src(pos), dst + self.lin_pos_dst(pos)
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
         h = src_j + dst_i
-        edge = self.edge_term(edge_attr, h.dim())
+        edge = self.edge_term(edge_attr, h.dim(), h.dtype)
         return self.hidden_from_first(h if edge is None else h + edge)
 
-    def edge_term(self, edge_attr: OptTensor, num_dims: int) -> OptTensor:
+    def edge_term(self, edge_attr: OptTensor, num_dims: int, dtype: torch.dtype) -> OptTensor:
         """What edge features add to the first layer, with ``num_dims`` dimensions."""
         if self.lin_edge is None:
             return None
         if edge_attr is None:
             raise ValueError(f"expected 'edge_attr' or a sparse matrix with values of width {self.edge_dim}, got none")
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        return self.lin_edge(_with_inner_dims(edge_attr, num_dims))
+        return self.lin_edge(_with_inner_dims(edge_attr.to(dtype), num_dims))
 
     def hidden_from_first(self, h: Tensor) -> Tensor:
         """Take the first layer, before its activation, up to the last layer's input."""

@@ -88,7 +88,8 @@ class RSTGConv(MessagePassing):
     Shapes:
         - **x:** ``[N, *, C]``.
         - **edge_index:** ``[2, E]``, source and destination; or a (transposed) sparse adjacency matrix ``[N, N]``.
-        - **pos:** ``[N, P]`` or ``[N, *, P]``. **edge_attr:** ``[E, edge_dim]`` or ``[E, *, edge_dim]``.
+        - **pos:** ``[N, P]`` or ``[N, *, P]``. **edge_attr:** ``[E, edge_dim]`` or ``[E, *, edge_dim]``. Both of any
+          real type: they are cast to that of ``x``.
         - **output:** ``[N, *, O]``; with ``return_attention_weights``, ``(output, (edge_index, [E, *, K]))``.
 
     Raises:

@@ -1,6 +1,7 @@
 """A small convolutional backbone that sees one frame at a time."""
 
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -101,6 +102,11 @@ def folds_on(frames: Tensor) -> bool:
     return frames.is_cuda
 
 
-def pixels_to_unit(video: Tensor) -> Tensor:
-    """Map uint8 pixels to floats in 0..1; floats stay as they are."""
-    return video if video.is_floating_point() else video.to(torch.get_default_dtype()) / 255
+def pixels_to_unit(video: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    """Map uint8 pixels to floats in 0..1, of the default type where none is given; floats stay as they are."""
+    return video if video.is_floating_point() else video.to(dtype or torch.get_default_dtype()) / 255
+
+
+def weight_dtype(module: Module) -> torch.dtype:
+    """The type of a module's first weight, or the default where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, Sequential
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.models.frame_cnn import pixels_to_unit
+from rstg_pyg.models.frame_cnn import pixels_to_unit, weight_dtype
 
 
 class VideoClassifier(Module):
@@ -29,8 +29,8 @@ class VideoClassifier(Module):
         num_classes: Number of classes M.
 
     Shapes:
-        - **forward:** video ``[B, C, T, H, W]``, uint8 (mapped to 0..1) or floating point ``-> [B, M]``; with
-          ``return_attention_weights``, ``([B, M], [(edge_index, alpha [E, B, T, heads]), ...])``.
+        - **forward:** video ``[B, C, T, H, W]``, uint8 (mapped to 0..1) or floating point of the weights' type
+          ``-> [B, M]``; with ``return_attention_weights``, ``([B, M], [(edge_index, alpha [E, B, T, heads]), ...])``.
         - **step:** frame ``[B, C, H, W]``, state ``-> ([B, M], state)``: the logits of all frames so far.
 
     Raises:
@@ -59,7 +59,7 @@ class VideoClassifier(Module):
     def forward(self, video: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
         if video.dim() != 5:
             raise ValueError(f"expected a video of shape [B, C, T, H, W], got {list(video.shape)}")
-        volume = self._volume(pixels_to_unit(video))
+        volume = self._volume(pixels_to_unit(video, weight_dtype(self)))
         if return_attention_weights:
             if not _takes(self.block.forward, "return_attention_weights"):
                 raise ValueError(f"expected a block that returns attention weights, got {type(self.block).__name__}")
@@ -78,7 +78,7 @@ class VideoClassifier(Module):
             )
         if not hasattr(self.block, "step"):
             raise ValueError(f"expected a block with a method 'step', got {type(self.block).__name__}")
-        vector, state = self.block.step(self.backbone(pixels_to_unit(frame)), state)
+        vector, state = self.block.step(self.backbone(pixels_to_unit(frame, weight_dtype(self))), state)
         return self.classifier(vector), state
 
     def _volume(self, clips: Tensor) -> Tensor:

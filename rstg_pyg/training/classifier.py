@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 
 from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.datasets.video.views import average_views
+from rstg_pyg.models.frame_cnn import weight_dtype
 from rstg_pyg.training.answer_counts import AnswerCounts
 from rstg_pyg.training.checkpoint import check_checkpoint
 from rstg_pyg.training.checkpoint_reading import plain
@@ -107,7 +108,7 @@ class ClipClassifier(lightning.LightningModule):
         """Share of test clips whose label is among the five likeliest classes."""
 
     def forward(self, video: Tensor) -> Tensor:
-        return self.model(video.float() if self.recipe.raw_pixels else video)
+        return self.model(video.to(weight_dtype(self.model)) if self.recipe.raw_pixels else video)
 
     def on_fit_start(self) -> None:
         if self._random_seed is None:

@@ -114,3 +114,42 @@ def test_a_network_of_transformers_that_holds_a_block_is_saved_and_loaded(tmp_pa
     assert torch.equal(Network.from_pretrained(tmp_path)(volume), network(volume))
     half = Network.from_pretrained(tmp_path, dtype=torch.bfloat16)
     torch.testing.assert_close(half(volume.bfloat16()).float(), network(volume), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_follow_the_default_type(name):
+    make, shape = MODULES[name]
+    torch.set_default_dtype(torch.float64)
+    try:
+        out = call(make(), shape)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (out[0] if isinstance(out, tuple) else out).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["classifier", "resnet"])
+def test_networks_of_any_type_take_the_videos_of_data_sets(name, dtype):
+    net, video = MODULES[name][0]().eval(), torch.randint(256, (2, *VIDEO), dtype=torch.uint8)
+    tolerance = {"rtol": 0.1, "atol": 0.1} if dtype == torch.bfloat16 else {}
+    with torch.no_grad():
+        expected = net(video)
+        out, state = net.to(dtype)(video), None
+        for t in range(video.size(2)):
+            streamed, state = net.step(video[:, :, t], state)
+    for logits in (out, streamed):
+        assert logits.dtype == dtype
+        torch.testing.assert_close(logits.float(), expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.bool])
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_positions_and_edge_features_take_the_type_of_the_nodes(dtype, backend):
+    conv, x = RSTGConv(8, 8, pos_channels=3, edge_dim=1, backend=backend), torch.randn(NODES)
+    pos, edge_attr = (torch.randint(2, (rows, width)) for rows, width in ((5, 3), (GRAPH.num_edges, 1)))
+    expected = conv(x, GRAPH.edge_index, pos.float(), edge_attr.float())
+    assert torch.equal(conv(x, GRAPH.edge_index, pos.to(dtype), edge_attr.to(dtype)), expected)
+    sparse = torch.sparse_coo_tensor(GRAPH.edge_index.flip(0), edge_attr.to(dtype), (5, 5, 1)).coalesce()
+    torch.testing.assert_close(conv(x, sparse, pos.to(dtype)), expected)
+    with pytest.raises(ValueError, match=r"expected real 'pos', got torch\.complex64"):
+        conv(x, GRAPH.edge_index, pos.to(torch.complex64), edge_attr)

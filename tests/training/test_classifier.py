@@ -34,6 +34,14 @@ def test_the_learning_rate_rises_and_falls():
     assert {constant._learning_rate_factor(step) for step in range(10)} == {1.0}
 
 
+def test_raw_pixels_take_the_type_of_the_weights():
+    module = ClipClassifier(torch.nn.Flatten(), dataclasses.replace(RECIPE, raw_pixels=True))
+    video = torch.full((1, 1, 1, 1, 2), 255, dtype=torch.uint8)
+    assert torch.equal(module(video), torch.full((1, 2), 255.0))
+    module.model.part = torch.nn.Linear(2, 2, dtype=torch.float64)
+    assert module(video).dtype == torch.float64
+
+
 class Spoil(lightning.Callback):
     """Make one parameter, one gradient or one video of a step NaN."""
 
