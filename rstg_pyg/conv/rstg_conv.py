@@ -158,6 +158,14 @@ class RSTGConv(MessagePassing):
         self.dropout = dropout
         self.backend = backend
 
+        self._formula = {
+            "heads": heads,
+            "send_act_last": send_act_last,
+            "update_act_last": update_act_last,
+            "residual": residual,
+        }
+        """What the sizes of the weights do not tell; state dicts carry it beside the version of each module."""
+
         self.norm = resolve_norm(norm, in_channels)
 
         self.send = MessageMLP(
@@ -192,6 +200,22 @@ class RSTGConv(MessagePassing):
         for module in (self.norm, self.send, self.pair_score, self.update_mlp):
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {}).update(self._formula)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], strict: bool, *lists: list[str]
+    ) -> None:
+        *_, errors = lists
+        for name, own in self._formula.items():
+            if local_metadata.get(name, own) != own:
+                errors.append(
+                    f"expected weights of {name}={own!r} for {prefix[:-1] or self!r}, got those of "
+                    f"{name}={local_metadata[name]!r}; dict(state_dict) loads them all the same"
+                )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from torch.nn import GRU, LSTM
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
 from rstg_pyg.norm import Norm
-from rstg_pyg.recurrence.float32_rnn import run_rnn
+from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
 _CELLS = {"lstm": LSTM, "gru": GRU}
 
@@ -57,6 +57,7 @@ class MeanLSTM(FrameVectorBlock):
     ) -> None:
         super().__init__(in_channels, channels, readout, input_norm)
         check_choice("rnn", rnn, tuple(_CELLS))
+        self.kind = rnn
         self.rnn = _CELLS[rnn](in_channels, self.channels, batch_first=True)
 
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -64,7 +65,7 @@ class MeanLSTM(FrameVectorBlock):
         x = volume.mean((3, 4)).transpose(1, 2)
         if self.input_norm is not None:
             x = self.input_norm(x)
-        is_pair = isinstance(self.rnn, LSTM)
+        is_pair = is_lstm(self.rnn, self.kind)
         if state is not None:
             names = "(h, c), each" if is_pair else "h"
             check_memory(state, [[x.size(0), self.channels]] * (1 + is_pair), names)

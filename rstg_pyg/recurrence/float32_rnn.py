@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch.nn import RNNBase
+from torch.nn import Module
 
 
 def autocast_takes_float16(rows: Tensor) -> bool:
@@ -17,11 +17,14 @@ def autocast_takes_float16(rows: Tensor) -> bool:
     return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
-def run_rnn(rnn: RNNBase, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
+def run_rnn(rnn: Module, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
     """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights.
 
     Shapes:
         - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
+
+    Raises:
+        ValueError: If it has more layers than one or two directions: nothing carries the state of the others.
 
     Source: this package's.
 
@@ -31,10 +34,20 @@ def run_rnn(rnn: RNNBase, rows: Tensor, memory: Optional[Any] = None) -> tuple[T
         >>> run_rnn(torch.nn.GRU(4, 4, batch_first=True), torch.randn(3, 5, 4))[0].shape
         torch.Size([3, 5, 4])
     """
-    if not autocast_takes_float16(rows):
-        return rnn(rows, memory)
-    dtype = rnn.weight_ih_l0.dtype
-    if memory is not None:
-        memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
-    with torch.autocast(rows.device.type, enabled=False):
-        return rnn(rows.to(dtype), memory)
+    if autocast_takes_float16(rows):
+        dtype = next(rnn.parameters()).dtype
+        if memory is not None:
+            memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            out, last = rnn(rows.to(dtype), memory)
+    else:
+        out, last = rnn(rows, memory)
+    layers = (last[0] if isinstance(last, tuple) else last).size(0)
+    if layers != 1:
+        raise ValueError(f"expected a recurrent network of one layer and one direction, got {layers} in {rnn}")
+    return out, last
+
+
+def is_lstm(rnn: Module, kind: str) -> bool:
+    """Whether the state of ``rnn`` is a pair; ``kind`` tells of modules that stand around such a network."""
+    return getattr(rnn, "mode", kind.upper()) == "LSTM"

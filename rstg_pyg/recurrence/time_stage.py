@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.norm import Norm, resolve_norm
-from rstg_pyg.recurrence.float32_rnn import run_rnn
+from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
 RNNState = Union[Tensor, tuple[Tensor, Tensor]]
 """``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
@@ -70,6 +70,7 @@ class TimeStage(torch.nn.Module):
         self.channels = channels
         self.residual = residual
         self.norm = resolve_norm(norm, channels)
+        self.kind = rnn
         self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True)
 
     def reset_parameters(self) -> None:
@@ -87,7 +88,7 @@ class TimeStage(torch.nn.Module):
         if self.residual:
             out = x + out
         if isinstance(last, tuple):
-            return out, (last[0][0].unflatten(0, node_shape), last[1][0].unflatten(0, node_shape))
+            return out, tuple(part[0].unflatten(0, node_shape) for part in last)
         return out, last[0].unflatten(0, node_shape)
 
     def _takes_cell(self, v: Tensor) -> bool:
@@ -97,15 +98,13 @@ class TimeStage(torch.nn.Module):
             and v.size(-2) == 1
             and v.shape[:-2].numel() <= _CELL_ROWS
             and not torch.is_autocast_enabled("cpu")
-            and not (self.rnn._forward_hooks or self.rnn._forward_pre_hooks or self.rnn._backward_hooks)
+            and _is_bare(self.rnn)
         )
 
     def _one_frame(self, rows: Tensor, memory: Optional[RNNState]) -> tuple[Tensor, RNNState]:
         """What ``self.rnn`` returns for ``rows [R, 1, C]``."""
         zero = rows.new_zeros(rows.size(0), self.channels) if memory is None else None
-        weights = [
-            getattr(self.rnn, name, None) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        ]
+        weights = [getattr(self.rnn, name, None) for name in _WEIGHTS]
         if isinstance(self.rnn, torch.nn.LSTM):
             h, c = (zero, zero) if memory is None else (memory[0][0], memory[1][0])
             h, c = torch.lstm_cell(rows[:, 0], (h, c), *weights)
@@ -117,7 +116,7 @@ class TimeStage(torch.nn.Module):
         if state is None:
             return None
         expected = [*node_shape, self.channels]
-        is_pair = isinstance(self.rnn, torch.nn.LSTM)
+        is_pair = is_lstm(self.rnn, self.kind)
         parts = state if isinstance(state, (tuple, list)) else (state,)
         if (
             isinstance(state, (tuple, list)) != is_pair
@@ -132,3 +131,13 @@ class TimeStage(torch.nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, rnn={type(self.rnn).__name__.lower()!r})"
+
+
+def _is_bare(rnn: torch.nn.Module) -> bool:
+    """Whether nothing but its weights says what a recurrent network computes."""
+    return (
+        type(rnn) in _CELLS.values()
+        and "forward" not in vars(rnn)
+        and not (rnn._forward_hooks or rnn._forward_pre_hooks or rnn._backward_hooks or rnn._backward_pre_hooks)
+        and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
+    )

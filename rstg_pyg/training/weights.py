@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch.nn import Module
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from rstg_pyg.training.checkpoint_reading import check_weights, plain, read_file
+from rstg_pyg.training.checkpoint_reading import CheckpointError, check_weights, plain, read_file
 from rstg_pyg.training.replace_file import replace_file
 
 PREFIX = "model."
@@ -43,8 +44,8 @@ def save_weights(
         >>> load_model_weights(path, torch.nn.Linear(2, 2))
         {'seed': 0}
     """
-    state = {}
-    for name, value in model.state_dict().items():
+    state = model.state_dict()
+    for name, value in list(state.items()):
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
         state[name] = value.detach().to(device="cpu", dtype=stored, copy=True)
         if state[name].isfinite().ne(value.isfinite().cpu()).any():
@@ -78,7 +79,11 @@ def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]
     held = read_file(path)
     state = held["state_dict"]
     if "pytorch-lightning_version" in held:
-        state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+        consume_prefix_in_state_dict_if_present(state, PREFIX)
     check_weights(state, model, str(path))
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).split("\n\t")[-1]
+        raise CheckpointError(f"expected {path} to hold the weights of this model, got: {reason}") from None
     return held.get("config", {})

@@ -16,7 +16,8 @@ from rstg_pyg import (
     region_graph,
 )
 from rstg_pyg.authors import AuthorsRSTG
-from rstg_pyg.models import NonLocalBlock, RSTGPool, VideoResNet, insert_rstg
+from rstg_pyg.models import MeanLSTM, NonLocalBlock, RSTGPool, VideoResNet, insert_rstg
+from rstg_pyg.training import CheckpointError, load_model_weights, save_weights
 
 GRAPH = region_graph((2, 1), 3)
 SMALL = {"scales": (2, 1), "num_stages": 1, "heatmap_size": 3}
@@ -153,3 +154,102 @@ def test_positions_and_edge_features_take_the_type_of_the_nodes(dtype, backend):
     torch.testing.assert_close(conv(x, sparse, pos.to(dtype)), expected)
     with pytest.raises(ValueError, match=r"expected real 'pos', got torch\.complex64"):
         conv(x, GRAPH.edge_index, pos.to(torch.complex64), edge_attr)
+
+
+class Halved(torch.nn.LSTM):
+    def forward(self, *args):
+        out, state = super().forward(*args)
+        return out / 2, state
+
+
+class Around(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args):
+        return self.inner(*args)
+
+
+def patched(rnn):
+    forward = rnn.forward
+    rnn.forward = lambda *args: (forward(*args)[0] / 2, forward(*args)[1])
+    return rnn
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [lambda rnn: Halved(8, 8, batch_first=True), Around, patched, lambda rnn: torch.nn.GRU(8, 8, batch_first=True)],
+    ids=["subclass", "wrapper", "patch", "kind"],
+)
+@pytest.mark.parametrize(("make", "dim"), [(lambda: TimeStage(8), 1), (lambda: MeanLSTM(8), 2)], ids=["stage", "mean"])
+def test_a_recurrent_network_that_was_replaced_is_the_one_that_runs(make, dim, replace):
+    block = make()
+    block.rnn = replace(block.rnn)
+    x, state = torch.randn(NODES if dim == 1 else (2, *VOLUME)), None
+    for frame in x.unbind(dim):
+        if isinstance(block, TimeStage):
+            out, state = block(frame.unsqueeze(1), state)
+        else:
+            out, state = block.step(frame, state)
+    expected = block(x)[0][:, -1:] if isinstance(block, TimeStage) else block(x)
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("make", [lambda: TimeStage(8), lambda: MeanLSTM(8)], ids=["stage", "mean"])
+def test_a_recurrent_network_of_more_layers_is_refused(make):
+    block = make()
+    block.rnn = torch.nn.LSTM(8, 8, num_layers=2, batch_first=True)
+    with pytest.raises(ValueError, match="of one layer and one direction, got 2 in LSTM"):
+        block(torch.randn(NODES if isinstance(block, TimeStage) else (2, *VOLUME)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "register_forward_pre_hook",
+        "register_forward_hook",
+        "register_full_backward_pre_hook",
+        "register_full_backward_hook",
+    ],
+)
+def test_hooks_of_the_recurrent_network_fire_in_a_stream(kind):
+    stage, fired = TimeStage(8), []
+    getattr(stage.rnn, kind)(lambda *args: fired.append(kind))
+    stage(torch.randn(5, 1, 8, requires_grad=True))[0].sum().backward()
+    assert fired == [kind]
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_rest_learns_as_before_where_a_part_is_frozen(heads):
+    block, volume = RSTGToVec(8, heads=heads, **SMALL), torch.randn(2, *VOLUME)
+    block(volume).square().sum().backward()
+    expected = {name: p.grad for name, p in block.named_parameters()}
+    for frozen, parameter in block.named_parameters():
+        block.zero_grad()
+        parameter.requires_grad_(False)
+        block(volume).square().sum().backward()
+        found = {name: p.grad for name, p in block.named_parameters()}
+        parameter.requires_grad_()
+        assert found[frozen] is None
+        torch.testing.assert_close(found, {**expected, frozen: None}, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "option", [{"heads": 4}, {"send_act_last": True}, {"update_act_last": True}, {"residual": True}]
+)
+def test_weights_of_another_formula_are_refused_though_they_fit(option, tmp_path):
+    ((name, value),) = option.items()
+    other, block = RSTGToVec(8, **SMALL, **option), RSTGToVec(8, **SMALL)
+    torch.save(other.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    own = {"heads": 1}.get(name, False)
+    message = f"of {name}={own} for 'rstg.space_stages.0', got those of {name}={value}"
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=message):
+            block.load_state_dict(state, strict=strict)
+    save_weights(other, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=f"weights.pt to hold the weights of this model, got: .*{message}"):
+        load_model_weights(tmp_path / "weights.pt", block)
+    load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **SMALL, **option))
+    block.load_state_dict(dict(state))
