@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Optional, Union
 
 from torch import Tensor
-from torch.nn import BatchNorm1d, LayerNorm, Module
+from torch.nn import BatchNorm1d, LayerNorm, Module, SyncBatchNorm
 
 Norm = Union[str, Callable[[int], Module], None]
 """``"layer_norm"``, ``"batch_norm"``, a function from the number of channels to a module, or None."""
@@ -18,6 +18,14 @@ class ChannelBatchNorm(BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.reshape(-1, x.size(-1))).view(x.shape)
+
+
+def normalised(norm: Optional[Module], x: Tensor) -> Tensor:
+    """Apply a normalisation of ``[*, C]``, or none. What :class:`torch.nn.SyncBatchNorm` puts in the place of
+    :class:`ChannelBatchNorm` takes the second dimension for channels, so it gets two."""
+    if norm is None:
+        return x
+    return norm(x.reshape(-1, x.size(-1))).view(x.shape) if isinstance(norm, SyncBatchNorm) else norm(x)
 
 
 _NAMED = {"layer_norm": LayerNorm, "batch_norm": ChannelBatchNorm}

@@ -24,7 +24,7 @@ from rstg_pyg.conv.fast_gather import fast_gather
 from rstg_pyg.conv.message_mlp import MessageMLP
 from rstg_pyg.conv.projections import project, project_merged
 from rstg_pyg.conv.update_mlp import UpdateMLP
-from rstg_pyg.norm import Norm, resolve_norm
+from rstg_pyg.norm import Norm, normalised, resolve_norm
 
 
 class RSTGConv(MessagePassing):
@@ -243,7 +243,7 @@ class RSTGConv(MessagePassing):
         edge_index = collectable(edge_index, edge_attr)
         backend = choose_backend(self, x, edge_index, num_edges)
 
-        v = x if self.norm is None else self.norm(x)
+        v = normalised(self.norm, x)
         if backend == "reference":
             src, dst, query, key, _ = project(self, v, pos)
             # edge_updater_type: (query: Tensor, key: Tensor)

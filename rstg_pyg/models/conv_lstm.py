@@ -8,7 +8,7 @@ from torch.nn import Conv2d
 
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
-from rstg_pyg.norm import Norm
+from rstg_pyg.norm import Norm, normalised
 
 
 class ConvLSTM(FrameVectorBlock):
@@ -73,7 +73,7 @@ class ConvLSTM(FrameVectorBlock):
         """Return the averaged hidden states ``[B, T, G]`` of a volume and ``(h, c)``, each ``[B, G, H, W]``."""
         frames = volume.transpose(1, 2)
         if self.input_norm is not None:
-            frames = self.input_norm(frames.movedim(2, -1)).movedim(-1, 2)
+            frames = normalised(self.input_norm, frames.movedim(2, -1)).movedim(-1, 2)
         frames = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         gates = self.conv_input(frames).unflatten(0, (volume.size(0), volume.size(2)))
 

@@ -7,7 +7,7 @@ from torch.nn import GRU, LSTM
 
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
-from rstg_pyg.norm import Norm
+from rstg_pyg.norm import Norm, normalised
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
 _CELLS = {"lstm": LSTM, "gru": GRU}
@@ -62,9 +62,7 @@ class MeanLSTM(FrameVectorBlock):
 
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the hidden states ``[B, T, G]`` of a volume and the memory: ``(h, c)`` or ``h``, each ``[B, G]``."""
-        x = volume.mean((3, 4)).transpose(1, 2)
-        if self.input_norm is not None:
-            x = self.input_norm(x)
+        x = normalised(self.input_norm, volume.mean((3, 4)).transpose(1, 2))
         is_pair = is_lstm(self.rnn, self.kind)
         if state is not None:
             names = "(h, c), each" if is_pair else "h"

@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.models.zero_start import ZeroChannelBatchNorm
+from rstg_pyg.norm import normalised
 
 
 class NonLocalBlock(Module):
@@ -74,7 +75,7 @@ class NonLocalBlock(Module):
         key, value = self.key_value(_places(seen)).chunk(2, -1)
         # One head: the fused kernels take four dimensions.
         mean = scaled_dot_product_attention(query[:, None], key[:, None], value[:, None]).squeeze(1)
-        change = self.norm(self.lin_out(mean)).unflatten(1, volume.shape[2:]).movedim(-1, 1)
+        change = normalised(self.norm, self.lin_out(mean)).unflatten(1, volume.shape[2:]).movedim(-1, 1)
         return volume + change.to(volume.dtype)
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from torch.nn import Identity, Linear
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.recomputed import RecomputedRSTG
-from rstg_pyg.norm import Norm, resolve_norm
+from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.regions import RegionPool, region_graph
 from rstg_pyg.regions.cells import Scale
@@ -74,8 +74,7 @@ class RegionBlock(ConstantBuffers):
             raise ValueError(
                 f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {list(volume.shape)}"
             )
-        x = self.lin_in(self.pool(volume).permute(2, 0, 3, 1))
-        return x if self.input_norm is None else self.input_norm(x)
+        return normalised(self.input_norm, self.lin_in(self.pool(volume).permute(2, 0, 3, 1)))
 
     def run(self, volume: Tensor, state: Any = None, return_attention_weights: Optional[bool] = None) -> Any:
         """Return what :class:`~rstg_pyg.RSTG` returns for a volume: nodes ``[N, B, T, G]``, state, attention."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import check_choice, check_positive
-from rstg_pyg.norm import Norm, resolve_norm
+from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
 RNNState = Union[Tensor, tuple[Tensor, Tensor]]
@@ -81,7 +81,7 @@ class TimeStage(torch.nn.Module):
     def forward(self, x: Tensor, state: Optional[RNNState] = None) -> tuple[Tensor, RNNState]:
         check_sequence(x, self.channels)
         node_shape = x.shape[:-2]
-        v = x if self.norm is None else self.norm(x)
+        v = normalised(self.norm, x)
         run = self._one_frame if self._takes_cell(v) else partial(run_rnn, self.rnn)
         out, last = run(v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
         out = out.unflatten(0, node_shape)

@@ -16,7 +16,7 @@ from rstg_pyg import (
     region_graph,
 )
 from rstg_pyg.authors import AuthorsRSTG
-from rstg_pyg.models import MeanLSTM, NonLocalBlock, RSTGPool, VideoResNet, insert_rstg
+from rstg_pyg.models import ConvLSTM, MeanLSTM, NonLocalBlock, RSTGPool, VideoResNet, insert_rstg
 from rstg_pyg.training import CheckpointError, load_model_weights, save_weights
 
 GRAPH = region_graph((2, 1), 3)
@@ -253,3 +253,23 @@ def test_weights_of_another_formula_are_refused_though_they_fit(option, tmp_path
         load_model_weights(tmp_path / "weights.pt", block)
     load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **SMALL, **option))
     block.load_state_dict(dict(state))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RSTGToVec(8, norm="batch_norm", input_norm="batch_norm", **SMALL),
+        lambda: MeanLSTM(8, input_norm="batch_norm"),
+        lambda: ConvLSTM(8, input_norm="batch_norm"),
+        lambda: NonLocalBlock(8),
+    ],
+    ids=["vec", "mean", "conv", "non-local"],
+)
+def test_batch_norms_that_several_processes_share_normalise_channels(make):
+    """What Lightning does to a network with sync_batchnorm=True."""
+    block, volume = make().eval(), torch.rand(2, *VOLUME)
+    for norm in (part for part in block.modules() if hasattr(part, "running_mean")):
+        torch.nn.init.uniform_(norm.weight)
+        norm.running_mean.uniform_()
+    expected = block(volume)
+    torch.testing.assert_close(torch.nn.SyncBatchNorm.convert_sync_batchnorm(block)(volume), expected)
