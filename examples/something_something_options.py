@@ -162,11 +162,11 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
             raise ValueError(f"{args.weights} holds the network {held['model']}, not {args.model}")
         args.version = args.version or held.get("version", "v1")
         args.precision = args.precision or held.get("precision", preset.precision)
-        network = from_settings(VideoNetwork, held["network"]) if held else preset.network
+        network = from_settings(args.weights, VideoNetwork, held, "network") if held else preset.network
         options = chosen(args, NETWORK_OPTIONS)
         options = {name: None if value == "none" else value for name, value in options.items()}
         args.network = dataclasses.replace(network, **options)
-        recipe = from_settings(VideoRecipe, held["recipe"]) if held else preset.recipe()
+        recipe = from_settings(args.weights, VideoRecipe, held, "recipe") if held else preset.recipe()
         args.recipe = choose_recipe(args, recipe)
         if args.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda was asked for, but torch sees no CUDA device (try --device cpu)")

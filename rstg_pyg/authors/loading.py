@@ -13,6 +13,7 @@ from rstg_pyg.authors.network import AuthorsSyncMNISTNet
 from rstg_pyg.authors.placement import Placements
 from rstg_pyg.authors.placements import placements
 from rstg_pyg.authors.video_network import AuthorsVideoNet
+from rstg_pyg.files import weight_fault
 
 
 def load_variables(
@@ -39,7 +40,8 @@ def load_variables(
 
     Raises:
         ValueError: listing variables that have no place here and entries of the module that no
-            variable filled; for an array of another shape; for two variables with one place.
+            variable filled; for an array of another shape, of complex numbers or values that are not finite; for two
+            variables with one place.
         TypeError: for a module that there is no table for.
 
     Source: variable names of the program, IuliaDuta/RSTG at 788a7a3.
@@ -104,6 +106,8 @@ def fill(
         for piece in pieces:
             if filled[piece.name][piece.rows].any():
                 raise ValueError(f"expected one variable for '{piece.name}', got '{variable}' as a second one")
+            if fault := weight_fault(piece.value, state[piece.name]):
+                raise ValueError(f"expected '{variable}' to hold finite weights of the module's kind, got {fault}")
             filled[piece.name][piece.rows] = True
             state[piece.name][piece.rows] = piece.value.to(state[piece.name])
         placed[variable] = tuple(piece.name for piece in pieces)

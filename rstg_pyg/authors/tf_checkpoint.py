@@ -10,6 +10,7 @@ from rstg_pyg.authors.load_report import LoadReport
 from rstg_pyg.authors.loading import load_variables
 from rstg_pyg.authors.network import AuthorsSyncMNISTNet
 from rstg_pyg.authors.video_network import AuthorsVideoNet
+from rstg_pyg.files import FileError, reading
 
 NOT_WEIGHTS = (
     # the state of training
@@ -77,7 +78,7 @@ def read_tf_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ImportError: without TensorFlow.
         FileNotFoundError: where there is no checkpoint.
-        ValueError: for several checkpoints in a folder.
+        ValueError: for several checkpoints in a folder, and for a damaged one.
 
     Example:
         >>> sorted(read_tf_checkpoint("model_100000.ckpt"))  # doctest: +SKIP
@@ -90,8 +91,9 @@ def read_tf_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         raise ImportError(
             "expected TensorFlow, which reads its own checkpoints, got none: pip install 'rstg-pyg[tensorflow]'"
         ) from error
-    reader = tensorflow.train.load_checkpoint(str(prefix))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    with reading(prefix, FileError, "a whole checkpoint of TensorFlow"):
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def _checkpoint_prefix(path: Path) -> Path:

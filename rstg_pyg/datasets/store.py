@@ -6,18 +6,26 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from rstg_pyg.files import FileError, naming, reading
+
+_HEADER = 10_000
+"""More bytes than the header of such a file has."""
+
 
 class ClipFile:
-    r"""A file of rendered clips, each with a checksum, read through a memory map.
+    r"""A file of rendered clips, each with a checksum, read one at a time.
 
-    The file is a ``.npy`` file of records: the clip's frames and their CRC-32. Pickles carry the
-    file's name and not its content.
+    The file is a ``.npy`` file of records: the clip's frames and their CRC-32. It is not mapped into
+    memory: a file that someone shortens, or a disk that fails, would end the process without a word.
+    Pickles carry the file's name and not its content.
 
     Args:
         path (str or PathLike): The file.
@@ -41,7 +49,7 @@ class ClipFile:
             render (callable): Gives the frames of clip :obj:`i`, uint8 :math:`(T, H, W)`.
 
         Raises:
-            OSError: If the disk has not enough room.
+            OSError: If the disk has not enough room, or the file cannot be written.
         """
         folder = Path(self.path).parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,42 +68,42 @@ class ClipFile:
         }
         clip = np.zeros(1, dtype=self.record)
         try:
-            with open(temporary, "xb") as file:
+            with naming(self.path), open(temporary, "xb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 for index in range(self.num_clips):
                     video = render(index)
                     clip[0] = (video, zlib.crc32(video))
                     file.write(clip.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
 
     @cached_property
-    def clips(self) -> np.ndarray:
-        r"""The records of the file, a memory map.
+    def start(self) -> int:
+        r"""The number of bytes before the first clip.
 
         Raises:
             FileNotFoundError: If the file is not there.
-            ValueError: If it is damaged, truncated or holds something else.
+            FileError: If it is damaged, truncated or holds something else.
         """
-        advice = "Delete the file and construct the dataset again: it will be generated anew"
-        try:
-            clips = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.path} is gone. Construct the dataset again: it will be generated anew"
-            ) from error
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{self.path} is damaged or truncated ({error}). {advice}") from error
-        if clips.dtype != self.record or clips.shape != (self.num_clips,):
-            raise ValueError(
-                f"{self.path} does not hold the expected clips: expected {self.num_clips} records "
-                f"of {self.record}, found shape {list(clips.shape)} of {clips.dtype}. {advice}"
-            )
-        return clips
+        with self._reading():
+            with open(self.path, "rb") as file:
+                header, size = BytesIO(file.read(_HEADER)), os.fstat(file.fileno()).st_size
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            if dtype != self.record or shape != (self.num_clips,):
+                raise ValueError(
+                    f"expected {self.num_clips} records of {self.record}, found shape {list(shape)} of {dtype}"
+                )
+            whole = header.tell() + self.num_clips * self.record.itemsize
+            if size != whole:
+                raise ValueError(f"expected {whole} bytes, found {size}")
+        return header.tell()
 
     def read(self, index: int) -> np.ndarray:
-        r"""A copy of the frames of one clip.
+        r"""The frames of one clip.
 
         Args:
             index (int): Number of the clip.
@@ -104,13 +112,23 @@ class ClipFile:
             - **output:** :math:`(T, H, W)`, uint8
 
         Raises:
-            ValueError: If the clip is damaged.
+            FileNotFoundError: If the file is not there.
+            FileError: If the clip is damaged; it is a ValueError.
         """
-        record = self.clips[index]
-        video = np.array(record["video"])
-        if zlib.crc32(video) != record["crc"]:
-            raise ValueError(
-                f"{self.path} is damaged: clip {index} does not match its checksum. Delete the file and "
-                "construct the dataset again: it will be generated anew"
-            )
-        return video
+        start = self.start + index * self.record.itemsize
+        with self._reading():
+            clips = np.fromfile(self.path, self.record, count=1, offset=start)
+            if not len(clips) or zlib.crc32(clips["video"]) != clips["crc"]:
+                raise ValueError(f"clip {index} does not match its checksum")
+        return clips["video"][0]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        again = "construct the dataset again: it will be generated anew"
+        try:
+            with reading(self.path, FileError, "a whole file of clips"):
+                yield
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.path} is gone. {again.capitalize()}") from error
+        except FileError as error:
+            raise FileError(f"{error}. Delete the file and {again}") from error

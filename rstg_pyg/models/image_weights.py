@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 from torch import Tensor
 
+from rstg_pyg.files import weight_fault
 from rstg_pyg.models.resnet import VideoResNet
 
 
@@ -41,8 +42,8 @@ def load_image_weights(model: VideoResNet, state_dict: Mapping[str, Tensor]) -> 
             transformers, under any prefix.
 
     Raises:
-        ValueError: If names or shapes are not those of such a ResNet, if one that the network needs is not there, or if
-            one has no place in it; nothing is loaded then.
+        ValueError: If names or shapes are not those of such a ResNet, if one that the network needs is not there, if
+            one has no place in it, or is complex or not finite; nothing is loaded then.
 
     Example:
         >>> from rstg_pyg.models import VideoResNet, load_image_weights
@@ -62,6 +63,8 @@ def load_image_weights(model: VideoResNet, state_dict: Mapping[str, Tensor]) -> 
             left_out.append(key)
         elif name is None or name not in own:
             problems.append(f"{key} has no place in the network")
+        elif fault := weight_fault(value, own[name]):
+            problems.append(f"{fault} in {key}")
         else:
             weight = _inflated(value, own[name])
             if weight.shape == own[name].shape:

@@ -8,8 +8,9 @@ from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 from rstg_pyg.arguments import check_name, check_positive
+from rstg_pyg.files import reading
 from rstg_pyg.models import VIDEO_ROWS, VideoNetwork, VideoResNet
-from rstg_pyg.training.checkpoint_reading import CheckpointError, listed, read_file
+from rstg_pyg.training.torch_file import CheckpointError, listed, read_file
 from rstg_pyg.training.weights import load_model_weights
 
 TASK = "something-something"
@@ -53,18 +54,16 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
         FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
     """
     config = read_settings(path)
-    try:
+    with reading(path, CheckpointError, "of a network that this version can build"):
         row, classes, num_frames, size = (_entry(config, *entry) for entry in _ENTRIES)
         check_name("the name of a row", row, VIDEO_ROWS)
         check_positive(size=size)
         if num_frames < 2:
             raise ValueError(f"expected clips of at least 2 frames, got {num_frames}")
-        network = from_settings(VideoNetwork, _entry(config, "network", Mapping))
+        network = from_settings(path, VideoNetwork, config, "network")
         if len(classes) != network.num_classes or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"expected the names of {network.num_classes} classes, got {len(classes)} entries")
         model = VIDEO_ROWS[row].build(network)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is of a network that this version cannot build: {error}") from None
     load_model_weights(path, model)
     return TrainedNetwork(model.eval(), row, tuple(classes), num_frames, size)
 
@@ -76,8 +75,7 @@ def read_settings(path: str | os.PathLike) -> Mapping[str, Any]:
         CheckpointError: If the file is damaged, of another kind, or of another task.
         OSError: If it cannot be read.
     """
-    config = read_file(path).get("config")
-    config = config if isinstance(config, Mapping) else {}
+    config = read_file(path).get("config", {})
     if config.get("task") != TASK:
         found = config.get("task") or config.get("model")
         found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
@@ -85,17 +83,25 @@ def read_settings(path: str | os.PathLike) -> Mapping[str, Any]:
     return config
 
 
-def from_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
-    """Make a dataclass, as the sizes of a network or a recipe, of what a file holds of it.
+def from_settings(path: str | os.PathLike, kind: type[Settings], config: Mapping[str, Any], name: str) -> Settings:
+    """Make a dataclass, as the sizes of a network or a recipe, of what a file says of it.
+
+    Args:
+        path: The file.
+        kind: The dataclass.
+        config: What :func:`read_settings` gave.
+        name: The entry.
 
     Raises:
-        ValueError: If a setting is not of this version, or out of its range.
+        CheckpointError: If there is no such entry, or a setting is not of this version or out of its range.
     """
-    known = [field.name for field in fields(kind)]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ValueError(f"expected options of {kind.__name__}, got {listed(unknown)}, which a later version may know")
-    return kind(**settings)
+    with reading(path, CheckpointError, f"of a {kind.__name__} that this version can make"):
+        settings = _entry(config, name, Mapping)
+        known = [field.name for field in fields(kind)]
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            raise ValueError(f"expected options of it, got {listed(unknown)}, which a later version may know")
+        return kind(**settings)
 
 
 _ENTRIES = (("model", str), ("classes", list), ("num_frames", int), ("size", int))

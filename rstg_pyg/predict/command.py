@@ -63,7 +63,7 @@ def main(argv: Optional[list[str]] = None) -> int:
         # One sentence, whatever a library wrote.
         print(f"predict: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(json.dumps(result) if args.json else _text(result))
+    print(json.dumps(result, allow_nan=False) if args.json else _text(result))
     return 0
 
 
@@ -88,6 +88,9 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
             pass
     else:
         write_video(args.out, _drawn(last, predictor, args.top), source.rate)
+    logits = last.prediction.logits
+    if logits is not None and not logits.isfinite().all():
+        raise ValueError(f"expected finite answers of the network in {args.checkpoint}, got others: it overflows")
     mode = "whole" if args.whole else "stream" if predictor.carries_state else "windows"
     return {
         "video": os.fspath(args.video),

@@ -1,7 +1,6 @@
 """Training clip classifiers with Lightning (install the ``examples`` extra)."""
 
 from rstg_pyg.training.checkpoint import chunk_checkpoint, read_checkpoint
-from rstg_pyg.training.checkpoint_reading import CheckpointError
 from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.classifier import ClipClassifier
 from rstg_pyg.training.clip_stream import ClipStream, Curriculum
@@ -14,6 +13,7 @@ from rstg_pyg.training.progress import ClipProgress
 from rstg_pyg.training.recipe import Phase, Recipe
 from rstg_pyg.training.run import RunResult, open_run, run_trainer, train_and_test
 from rstg_pyg.training.run_recipe import RunRecipe
+from rstg_pyg.training.torch_file import CheckpointError
 from rstg_pyg.training.video_presets import full_video_recipe, small_video_recipe
 from rstg_pyg.training.video_recipe import VideoRecipe
 from rstg_pyg.training.video_stream import VideoStream

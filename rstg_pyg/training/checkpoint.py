@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import Any
 
 import lightning
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rstg_pyg.training.checkpoint_reading import CheckpointError, check_settings, check_weights, describe, read_file
-from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.files import reading
+from rstg_pyg.training.checkpoint_reading import check_settings, check_weights
+from rstg_pyg.training.torch_file import CheckpointError, describe, read_file, write_file
 
 NAME = "last"
-PARTS = ("config", "random_seed", "global_step", "optimizer_states", "lr_schedulers")
+PARTS = {"config": dict, "random_seed": int, "global_step": int, "optimizer_states": list, "lr_schedulers": list}
 """What a checkpoint holds beside the weights."""
 
 
@@ -39,15 +38,13 @@ class ChunkCheckpoint(ModelCheckpoint):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Write checkpoints by :func:`replace_file`: Lightning's own way moves them here from the system's folder for
+    """Write checkpoints by :func:`write_file`: Lightning's own way moves them here from the system's folder for
     temporary files, which on another disk is a copy that can break off. Read them with every check."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None
     ) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        replace_file(path, content.getbuffer())
+        write_file(path, checkpoint)
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None
@@ -114,10 +111,15 @@ def check_parts(checkpoint: dict[str, Any], name: str) -> None:
             f"expected {name} to be a checkpoint of a ClipClassifier, got {describe(checkpoint)} without "
             f"{', '.join(missing)}"
         )
+    for part, kind in PARTS.items():
+        if not isinstance(checkpoint[part], kind):
+            found = type(checkpoint[part]).__name__
+            raise CheckpointError(f"expected {name} to hold {part!r} as {kind.__name__}, got {found}")
 
 
 def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule, name: str) -> None:
     """Raise :class:`CheckpointError` unless ``checkpoint`` is of the module's settings and weights."""
     check_parts(checkpoint, name)
-    check_settings(checkpoint["config"], module.config, name)
-    check_weights(checkpoint["state_dict"], module, name)
+    with reading(name, CheckpointError, "a checkpoint of this run"):
+        check_settings(checkpoint["config"], module.config, name)
+        check_weights(checkpoint["state_dict"], module, name)

@@ -68,7 +68,7 @@ class ClipClassifier(lightning.LightningModule):
         model: From video ``[B, C, T, H, W]`` to logits ``[B, M]``.
         recipe: Optimiser, schedule and loss.
         config: What else a checkpoint should say of the run, as the model's name and seed: dicts, lists, strings and
-            numbers.
+            finite numbers.
 
     Shapes:
         - **batch.video:** ``[B, C, T, H, W]``, or ``[B * V, C, T, H, W]`` of V views. **batch.y:** ``[B]``.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rstg_pyg.files import naming
+
 
 def replace_file(path: str | os.PathLike, content: bytes | memoryview) -> None:
     """Write a file beside ``path``, wait until it is on the disk, and give it the name.
@@ -29,7 +31,7 @@ def replace_file(path: str | os.PathLike, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        with open(part, "wb") as file:
+        with naming(path), open(part, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
-from rstg_pyg.training.checkpoint_reading import CheckpointError
 from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.classifier import ClipClassifier
 from rstg_pyg.training.metrics import ClipMetrics, run_loggers
 from rstg_pyg.training.progress import ClipProgress
 from rstg_pyg.training.run_recipe import RunRecipe
+from rstg_pyg.training.torch_file import CheckpointError
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")

@@ -15,8 +15,8 @@ from torch_geometric.data import Batch
 
 from rstg_pyg.datasets.stream import uniforms
 from rstg_pyg.datasets.video import ClipSequence, SomethingSomething
-from rstg_pyg.training.checkpoint_reading import CheckpointError
 from rstg_pyg.training.chunk_stream import ChunkStream
+from rstg_pyg.training.torch_file import CheckpointError
 from rstg_pyg.training.video_recipe import VideoRecipe
 
 _STREAM = 0x7375627365740000

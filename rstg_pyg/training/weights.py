@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from rstg_pyg.training.checkpoint_reading import CheckpointError, check_weights, plain, read_file
-from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.files import reading
+from rstg_pyg.training.checkpoint_reading import check_weights, plain
+from rstg_pyg.training.torch_file import CheckpointError, read_file, write_file
 
 PREFIX = "model."
 """What a :class:`ClipClassifier` puts before the names of its model."""
@@ -29,11 +29,11 @@ def save_weights(
     Args:
         model: Whose weights.
         path: The file; one that is there is replaced once the new one is whole.
-        config: Dicts, lists, strings and numbers.
+        config: Dicts, lists, strings and finite numbers.
         dtype: Of the floating-point values in the file, as ``torch.float16`` for half the size (default: the model's).
 
     Raises:
-        ValueError: If ``config`` holds something else, or a value does not fit into ``dtype``.
+        ValueError: If ``config`` holds something else, or a value is not finite or does not fit into ``dtype``.
         OSError: If the file cannot be written.
 
     Example:
@@ -48,11 +48,11 @@ def save_weights(
     for name, value in list(state.items()):
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
         state[name] = value.detach().to(device="cpu", dtype=stored, copy=True)
-        if state[name].isfinite().ne(value.isfinite().cpu()).any():
+        if not value.isfinite().all():
+            raise ValueError(f"expected finite weights, got others in {name}")
+        if not state[name].isfinite().all():
             raise ValueError(f"expected values that fit into {dtype}, got larger ones in {name}")
-    content = io.BytesIO()
-    torch.save({"config": plain(config or {}), "state_dict": state}, content)
-    replace_file(path, content.getbuffer())
+    write_file(path, {"config": plain(config or {}), "state_dict": state})
 
 
 def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]
         The settings that the file holds.
 
     Raises:
-        CheckpointError: If the file is damaged, of another kind, or of another model.
+        CheckpointError: If the file is damaged, of another kind, or of another model, or holds values that are not
+            finite, or complex ones; the model is as it was.
         OSError: If it cannot be read.
 
     Example:
@@ -78,12 +79,9 @@ def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]
     """
     held = read_file(path)
     state = held["state_dict"]
-    if "pytorch-lightning_version" in held:
-        consume_prefix_in_state_dict_if_present(state, PREFIX)
-    check_weights(state, model, str(path))
-    try:
+    with reading(path, CheckpointError, "a file of this model's weights"):
+        if "pytorch-lightning_version" in held:
+            consume_prefix_in_state_dict_if_present(state, PREFIX)
+        check_weights(state, model, str(path))
         model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).split("\n\t")[-1]
-        raise CheckpointError(f"expected {path} to hold the weights of this model, got: {reason}") from None
     return held.get("config", {})

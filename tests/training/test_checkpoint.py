@@ -211,8 +211,9 @@ def test_weights_that_do_not_fit(tmp_path):
         net.weight.fill_(1e6)
     with pytest.raises(ValueError, match=r"expected values that fit into torch\.float16, got larger ones in weight"):
         save_weights(net, tmp_path / "weights.pt", dtype=torch.float16)
-    with pytest.raises(ValueError, match="expected 'config' to hold dicts, lists, strings and numbers"):
-        save_weights(net, tmp_path / "weights.pt", {"net": net})
+    for setting in (net, float("nan")):
+        with pytest.raises(ValueError, match="expected 'config' to hold dicts, lists, strings and finite numbers"):
+            save_weights(net, tmp_path / "weights.pt", {"setting": setting})
     assert not list(tmp_path.iterdir())
     save_weights(net, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match=r"weight of shape \[2, 2\] instead of \[3, 2\], bias of shape \[2\]"):

@@ -139,7 +139,7 @@ def test_bfloat16_trains_float32_weights(tmp_path, optimizer):
 
 def test_settings_that_no_file_can_hold():
     with pytest.raises(
-        ValueError, match="expected 'config' to hold dicts, lists, strings and numbers, got: Object of "
+        ValueError, match="expected 'config' to hold dicts, lists, strings and finite numbers, got: Object of "
     ):
         ClipClassifier(model(), RECIPE, {"model": model()})
 
