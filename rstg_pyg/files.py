@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import BufferedReader
 from typing import Any
 
 from torch import Tensor
@@ -71,17 +71,17 @@ def reading(path: str | os.PathLike, kind: type[FileError], what: str) -> Iterat
         raise kind(f"expected {path} to be {what}, got: {shown(reason, 300)}") from error
 
 
-def read_whole(path: str | os.PathLike) -> bytes:
-    """Read a file. Pipes and devices, which need not end, are refused.
+def open_file(path: str | os.PathLike) -> BufferedReader:
+    """Open a file to read its bytes. Pipes and devices, which need not end, are refused.
 
     Raises:
         FileError: If it is no regular file.
-        OSError: If it cannot be read.
+        OSError: If it cannot be opened.
     """
-    with naming(path):
-        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-            raise FileError(f"expected {path} to be a file, got a pipe or a device")
-        return Path(path).read_bytes()
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FileError(f"expected {path} to be a file, got a pipe or a device")
+    return open(path, "rb")
 
 
 def shown(text: str, most: int = 100) -> str:

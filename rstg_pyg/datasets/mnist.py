@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rstg_pyg.datasets.idx import IDXError, parse_idx, read_bytes
+from rstg_pyg.datasets.idx import IDXError, read_content
 
 FILE_NAMES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -18,6 +18,8 @@ ALL_FILE_NAMES = FILE_NAMES[True] + FILE_NAMES[False]
 
 # Unsigned bytes in three dimensions for images, in one for labels.
 MAGIC_NUMBERS = {True: 0x00000803, False: 0x00000801}
+
+MOST_ITEMS = 60_000 * 28 * 28
 
 # SHA-256 of the decompressed files: the same data may be compressed in many ways.
 CHECKSUMS = {
@@ -56,11 +58,10 @@ def read_mnist_file(path: str | os.PathLike, name: str, advice: str) -> np.ndarr
         IDXError: If the file is damaged, truncated, no IDX file, or not the file of MNIST.
     """
     try:
-        content = read_bytes(path)
-        array = parse_idx(content, path, MAGIC_NUMBERS["images" in name])
+        header, array = read_content(path, MAGIC_NUMBERS["images" in name], MOST_ITEMS)
     except IDXError as error:
         raise IDXError(f"{error}. {advice}") from error
-    found = hashlib.sha256(content).hexdigest()
+    found = hashlib.sha256(header + array.tobytes()).hexdigest()
     if found != CHECKSUMS[name]:
         raise IDXError(
             f"{path} is not the {name} of MNIST: expected SHA-256 {CHECKSUMS[name]} of the "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rstg_pyg.files import FileError, naming, reading
+from rstg_pyg.files import FileError, naming, open_file, reading
 
 _HEADER = 10_000
 """More bytes than the header of such a file has."""
@@ -89,7 +89,7 @@ class ClipFile:
             FileError: If it is damaged, truncated or holds something else.
         """
         with self._reading():
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 header, size = BytesIO(file.read(_HEADER)), os.fstat(file.fileno()).st_size
             np.lib.format.read_magic(header)
             shape, _, dtype = np.lib.format.read_array_header_1_0(header)

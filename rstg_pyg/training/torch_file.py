@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rstg_pyg.files import FileError, read_whole, reading
+from rstg_pyg.files import FileError, naming, open_file, reading
 from rstg_pyg.training.replace_file import replace_file
 
 MARK = b"rstg_pyg sha256 "
@@ -66,7 +66,8 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
         CheckpointError: If the file is damaged or of another kind.
         OSError: If it cannot be read at all.
     """
-    content = read_whole(path)
+    with naming(path), open_file(path) as file:
+        content = file.read()
     if not content.startswith(b"PK"):
         found = "a file of another kind" if content else "an empty file"
         raise CheckpointError(f"expected {path} to be a checkpoint, got {found}")

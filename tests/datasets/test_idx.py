@@ -1,9 +1,12 @@
 import gzip
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from rstg_pyg.datasets import IDXError, read_idx
+from rstg_pyg.datasets.idx import read_content
 
 
 def write(tmp_path, content):
@@ -37,7 +40,7 @@ def test_reads_wide_items_high_byte_first(tmp_path):
         (bytes([0, 0, 8, 0]), "is not an IDX file"),
         (bytes([0, 0, 8, 3, 0, 0]), "is truncated: 3 dimensions need a header of 16 bytes"),
         (header(8, 5) + b"1234", "is truncated: .* asks for 13 bytes, found 12"),
-        (header(8, 3) + b"1234", "has trailing bytes: .* asks for 11 bytes, found 12"),
+        (header(8, 3) + b"1234", "has trailing bytes: .* asks for 11 bytes, found 12 or more"),
     ],
 )
 def test_malformed_file(tmp_path, content, message):
@@ -48,16 +51,43 @@ def test_malformed_file(tmp_path, content, message):
 
 def test_damaged_gzip(tmp_path):
     compressed = gzip.compress(header(8, 1000) + bytes(1000), mtime=0)
-    with pytest.raises(IDXError, match="file-idx is truncated: its gzip data ends early"):
+    for place, found in ((-6, "CRC check failed"), (10, "Error -3 while decompressing")):
+        flipped = bytearray(compressed)
+        flipped[place] = 0xFF
+        with pytest.raises(IDXError, match=f"^expected {tmp_path}/file-idx to be an IDX file, got: {found}"):
+            read_idx(write(tmp_path, bytes(flipped)))
+    with pytest.raises(IDXError, match="file-idx to be an IDX file, got: Compressed file ended before"):
         read_idx(write(tmp_path, compressed[:-12]))
-    flipped = bytearray(compressed)
-    flipped[-6] ^= 1
-    with pytest.raises(IDXError, match="file-idx is damaged: its gzip data cannot be read"):
-        read_idx(write(tmp_path, bytes(flipped)))
-    flipped = bytearray(compressed)
-    flipped[10] = 0xFF
-    with pytest.raises(IDXError, match="file-idx is damaged: its gzip data cannot be read"):
-        read_idx(write(tmp_path, bytes(flipped)))
+
+
+@pytest.mark.parametrize("shape", [[0] + [2**32 - 1] * 3, [1] * 255, [2**32 - 1] * 255])
+def test_absurd_shapes(tmp_path, shape):
+    for compress in (bytes, gzip.compress):
+        with pytest.raises(IDXError, match="file-idx"):
+            read_idx(write(tmp_path, compress(header(8, *shape) + b"1")))
+
+
+def test_no_more_is_decompressed_than_the_header_says(tmp_path):
+    bomb, big = (gzip.compress(header(8, n) + bytes(2**24)) for n in (5, 2**24))
+    tracemalloc.start()
+    with pytest.raises(IDXError, match=r"asks for 13 bytes, found 14 or more$"):
+        read_idx(write(tmp_path, bomb))
+    # A header that promises more than its file can hold.
+    with pytest.raises(IDXError, match=r"is truncated: its header, of shape \[1073741824\]"):
+        read_idx(write(tmp_path, gzip.compress(header(8, 2**30) + bytes(100))))
+    with pytest.raises(IDXError, match=r"is too large: expected at most 1000 items, found shape \[16777216\]$"):
+        read_content(write(tmp_path, big), most=1000)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_pipe_does_not_hold_up(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    kept_open = os.open(tmp_path / "pipe", os.O_RDWR)
+    os.write(kept_open, b"text")
+    with pytest.raises(ValueError, match="pipe to be a file, got a pipe or a device"):
+        read_idx(tmp_path / "pipe")
+    os.close(kept_open)
 
 
 def test_missing_file(tmp_path):

@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rstg_pyg.arguments import check_choice
+from rstg_pyg.files import FileError, reading, shown
 
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "validation")
@@ -24,9 +25,11 @@ _FILES = {
     "v2": ("something-something-v2-{}.json", "{}.json"),
 }
 _PLACES = ("", "labels")
+_LONGEST_ID = 255
+"""Of the names that file systems take. An array of names is as wide as the longest."""
 
 
-class AnnotationError(ValueError):
+class AnnotationError(FileError):
     r"""An annotation file is not what it should be. The message names the file and the line or entry."""
 
 
@@ -80,24 +83,32 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
     check_choice("split", split, ALL_SPLITS)
     classes_file, videos_file = (_find(Path(folder), version, name) for name in ("labels", split))
     read_classes, read_videos = (_classes_v1, _videos_v1) if version == "v1" else (_classes_v2, _videos_v2)
-    classes = read_classes(classes_file)
+    with reading(classes_file, AnnotationError, "annotations of the published form"):
+        classes = read_classes(classes_file)
+    with reading(videos_file, AnnotationError, "annotations of the published form"):
+        videos = read_videos(videos_file, split in SPLITS)
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
     numbers[None] = -1
     video_ids, labels = [], []
-    for place, video_id, name in read_videos(videos_file, split in SPLITS):
+    for place, video_id, name in videos:
         if not _is_file_name(video_id):
-            raise AnnotationError(f"{videos_file}, {place}: expected a plain file name for a video, got {video_id!r}")
+            raise AnnotationError(
+                f"{videos_file}, {place}: expected a plain file name for a video, got {_shown(video_id)}"
+            )
         if name not in numbers:
-            near = get_close_matches(name, classes, n=1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
-            raise AnnotationError(f"{videos_file}, {place}: expected a class of {classes_file}, got {name!r}{hint}")
+            # Of the published number of classes; among a hundred times as many the search takes minutes.
+            near = get_close_matches(name, classes[:1000], n=1)
+            hint = f"; the nearest is {_shown(near[0])}" if near else ""
+            raise AnnotationError(
+                f"{videos_file}, {place}: expected a class of {classes_file}, got {_shown(name)}{hint}"
+            )
         video_ids.append(video_id)
         labels.append(numbers[name])
     if not video_ids:
         raise AnnotationError(f"{videos_file}: expected videos, got none")
     twice = _first_repeated(video_ids)
     if twice is not None:
-        raise AnnotationError(f"{videos_file}: expected every video once, got {twice!r} twice")
+        raise AnnotationError(f"{videos_file}: expected every video once, got {_shown(twice)} twice")
     return Annotations(np.array(video_ids), np.array(labels, dtype=np.int64), classes)
 
 
@@ -124,7 +135,7 @@ def _find(folder: Path, version: str, name: str) -> Path:
 
 def _is_file_name(name: str) -> bool:
     """Whether a name stays in its folder, on any system: no path, no drive, not the folder itself or the one above."""
-    return name.isprintable() and name.strip(".") != "" and not set(name) & set("/\\:")
+    return len(name) <= _LONGEST_ID and name.isprintable() and name.strip(".") != "" and not set(name) & set("/\\:")
 
 
 def _first_repeated(values: Sequence[str]) -> str | None:
@@ -138,10 +149,7 @@ def _first_repeated(values: Sequence[str]) -> str | None:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected text in UTF-8, got {error}") from error
+    text = path.read_text(encoding="utf-8-sig")
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
@@ -149,7 +157,7 @@ def _classes_v1(path: Path) -> tuple[str, ...]:
     classes = tuple(line for _, line in _lines(path))
     twice = _first_repeated(classes)
     if twice is not None:
-        raise AnnotationError(f"{path}: expected every class once, got {twice!r} twice")
+        raise AnnotationError(f"{path}: expected every class once, got {_shown(twice)} twice")
     if not classes:
         raise AnnotationError(f"{path}: expected one class name a line, got none")
     return classes
@@ -160,26 +168,19 @@ def _videos_v1(path: Path, labelled: bool) -> list[tuple[str, str, str | None]]:
     for number, line in _lines(path):
         video_id, _, name = line.partition(";")
         if not video_id or (labelled and not name):
-            raise AnnotationError(f"{path}, line {number}: expected 'id;class name', got {line!r}")
+            raise AnnotationError(f"{path}, line {number}: expected 'id;class name', got {_shown(line)}")
         videos.append((f"line {number}", video_id, name or None))
     return videos
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise AnnotationError(f"{path}: expected JSON, got {error}") from error
-
-
 def _classes_v2(path: Path) -> tuple[str, ...]:
-    numbers = _json(path)
+    numbers = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(numbers, dict) or not numbers:
         raise AnnotationError(f"{path}: expected an object from class names to numbers, got {_shown(numbers)}")
     classes: dict[int, str] = {}
     for name, number in numbers.items():
         if isinstance(number, bool) or not str(number).isdecimal():
-            raise AnnotationError(f"{path}: expected a number for class {name!r}, got {number!r}")
+            raise AnnotationError(f"{path}: expected a number for class {_shown(name)}, got {_shown(number)}")
         classes[int(number)] = name
     if sorted(classes) != list(range(len(numbers))):
         raise AnnotationError(
@@ -189,7 +190,7 @@ def _classes_v2(path: Path) -> tuple[str, ...]:
 
 
 def _videos_v2(path: Path, labelled: bool) -> list[tuple[str, str, str | None]]:
-    entries = _json(path)
+    entries = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(entries, list):
         raise AnnotationError(f"{path}: expected a list of entries, got {_shown(entries)}")
     needed = ("id", "template") if labelled else ("id",)
@@ -206,5 +207,4 @@ def _videos_v2(path: Path, labelled: bool) -> list[tuple[str, str, str | None]]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return shown(repr(value))
