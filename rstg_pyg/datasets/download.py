@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from torch_geometric.data import download_url
 
 from rstg_pyg.datasets.mnist import ALL_FILE_NAMES, find_mnist_file, read_mnist_file
+from rstg_pyg.files import naming
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -21,6 +23,8 @@ MIRRORS = (
 )
 SECONDS_TO_ANSWER = 5.0
 SECONDS_BETWEEN_PACKETS = 10.0
+# Errors of the disk, which the network has no part in: another address or other digits do not help.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class DownloadError(ConnectionError):
@@ -54,6 +58,9 @@ def _fetch(url: str, folder: Path, log: bool) -> Path:
     finally:
         socket.setdefaulttimeout(previous)
     if failure:
+        if isinstance(failure[0], OSError) and failure[0].errno in _DISK:
+            with naming(target):
+                raise failure[0]
         raise DownloadError(str(failure[0]) or type(failure[0]).__name__) from failure[0]
     return target
 
@@ -82,6 +89,7 @@ def download_files(
 
     Raises:
         DownloadError: If no address of a file can be reached.
+        OSError: If the disk is full.
         ValueError: If something was fetched, but from no address the file; of the type that
             :obj:`verify` raises.
     """

@@ -18,6 +18,7 @@ from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_templ
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
 from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS
 from rstg_pyg.datasets.video.writing import ENCODERS, write_frame_folder, write_video_file
+from rstg_pyg.files import naming
 
 HEIGHTS = {"v1": 100, "v2": 240}
 """The heights of the published videos."""
@@ -105,9 +106,11 @@ def make_videos(
     for split, videos in entries.items():
         _write_annotations(_annotation_file(root, version, split), videos)
     if version == "v1":
-        labels_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        labels = "".join(f"{name}\n" for name in classes)
     else:
-        labels_file.write_text(json.dumps({name: str(number) for number, name in enumerate(classes)}, indent=0))
+        labels = json.dumps({name: str(number) for number, name in enumerate(classes)}, indent=0)
+    with naming(labels_file):
+        labels_file.write_text(labels, encoding="utf-8")
 
 
 def _annotation_file(root: Path, version: str, name: str) -> Path:
@@ -116,10 +119,11 @@ def _annotation_file(root: Path, version: str, name: str) -> Path:
 
 def _write_annotations(path: Path, videos: list[dict]) -> None:
     if path.suffix == ".csv":
-        lines = [f"{video['id']};{class_of_template(video['template'])}\n" for video in videos]
-        path.write_text("".join(lines), encoding="utf-8")
+        text = "".join(f"{video['id']};{class_of_template(video['template'])}\n" for video in videos)
     else:
-        path.write_text(json.dumps(videos, indent=0))
+        text = json.dumps(videos, indent=0)
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.files import FileError, naming, open_file, reading, shown
 from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.training.run_recipe import RunRecipe
 from rstg_pyg.training.step_means import StepMeans
@@ -39,6 +40,8 @@ class ClipMetrics(lightning.Callback):
 
     Raises:
         ValueError: If ``every_n_steps`` is not positive.
+        FileError: By ``fit``, if there is a ``metrics.csv`` of another kind, or one with a damaged row. It stays as it
+            is; it is a ValueError.
         OSError: By ``fit``, if the file cannot be written.
 
     Example:
@@ -73,6 +76,9 @@ class ClipMetrics(lightning.Callback):
             self.seconds = 0.0
         if trainer.is_global_zero:
             keep_rows(self.path, trainer.global_step)
+        else:
+            # Where the first process refuses the file, the others do not wait for it.
+            read_rows(self.path)
         self._started = time.monotonic()
 
     def on_train_batch_start(
@@ -119,7 +125,7 @@ class ClipMetrics(lightning.Callback):
         self._clips_before = self._clips
 
     def _write_row(self, trainer: lightning.Trainer) -> None:
-        with open(self.path, "a", newline="") as file:
+        with naming(self.path), open(self.path, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(self._row)
             file.flush()
             os.fsync(file.fileno())
@@ -131,19 +137,25 @@ class ClipMetrics(lightning.Callback):
 def keep_rows(path: str | os.PathLike, last_step: int) -> None:
     """Leave the rows of ``path`` up to a step, under the header of :data:`COLUMNS`; make the file where there is none.
 
-    A row that was broken off in writing goes, as do columns of other names.
+    Raises:
+        FileError: As :func:`read_rows`; the file stays as it is.
+        OSError: If it cannot be written.
     """
     kept = io.StringIO(newline="")
-    writer = csv.DictWriter(kept, COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(kept, COLUMNS)
     writer.writeheader()
-    for row in read_rows(path):
-        if row["step"] <= last_step:
-            writer.writerow(row)
+    writer.writerows(row for row in read_rows(path) if row["step"] <= last_step)
     replace_file(path, kept.getvalue().encode())
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
-    """Read the whole rows of a ``metrics.csv``; a value that was not measured is left out.
+    """Read the whole rows of a ``metrics.csv``, none where there is no file; a value that was not measured is left out.
+
+    A row that was broken off in writing is left out too: it has no end of line.
+
+    Raises:
+        FileError: If the file is of another kind, or a row is damaged.
+        OSError: If it cannot be read.
 
     Example:
         >>> from rstg_pyg.training.metrics import read_rows
@@ -153,17 +165,25 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    return [parse(row) for row in rows if row.get("step", "").isdigit() and None not in row.values()]
+    with reading(path, FileError, "the table of a run (move it, or take another folder)"):
+        with open_file(path) as file:
+            lines = file.read().decode().split("\n")
+        if lines == [""]:
+            return []
+        header = next(csv.reader(lines[:1]))
+        if not {"step"} <= set(header) <= set(COLUMNS):
+            raise ValueError(f"one that begins with {shown(lines[0])!r}")
+    rows = []
+    for number, line in enumerate(lines[1:-1], start=2):
+        with reading(f"{path}, line {number},", FileError, "a row of numbers (mend it, or remove the line)"):
+            values = next(csv.reader([line]), [])
+            if values:
+                row = zip(header, values, strict=True)
+                rows.append({name: _KINDS.get(name, float)(value) for name, value in row if value or name == "step"})
+    return rows
 
 
-def parse(row: dict[str, str]) -> dict[str, float]:
-    return {
-        name: int(value) if name in ("step", "clips") else float(value)
-        for name, value in row.items()
-        if name in COLUMNS and value
-    }
+_KINDS = {"step": int, "clips": int}
 
 
 def run_loggers(folder: str | os.PathLike) -> list[Logger]:

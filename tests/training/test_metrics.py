@@ -93,11 +93,43 @@ def test_rows_of_later_steps_and_broken_ones_go(tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "loss\n1.0\n", "step\n1\n", "a,b,c\n,,\n1\n", "step,loss\n1\n\n2,0.5\n"])
-def test_a_table_of_another_kind_does_not_stop_a_run(tmp_path, text):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"loss\n1.0\n",
+        b"epoch,step,train_loss\n0,49,0.5\n",
+        b"a note\n",
+        b"\x89PNG\r\n",
+        b"\n",
+        b'"',
+        b"\0" * 5000,
+    ],
+)
+def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^expected {path} to be the table of a run \(move it, .*, got: "):
+        fit(tmp_path)
+    assert path.read_bytes() == content
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("row", ["x,1", "\xb2,1", "1" * 5000 + ",1", ",1", "1", "1,2,3", "1,0.5.5", "\0\0", '"1,2'])
+def test_a_damaged_row_is_named(tmp_path, row):
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"step,loss\n1,0.5\n\n{row}\n2,0.25\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"^expected {path}, line 4, to be a row of numbers \(mend it, .*, got: "):
+        keep_rows(path, 5)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "step,loss\n", "step,loss\n1,0.5\n\n2,"])
+def test_an_empty_table_and_one_broken_off_are_gone_on_with(tmp_path, text):
     path = tmp_path / "metrics.csv"
     path.write_text(text)
     keep_rows(path, 5)
+    assert read_rows(path) == [{"step": 1, "loss": 0.5}] * ("0.5" in text)
     assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 

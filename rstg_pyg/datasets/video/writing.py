@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.datasets.video.frame_folders import frame_name
 from rstg_pyg.datasets.video.reading import require_av, require_pillow
+from rstg_pyg.files import naming
 
 ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 
@@ -38,7 +40,11 @@ def write_frame_folder(folder: str | os.PathLike, frames: Iterable[np.ndarray], 
     pillow = require_pillow()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames):
-        pillow.fromarray(frame).save(Path(folder, frame_name(number)), quality=quality)
+        # Pillow itself cuts a file off on a full disk and does not say so.
+        path, content = Path(folder, frame_name(number)), io.BytesIO()
+        pillow.fromarray(frame).save(content, "JPEG", quality=quality)
+        with naming(path):
+            path.write_bytes(content.getbuffer())
 
 
 def write_video_file(
