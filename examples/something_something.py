@@ -33,6 +33,7 @@ from torch import Tensor
 
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.datasets.video import read_annotations
+from rstg_pyg.files import FileError, open_file, reading
 from rstg_pyg.models import VIDEO_ROWS, VideoResNet, build_video_row, load_image_weights
 from rstg_pyg.models.dry_run import dry_run
 from rstg_pyg.predict.checkpoint import TASK
@@ -81,17 +82,12 @@ def open_videos(args: argparse.Namespace) -> VideoStream:
 
 def read_image_weights(path: Path) -> dict[str, Tensor]:
     """A ``state_dict`` as torchvision saves it, or one within a dict."""
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:
-        first = str(error).strip().split("\n")[0]
-        raise ValueError(f"expected {path} to hold a state_dict of tensors, got: {first}") from None
+    with reading(path, FileError, "a state_dict of tensors"), open_file(path) as file:
+        held = torch.load(file, map_location="cpu", weights_only=True)
     for name in ("state_dict", "model"):
         held = held.get(name, held) if isinstance(held, dict) else held
     if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-        raise ValueError(f"expected {path} to hold a state_dict of tensors, got a {type(held).__name__}")
+        raise FileError(f"expected {path} to be a state_dict of tensors, got a {type(held).__name__}")
     return held
 
 

@@ -21,6 +21,7 @@ from syncmnist_options import list_models, make_model, parse_arguments
 from torch import Tensor
 
 from rstg_pyg.datasets import NUM_CLASSES, SyncMNIST
+from rstg_pyg.files import naming
 from rstg_pyg.models import PAPER_SIZE, ROWS
 from rstg_pyg.training import (
     ClipClassifier,
@@ -35,6 +36,7 @@ from rstg_pyg.training import (
     train_and_test,
 )
 from rstg_pyg.training.checkpoint_reading import check_settings
+from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.visualize import (
     PairAccuracy,
     animate_clips,
@@ -149,11 +151,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.0f} clips/s")
         lines.append(f"weights: {args.out / 'weights.pt'}")
     title = f"{args.model} on {task.num_digits}SyncMNIST, test accuracy {100 * result.test_accuracy:.1f} %"
-    pictures = draw_pictures(model, clips.test_clips, result.confusion, args.out, title, recipe.raw_pixels)
+    with naming(args.out):
+        pictures = draw_pictures(model, clips.test_clips, result.confusion, args.out, title, recipe.raw_pixels)
     lines.append(f"pictures: {', '.join(map(str, pictures))}")
     print("\n".join(lines))
     accuracy = {"test_accuracy": round(100 * result.test_accuracy, 2)}
-    (args.out / "result.json").write_text(json.dumps({**accuracy, "clips": result.clips, **config}) + "\n")
+    replace_file(args.out / "result.json", f"{json.dumps({**accuracy, 'clips': result.clips, **config})}\n".encode())
     return accuracy
 
 

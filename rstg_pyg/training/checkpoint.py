@@ -9,7 +9,6 @@ import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rstg_pyg.files import reading
 from rstg_pyg.training.checkpoint_reading import check_settings, check_weights
 from rstg_pyg.training.torch_file import CheckpointError, describe, read_file, write_file
 
@@ -120,6 +119,5 @@ def check_parts(checkpoint: dict[str, Any], name: str) -> None:
 def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule, name: str) -> None:
     """Raise :class:`CheckpointError` unless ``checkpoint`` is of the module's settings and weights."""
     check_parts(checkpoint, name)
-    with reading(name, CheckpointError, "a checkpoint of this run"):
-        check_settings(checkpoint["config"], module.config, name)
-        check_weights(checkpoint["state_dict"], module, name)
+    check_settings(checkpoint["config"], module.config, name)
+    check_weights(checkpoint["state_dict"], module, name)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from rstg_pyg.files import weight_fault
+from rstg_pyg.files import reading, weight_fault
 from rstg_pyg.training.torch_file import CheckpointError, listed
 
 
@@ -37,8 +37,9 @@ def check_weights(state: Mapping[str, Any], module: Module, name: str) -> None:
             f"expected {name} to hold the {len(expected)} tensors of this model, got those of another: "
             f"{'; '.join(found)}"
         )
-    faults = {key: weight_fault(state[key], value) for key, value in expected.items() if isinstance(value, Tensor)}
-    faults = [f"{fault} in {key}" for key, fault in faults.items() if fault]
+    with reading(name, CheckpointError, "a file of weights"):
+        entries = ((key, state[key], value) for key, value in expected.items() if isinstance(value, Tensor))
+        faults = [f"{fault} in {key}" for key, entry, value in entries if (fault := weight_fault(entry, value))]
     if faults:
         raise CheckpointError(f"expected {name} to hold finite weights of the model's kind, got {listed(faults)}")
 
@@ -51,12 +52,13 @@ def check_settings(there: Mapping[str, Any], now: Mapping[str, Any], name: str) 
         now: Those asked for.
         name: What to call the file.
     """
-    before, after = dict(leaves(there)), dict(leaves(now))
-    changes = [
-        f"{key}={before.get(key, 'nothing')!r} there, {after.get(key, 'nothing')!r} now"
-        for key in [*after, *(key for key in before if key not in after)]
-        if key not in before or key not in after or before[key] != after[key]
-    ]
+    with reading(name, CheckpointError, "a file of settings"):
+        before, after = dict(leaves(there)), dict(leaves(now))
+        changes = [
+            f"{key}={before.get(key, 'nothing')!r} there, {after.get(key, 'nothing')!r} now"
+            for key in [*after, *(key for key in before if key not in after)]
+            if key not in before or key not in after or before[key] != after[key]
+        ]
     if changes:
         raise CheckpointError(f"{name} belongs to a run with other settings ({'; '.join(changes)})")
 

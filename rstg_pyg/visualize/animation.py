@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.files import naming
 from rstg_pyg.visualize.attention import STRONGEST
 from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips
 from rstg_pyg.visualize.frame import draw_frame
@@ -89,7 +90,7 @@ def animate_clips(
     path = Path(path)
     writer = _writer(path, fps)
     page = _Page(clips, title, marked, columns, strongest)
-    with writer.saving(page.sheet.figure, path, dpi):
+    with naming(path), writer.saving(page.sheet.figure, path, dpi):
         for t in range(clips.num_frames):
             page.show(t)
             for _ in range(hold if t == clips.num_frames - 1 else 1):

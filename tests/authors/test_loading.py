@@ -78,6 +78,13 @@ def test_wrong_shape_is_named(block, variables):
     assert_refused(block, variables, r"att_conv1/kernel' of shape \[1, 4, 1\], got \[1, 1, 4\]")
 
 
+def test_values_that_are_no_weights_are_named(block, variables):
+    name = SCOPE + "my_attn/att_conv1/kernel"
+    array = variables[name]
+    assert_refused(block, variables | {name: array * np.nan}, f"'{name}' to hold .* got values that are not finite$")
+    assert_refused(block, variables | {name: array * 1j}, f"'{name}' to hold .* got torch.complex64 instead of torch.f")
+
+
 def test_two_variables_for_one_place_are_refused(block, variables):
     assert_refused(block, as_saved(variables) | variables, "expected one variable for")
 

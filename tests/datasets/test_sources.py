@@ -196,6 +196,13 @@ def test_wrong_download_is_an_error_and_leaves_nothing(tmp_path, served, mnist_f
     assert not (tmp_path / "root").exists()
 
 
+def test_a_full_disk_is_not_taken_for_a_missing_network(tmp_path, served):
+    served[f"{IMAGES}.gz"] = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=rf"^\[Errno 28\] No space left on device: '{tmp_path}/root/raw/.*/{IMAGES}.gz'$"):
+        make(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
 def test_broken_connection_keeps_only_whole_files(tmp_path, served):
     served["t10k-images-idx3-ubyte.gz"] = ConnectionResetError("reset by peer")
     # What training needs has arrived.

@@ -84,7 +84,11 @@ def test_weights_for_images_that_do_not_fit(run, tmp_path, content):
         torch.save({"state_dict": {"layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3)}}, path)
     else:
         path.write_bytes(content)
-    part = "expected images.pth to hold a state_dict" if content else "expected weights of a ResNet-18 for images"
+    part = (
+        "expected images.pth to be a state_dict of tensors, got: "
+        if content
+        else "expected weights of a ResNet-18 for images"
+    )
     check_refused(run("--image-weights", "images.pth"), part)
     assert not (tmp_path / "run").exists()
 

@@ -167,6 +167,9 @@ def test_nothing_is_left_unsaid():
         f"{wanted}layer2.0.conv1.weight is of shape [8, 4, 1, 1], which res3.0.a.conv.weight [8, 4, 3, 3, 3] is not; "
         "res3.0.a.conv.weight gets nothing",
     )
+    for value, fault in ((torch.nan, "values that are not finite"), (1j, "torch.complex128 instead of torch.float64")):
+        wrong = {**source, "bn1.bias": source["bn1.bias"] * value}
+        fails(net, wrong, f"{wanted}{fault} in bn1.bias; conv1.norm.bias gets nothing")
     other = as_torchvision(image_net(50).state_dict())
     with pytest.raises(ValueError, match=r"got: layer1\.0\.downsample\.0\.weight has no place .*; and \d+ more$"):
         load_image_weights(net, other)

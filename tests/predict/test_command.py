@@ -73,6 +73,18 @@ def test_the_whole_of_a_video_is_what_the_evaluation_says(run, videos, weights, 
     assert said == {"class": CLASSES[int(expected.argmax())], "probability": float(expected.max())}
 
 
+@pytest.mark.parametrize("option", ["--json", "--top=1"])
+def test_a_network_that_overflows_is_refused(run, video, tmp_path, option):
+    """NaN is no JSON."""
+    net, path = network("c2d"), tmp_path / "w.pt"
+    with torch.no_grad():
+        net.classifier.weight.fill_(3e38)
+    save_weights(net, path, config_of("c2d"))
+    code, out, (line,) = run(video, "--checkpoint", path, option)
+    assert (code, out) == (2, [])
+    assert line == f"predict: expected finite answers of the network in {path}, got others: it overflows"
+
+
 @pytest.mark.parametrize(("name", "codec"), [("o.webm", "vp9"), ("o.MP4", "h264"), ("o.gif", "gif")])
 def test_it_draws_every_frame(run, video, weights, tmp_path, name, codec):
     out = tmp_path / "new" / name
@@ -192,20 +204,21 @@ def test_bad_checkpoints(run, video, tmp_path):
     save_weights(torch.nn.Linear(2, 2), path)
     assert refused(path) == f"{other} that does not say of what"
     options = dataclasses.asdict(NETWORK)
-    unbuilt = f"{path} is of a network that this version cannot build: "
+    unbuilt = f"expected {path} to be of a network that this version can build, got: "
+    unmade = f"expected {path} to be of a VideoNetwork that this version can make, got: "
     for changes, message in (
         (
             {"network": {**options, "wings": 2}},
-            "expected options of VideoNetwork, got wings, which a later version may know",
+            f"{unmade}expected options of it, got wings, which a later version may know",
         ),
-        ({"network": {**options, "depth": 34}}, "expected 'depth' to be 18 or 50, got 34"),
-        ({"network": None}, "expected its settings to hold 'network' of type Mapping, got NoneType"),
-        ({"classes": CLASSES[:5]}, "expected the names of 6 classes, got 5 entries"),
-        ({"num_frames": 1}, "expected clips of at least 2 frames, got 1"),
-        ({"size": 0}, "expected 'size' to be a positive int, got 0"),
+        ({"network": {**options, "depth": 34}}, f"{unbuilt}expected 'depth' to be 18 or 50, got 34"),
+        ({"network": None}, f"{unmade}expected its settings to hold 'network' of type Mapping, got NoneType"),
+        ({"classes": CLASSES[:5]}, f"{unbuilt}expected the names of 6 classes, got 5 entries"),
+        ({"num_frames": 1}, f"{unbuilt}expected clips of at least 2 frames, got 1"),
+        ({"size": 0}, f"{unbuilt}expected 'size' to be a positive int, got 0"),
     ):
         write_weights(path, "c2d", **changes)
-        assert refused(path) == unbuilt + message
+        assert refused(path) == message
     write_weights(path, "c2d", model="c2d+rstg")
     assert refused(path).endswith("got 'c2d+rstg' (did you mean 'c2d+rstg:vec'?)")
     config = config_of("c2d")

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import re
+import tracemalloc
 import zipfile
 
 import pytest
@@ -23,6 +24,7 @@ from rstg_pyg.training import (
 )
 from rstg_pyg.training.metrics import read_rows
 from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.torch_file import read_file, write_file
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,151 @@ def test_a_damaged_file_is_named(run, tmp_path, how, message):
         load_model_weights(path, model())
     with pytest.raises(CheckpointError, match=message):
         refit(tmp_path, path)
+
+
+def flipped(content, bit):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small file of weights, and what it holds."""
+    path = tmp_path / "small.pt"
+    save_weights(torch.nn.Linear(3, 2), path, {"seed": 0})
+    return path, read_file(path)
+
+
+def test_one_flipped_bit_anywhere_and_any_cut_is_found(small):
+    path, _ = small
+    content = path.read_bytes()
+    changes = [flipped(content, bit) for bit in range(0, 8 * len(content), 61)]
+    for change in changes + [content[:size] for size in range(0, len(content), 97)] + [content[:-80]]:
+        path.write_bytes(change)
+        with pytest.raises(CheckpointError, match=f"expected {path} to be a"):
+            read_file(path)
+
+
+def test_a_file_of_torch_alone_is_read_with_its_records_checked(small):
+    """Of an earlier version, or of another program."""
+    path, held = small
+    torch.save(held, path)
+    content = path.read_bytes()
+    torch.testing.assert_close(read_file(path), held, rtol=0, atol=0)
+    directory = content.index(b"PK\1\2")
+    # Bit 4 of the attributes says that a record is a folder: torch then reads nothing.
+    folders = [8 * (place.start() + 38) + 4 for place in re.finditer(b"PK\1\2", content)]
+    for bit in [*folders, *range(8 * directory, 8 * len(content), 47)]:
+        path.write_bytes(flipped(content, bit))
+        try:
+            torch.testing.assert_close(read_file(path), held, rtol=0, atol=0)
+        except CheckpointError as error:
+            assert str(error).startswith(f"expected {path} to ")
+
+
+def with_bomb(content):
+    """The records anew, compressed, with 16 MB of zeros."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, bytes(2**24) if name.endswith("/data/0") else whole.read(name))
+    return packed.getvalue()
+
+
+def with_large_record(content):
+    """A record that says that it has 2 GB."""
+    place = content.index(b"PK\1\2") + 24
+    return content[:place] + (2**31 - 1).to_bytes(4, "little") + content[place + 4 :]
+
+
+@pytest.mark.parametrize("change", [with_bomb, with_large_record])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_no_more_is_unpacked_than_the_file_has(tmp_path, monkeypatch, change, sealed):
+    path, content = tmp_path / "bomb.pt", io.BytesIO()
+    torch.save({"state_dict": {"weight": torch.ones(9)}}, content)
+    hostile = change(content.getvalue())
+    path.write_bytes(hostile)
+    if sealed:
+        monkeypatch.setattr(torch, "save", lambda held, file: file.write(hostile))
+        write_file(path, {})
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=f"{path} to be a checkpoint as torch writes it, got a compressed one"):
+        read_file(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+class Large:
+    """Pickles as more memory than there is, in a way that loading plain values takes."""
+
+    def __reduce__(self):
+        return bytearray, (2**62,)
+
+
+ENDLESS = {}
+ENDLESS["deeper"] = ENDLESS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state_dict": {"weight": Large()}}, "to be a checkpoint of tensors and plain values, got: MemoryError"),
+        ({"config": None}, "to hold a dict as 'config', got a NoneType"),
+        ({"state_dict": {3: torch.ones(1)}}, "to hold the .* got those of another: no weight, bias; 3 on top"),
+        (
+            {"state_dict": {"weight": "text", "bias": torch.ones(2)}},
+            "to hold finite weights .*, got a str in weight",
+        ),
+        (
+            {"state_dict": {"weight": torch.ones(2, 3).to_sparse(), "bias": torch.ones(2)}},
+            "to be a file of weights, got: Could not run",
+        ),
+    ],
+)
+def test_hostile_values_are_one_sentence(small, changes, message):
+    path, held = small
+    write_file(path, {**held, **changes})
+    with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
+        load_model_weights(path, torch.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": ENDLESS}, "to be a file of settings, got: maximum recursion depth"),
+        ({"optimizer_states": None}, "to hold 'optimizer_states' as list, got NoneType"),
+        ({"global_step": "3"}, "to hold 'global_step' as int, got str"),
+    ],
+)
+def test_a_hostile_checkpoint_is_one_sentence(run, tmp_path, changes, message):
+    path = tmp_path / "last.ckpt"
+    content = {**read_file(run[0] / "last.ckpt"), **changes}
+    write_file(path, content)
+    with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
+        read_checkpoint(path, run[1])
+
+
+@pytest.mark.parametrize(
+    ("value", "model_type", "fault"),
+    [
+        (torch.full((2,), torch.nan), torch.float32, "values that are not finite"),
+        (torch.tensor([0.0, -torch.inf]), torch.float32, "values that are not finite"),
+        (torch.tensor([1e6, 0.0]), torch.float16, "values that are not finite"),
+        (torch.ones(2, dtype=torch.complex64), torch.float32, "torch.complex64 instead of torch.float32"),
+        (torch.ones(2, dtype=torch.int64), torch.float32, "torch.int64 instead of torch.float32"),
+    ],
+)
+def test_weights_that_are_not_finite_numbers_are_refused(small, value, model_type, fault):
+    path, held = small
+    held["state_dict"]["bias"] = value
+    write_file(path, held)
+    layer = torch.nn.Linear(3, 2).to(model_type)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        load_model_weights(path, layer)
+    assert str(error.value) == f"expected {path} to hold finite weights of the model's kind, got {fault} in bias"
+    torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
 
 
 def test_weights_alone_are_nothing_to_go_on_from(run, tmp_path):
@@ -211,6 +358,12 @@ def test_weights_that_do_not_fit(tmp_path):
         net.weight.fill_(1e6)
     with pytest.raises(ValueError, match=r"expected values that fit into torch\.float16, got larger ones in weight"):
         save_weights(net, tmp_path / "weights.pt", dtype=torch.float16)
+    with torch.no_grad():
+        net.weight[0] = torch.nan
+    with pytest.raises(ValueError, match="expected finite weights, got others in weight"):
+        save_weights(net, tmp_path / "weights.pt")
+    with torch.no_grad():
+        net.weight.fill_(1e6)
     for setting in (net, float("nan")):
         with pytest.raises(ValueError, match="expected 'config' to hold dicts, lists, strings and finite numbers"):
             save_weights(net, tmp_path / "weights.pt", {"setting": setting})
