@@ -12,6 +12,7 @@ import numpy as np
 
 from rstg_pyg.datasets.download import download_files
 from rstg_pyg.datasets.motion import NUM_STARTS
+from rstg_pyg.files import naming
 
 FILE_NAME = "predefined_path_test.pickle"
 # One commit of the authors' repository: what it holds does not change.
@@ -98,7 +99,8 @@ def read_paths(file: str | os.PathLike, advice: str) -> dict[str, np.ndarray]:
     """
     if not os.path.isfile(file):
         raise FileNotFoundError(f"there is no file {file} with the authors' paths. {advice}")
-    content = Path(file).read_bytes()
+    with naming(file):
+        content = Path(file).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != CHECKSUM:
         raise ValueError(

@@ -54,8 +54,8 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
         FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
     """
     config = read_settings(path)
-    with reading(path, CheckpointError, "of a network that this version can build"):
-        row, classes, num_frames, size = (_entry(config, *entry) for entry in _ENTRIES)
+    row, classes, num_frames, size = (config[name] for name in _ENTRIES)
+    with reading(path, CheckpointError, _OWN):
         check_name("the name of a row", row, VIDEO_ROWS)
         check_positive(size=size)
         if num_frames < 2:
@@ -80,6 +80,9 @@ def read_settings(path: str | os.PathLike) -> Mapping[str, Any]:
         found = config.get("task") or config.get("model")
         found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
         raise CheckpointError(f"expected {path} to hold a network of the task {TASK!r}, got {found}")
+    with reading(path, CheckpointError, _OWN):
+        for name, kind in _ENTRIES.items():
+            _entry(config, name, kind)
     return config
 
 
@@ -95,7 +98,7 @@ def from_settings(path: str | os.PathLike, kind: type[Settings], config: Mapping
     Raises:
         CheckpointError: If there is no such entry, or a setting is not of this version or out of its range.
     """
-    with reading(path, CheckpointError, f"of a {kind.__name__} that this version can make"):
+    with reading(path, CheckpointError, f"of a {kind.__name__} that this version knows"):
         settings = _entry(config, name, Mapping)
         known = [field.name for field in fields(kind)]
         unknown = [name for name in settings if name not in known]
@@ -104,7 +107,8 @@ def from_settings(path: str | os.PathLike, kind: type[Settings], config: Mapping
         return kind(**settings)
 
 
-_ENTRIES = (("model", str), ("classes", list), ("num_frames", int), ("size", int))
+_ENTRIES = {"model": str, "classes": list, "num_frames": int, "size": int}
+_OWN = "of a network that this version can build"
 
 
 def _entry(config: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -1,6 +1,7 @@
 """Checkpoints of the program: its names and its LSTMs' saved form, written and read with TensorFlow."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -145,6 +146,24 @@ def test_no_checkpoint_is_said_so(tmp_path):
         read_tf_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"with the file '.*model_1.ckpt.index', got no such file"):
         read_tf_checkpoint(tmp_path / "model_1.ckpt")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
+    """Whatever kind of error TensorFlow has for it."""
+
+    class DataLossError(Exception):
+        pass
+
+    def load_checkpoint(prefix):
+        raise DataLossError("Unable to read file\nat all")
+
+    train = types.SimpleNamespace(load_checkpoint=load_checkpoint)
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(train=train))
+    prefix = tmp_path / "model_1.ckpt"
+    prefix.with_name("model_1.ckpt.index").touch()
+    with pytest.raises(ValueError) as error:
+        read_tf_checkpoint(prefix)
+    assert str(error.value) == f"expected {prefix} to be a whole checkpoint of TensorFlow, got: Unable to read file"
 
 
 def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):

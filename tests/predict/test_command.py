@@ -205,7 +205,7 @@ def test_bad_checkpoints(run, video, tmp_path):
     assert refused(path) == f"{other} that does not say of what"
     options = dataclasses.asdict(NETWORK)
     unbuilt = f"expected {path} to be of a network that this version can build, got: "
-    unmade = f"expected {path} to be of a VideoNetwork that this version can make, got: "
+    unmade = f"expected {path} to be of a VideoNetwork that this version knows, got: "
     for changes, message in (
         (
             {"network": {**options, "wings": 2}},
