@@ -82,9 +82,8 @@ def read_file(path: str | os.PathLike) -> dict[str, Any]:
         )
     with reading(path, CheckpointError, "a checkpoint of tensors and plain values"):
         archive = zipfile.ZipFile(io.BytesIO(content))
-        stored = all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
         # torch compresses nothing: a file holds no more than its size.
-        if not stored or sum(record.file_size for record in archive.infolist()) > len(content):
+        if sum(record.file_size for record in archive.infolist()) > len(content):
             raise CheckpointError(f"expected {path} to be a checkpoint as torch writes it, got a compressed one")
         held = torch.load(io.BytesIO(content) if sealed else _copy(archive), map_location="cpu", weights_only=True)
     if not isinstance(held, dict) or not isinstance(held.get("state_dict"), Mapping):
