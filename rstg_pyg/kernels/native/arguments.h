@@ -39,29 +39,29 @@ inline int64_t element_size(Kind kind) { return kind == kDouble ? 8 : kind == kF
 
 // Copies `valid` elements at `offset` and fills up to `width` with zeros.
 template <class T>
-INLINE void load_elements(T* to, const char* data, int64_t offset, int valid, int width, Kind kind) {
+INLINE void load_elements(T* to, const char* data, int64_t offset, int64_t valid, int64_t width, Kind kind) {
     if (sizeof(T) == 8 || kind == kNative<T>) {
         std::memcpy(to, data + offset * sizeof(T), valid * sizeof(T));
     } else {
         const uint16_t* from = reinterpret_cast<const uint16_t*>(data) + offset;
-        for (int c = 0; c < valid; c++) {
+        for (int64_t c = 0; c < valid; c++) {
             const uint32_t bits = uint32_t(from[c]) << 16;
             float value;
             std::memcpy(&value, &bits, sizeof value);
             to[c] = value;
         }
     }
-    for (int c = valid; c < width; c++) to[c] = 0;
+    for (int64_t c = valid; c < width; c++) to[c] = 0;
 }
 
 // bfloat16 is rounded to the nearest, ties to even.
 template <class T>
-INLINE void store_elements(char* data, int64_t offset, const T* from, int valid, Kind kind) {
+INLINE void store_elements(char* data, int64_t offset, const T* from, int64_t valid, Kind kind) {
     if (sizeof(T) == 8 || kind == kNative<T>) {
         std::memcpy(data + offset * sizeof(T), from, valid * sizeof(T));
     } else {
         uint16_t* to = reinterpret_cast<uint16_t*>(data) + offset;
-        for (int c = 0; c < valid; c++) {
+        for (int64_t c = 0; c < valid; c++) {
             const float value = float(from[c]);
             uint32_t bits;
             std::memcpy(&bits, &value, sizeof bits);
@@ -76,7 +76,7 @@ struct Strip {
     Kind kind;
     int64_t frame;
     int64_t first;
-    int valid, width;
+    int64_t valid, width;
 
     bool is_direct() const { return kind == kNative<T> && valid == width; }
 
@@ -120,14 +120,18 @@ struct Strip {
     }
 };
 
+// Strips of up to four vectors, the last one filled up; or without filling, where channels are whole vectors; or of one.
+enum class Cut { kWide, kWhole, kNarrow };
+
 // Calls `run(strip, integral_constant of its vectors)` for strips that cover channels [first, first + count).
 template <class T, class Run>
-INLINE void for_strips(Kind kind, int64_t frame, int64_t first, int64_t count, Run run, bool narrow = false) {
+INLINE void for_strips(Kind kind, int64_t frame, int64_t first, int64_t count, Cut cut, Run run) {
     constexpr int lanes = kLanes<T>;
     for (int64_t c = 0; c < count;) {
         const int64_t left = count - c;
-        const int vectors = left > 2 * lanes && !narrow ? 4 : 1;
-        const int valid = int(left < vectors * lanes ? left : vectors * lanes);
+        const bool is_wide = cut != Cut::kNarrow && left > (cut == Cut::kWhole ? 4 * lanes - 1 : 2 * lanes);
+        const int vectors = is_wide ? 4 : 1;
+        const int64_t valid = left < vectors * lanes ? left : vectors * lanes;
         const Strip<T> strip{kind, frame, first + c, valid, vectors * lanes};
         if (vectors == 4)
             run(strip, std::integral_constant<int, 4>());

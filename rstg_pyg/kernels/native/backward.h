@@ -71,7 +71,7 @@ class ConstantEdge {
             T* row = data_ + e * width;
             for (int team = 1; team < teams_; team++)
                 for (int64_t c = 0; c < a_.hidden; c++) row[c] += row[team * a_.num_edges * width + c];
-            store_elements(a_.grad_edge, e * a_.hidden, row, int(a_.hidden), Kind(a_.kind));
+            store_elements(a_.grad_edge, e * a_.hidden, row, a_.hidden, Kind(a_.kind));
         }
     }
 
@@ -100,11 +100,11 @@ struct BackwardWalk {
     Lanes<T> weights = {}, gradients = {};
 
     void push(Range part, int64_t frame, int64_t lane) {
-        for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
-            const Gather<T> src(a, team, a.src, strip, space.tile);
+        const bool in_place = is_in_place<T>(a, a.hidden);
+        const bool adds = a.grad_src.data != nullptr && team.size == 1;
+        for_strips<T>(Kind(a.kind), frame, 0, a.hidden, cut_of(in_place), [&](const Strip<T>& strip, auto vectors) {
+            const Gather<T> src(a, team, in_place, a.src, strip, space.tile);
             const Sums<T> sums{a, strip, weights, lane};
-            const bool adds = a.grad_src.data != nullptr && team.size == 1;
-            const bool in_place = is_in_place<T>(a, a.hidden);
             T* const src_sums = !adds      ? nullptr
                                 : in_place ? reinterpret_cast<T*>(a.grad_src.data) + strip.offset(a.grad_src, 0)
                                            : space.src_tile;
@@ -128,9 +128,10 @@ struct BackwardWalk {
     }
 
     void pull_sources(Range part, int64_t frame, int64_t lane) {
-        for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
-            const Gather<T> dst(a, team, a.dst, strip, space.tile);
-            const Gather<T> upstream(a, team, a.sum, strip, space.upstream_tile, a.heads, a.hidden);
+        const bool in_place = is_in_place<T>(a, a.hidden);
+        for_strips<T>(Kind(a.kind), frame, 0, a.hidden, cut_of(in_place), [&](const Strip<T>& strip, auto vectors) {
+            const Gather<T> dst(a, team, in_place, a.dst, strip, space.tile);
+            const Gather<T> upstream(a, team, in_place, a.sum, strip, space.upstream_tile, a.heads, a.hidden);
             const Sums<T> sums{a, strip, weights, lane};
             if (a.edge != nullptr)
                 pull_gradients<T, vectors, true>(sums, outgoing, part, dst, upstream);
@@ -142,9 +143,11 @@ struct BackwardWalk {
     void pull_scores(const Incidence& incidence, Range nodes, const Operand& rows, const Operand& out, int64_t frame,
                      int64_t lane) {
         if (out.data == nullptr) return;
+        const bool in_place = is_in_place<T>(a, a.width);
+        const Cut cut = cut_of(in_place);
         for (int64_t k = 0; k < a.heads; k++)
-            for_strips<T>(Kind(a.kind), frame, k * a.width, a.width, [&](const Strip<T>& strip, auto vectors) {
-                const Gather<T> gather(a, team, rows, strip, space.tile);
+            for_strips<T>(Kind(a.kind), frame, k * a.width, a.width, cut, [&](const Strip<T>& strip, auto vectors) {
+                const Gather<T> gather(a, team, in_place, rows, strip, space.tile);
                 pull_rows<T, vectors>(incidence, nodes, strip, gather, gradients, lane + k, out);
             });
     }
@@ -175,27 +178,23 @@ struct BackwardWalk {
         }
         if (a.sum.data != nullptr) {
             if (a.grad_src.data != nullptr && team.size == 1 && hidden_in_place) clear_sources(first_frame, num_frames);
-            for_ranks(ranks, hidden_in_place, [&](Range part) {
-                for (int64_t f = 0; f < num_frames; f++) push(part, first_frame + f, f * a.heads);
-            });
+            for_ranks(ranks, hidden_in_place, num_frames,
+                      [&](Range part, int64_t f) { push(part, first_frame + f, f * a.heads); });
         }
         if (a.grad_alpha != nullptr) copy_out(a, gradients, a.grad_alpha, first_frame, edges);
         if (wants_scores) {
             softmax_gradient(incoming.ptr, ranks, weights, gradients);
-            for_ranks(ranks, scores_in_place, [&](Range part) {
-                for (int64_t f = 0; f < num_frames; f++)
-                    pull_scores(incoming, part, a.key, a.grad_query, first_frame + f, f * a.heads);
+            for_ranks(ranks, scores_in_place, num_frames, [&](Range part, int64_t f) {
+                pull_scores(incoming, part, a.key, a.grad_query, first_frame + f, f * a.heads);
             });
         }
         team.wait();
         if (a.sum.data != nullptr && a.grad_src.data != nullptr && team.size > 1)
-            for_ranks(sources, hidden_in_place, [&](Range part) {
-                for (int64_t f = 0; f < num_frames; f++) pull_sources(part, first_frame + f, f * a.heads);
-            });
+            for_ranks(sources, hidden_in_place, num_frames,
+                      [&](Range part, int64_t f) { pull_sources(part, first_frame + f, f * a.heads); });
         if (wants_scores)
-            for_ranks(sources, scores_in_place, [&](Range part) {
-                for (int64_t f = 0; f < num_frames; f++)
-                    pull_scores(outgoing, part, a.query, a.grad_key, first_frame + f, f * a.heads);
+            for_ranks(sources, scores_in_place, num_frames, [&](Range part, int64_t f) {
+                pull_scores(outgoing, part, a.query, a.grad_key, first_frame + f, f * a.heads);
             });
         team.wait();
     }
@@ -207,7 +206,7 @@ void backward(const Arguments& a) {
     const Outgoing outgoing(a);
     const int threads = count_threads(a);
     const ConstantEdge<T> constant_edge(a, threads);
-    on_teams<BackwardSpace<T>>(a, threads, 0, int(a.num_frames), [&](const Team& team, BackwardSpace<T>& space) {
+    on_teams<BackwardSpace<T>>(a, threads, 0, a.num_frames, [&](const Team& team, BackwardSpace<T>& space) {
         const Range ranks = share(a.ptr, {0, a.num_nodes}, team);
         const Range sources = share(outgoing.incidence.ptr, {0, a.num_nodes}, team);
         BackwardWalk<T> walk{a, team, space, incoming, outgoing.incidence, constant_edge, ranks, sources};

@@ -70,13 +70,13 @@ void attention(const Arguments& a, const Team& team, const Incidence& incoming, 
                int64_t first_frame, int64_t num_frames, Lanes<T> weights) {
     T* const room = space.row + team.member * space.row_size;
     const auto kind = Kind(a.kind);
-    for_ranks(ranks, is_in_place<T>(a, a.width), [&](Range part) {
-        for (int64_t f = 0; f < num_frames; f++)
-            for (int64_t k = 0; k < a.heads; k++) {
-                const Strip<T> strip{kind, first_frame + f, k * a.width, int(a.width), int(space.score_width)};
-                const Gather<T> keys(a, team, a.key, strip, space.tile);
-                score_edges(a, incoming, part, strip, keys, room, weights, f * a.heads + k);
-            }
+    const bool in_place = is_in_place<T>(a, a.width);
+    for_ranks(ranks, in_place, num_frames, [&](Range part, int64_t f) {
+        for (int64_t k = 0; k < a.heads; k++) {
+            const Strip<T> strip{kind, first_frame + f, k * a.width, a.width, space.score_width};
+            const Gather<T> keys(a, team, in_place, a.key, strip, space.tile);
+            score_edges(a, incoming, part, strip, keys, room, weights, f * a.heads + k);
+        }
     });
     softmax(incoming.ptr, ranks, weights);
 }
@@ -84,8 +84,9 @@ void attention(const Arguments& a, const Team& team, const Incidence& incoming, 
 template <class T>
 void sum_frame(const Arguments& a, const Team& team, const Incidence& incoming, Range ranks, ForwardSpace<T>& space,
                int64_t frame, Lanes<T> weights, int64_t lane) {
-    for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
-        const Gather<T> src(a, team, a.src, strip, space.tile);
+    const bool in_place = is_in_place<T>(a, a.hidden);
+    for_strips<T>(Kind(a.kind), frame, 0, a.hidden, cut_of(in_place), [&](const Strip<T>& strip, auto vectors) {
+        const Gather<T> src(a, team, in_place, a.src, strip, space.tile);
         const Sums<T> sums{a, strip, weights, lane};
         if (a.edge != nullptr)
             sum_heads<T, vectors, true>(sums, incoming, ranks, src);
@@ -102,7 +103,7 @@ inline int count_threads(const Arguments& a) {
 template <class T>
 void forward(const Arguments& a) {
     const Incidence incoming{a.nodes, a.ptr, nullptr, a.sources};
-    on_teams<ForwardSpace<T>>(a, count_threads(a), 0, int(a.num_frames), [&](const Team& team, ForwardSpace<T>& space) {
+    on_teams<ForwardSpace<T>>(a, count_threads(a), 0, a.num_frames, [&](const Team& team, ForwardSpace<T>& space) {
         const Range ranks = share(a.ptr, {0, a.num_nodes}, team);
         const Range edges{a.ptr[ranks.begin], a.ptr[ranks.end]};
         for_blocks<T>(a, team, [&](int64_t first_frame, int64_t num_frames) {
@@ -113,9 +114,8 @@ void forward(const Arguments& a) {
             } else {
                 copy_in(a, weights, a.alpha, first_frame, edges);
             }
-            for_ranks(ranks, is_in_place<T>(a, a.hidden), [&](Range part) {
-                for (int64_t f = 0; f < num_frames; f++)
-                    sum_frame(a, team, incoming, part, space, first_frame + f, weights, f * a.heads);
+            for_ranks(ranks, is_in_place<T>(a, a.hidden), num_frames, [&](Range part, int64_t f) {
+                sum_frame(a, team, incoming, part, space, first_frame + f, weights, f * a.heads);
             });
         });
     });

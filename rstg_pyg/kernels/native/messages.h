@@ -63,7 +63,7 @@ struct BlockWalk {
     void for_heads(Run run) const {
         for (int64_t frame = team.first_frame; frame < team.end_frame; frame++)
             for (int64_t k = 0; k < a.heads; k++)
-                for_strips<T>(Kind(a.kind), frame, k * a.width, a.width,
+                for_strips<T>(Kind(a.kind), frame, k * a.width, a.width, Cut::kWide,
                               [&](const Strip<T>& strip, auto vectors) { run(strip, vectors, k); });
     }
 
@@ -73,8 +73,8 @@ struct BlockWalk {
         const Operand edges{a.edge, a.edge_frames * a.hidden, a.edge_frames > 1 ? a.hidden : 0};
         const Range mine = ranks();
         for (int64_t frame = team.first_frame; frame < team.end_frame; frame++)
-            for_strips<T>(Kind(a.kind), frame, 0, a.hidden, [&](const Strip<T>& strip, auto vectors) {
-                const Gather<T> src(a, team, a.src, strip, space.tiles);
+            for_strips<T>(Kind(a.kind), frame, 0, a.hidden, Cut::kWide, [&](const Strip<T>& strip, auto vectors) {
+                const Gather<T> src(a, team, false, a.src, strip, space.tiles);
                 hidden_strip<vectors>(strip, mine, src, edges, out);
             });
     }
@@ -161,14 +161,12 @@ struct BlockWalk {
     // Gradients of src and dst from those of the hidden layer. The members of a team share the channels, for two edges
     // may begin at one source.
     void hidden_gradients() const {
+        const Cut cut = team.size > 1 ? Cut::kNarrow : Cut::kWide;
         int64_t index = 0;
         for (int64_t frame = team.first_frame; frame < team.end_frame; frame++)
-            for_strips<T>(
-                Kind(a.kind), frame, 0, a.hidden,
-                [&](const Strip<T>& strip, auto vectors) {
-                    if (index++ % team.size == team.member) scatter_strip<vectors>(strip);
-                },
-                team.size > 1);
+            for_strips<T>(Kind(a.kind), frame, 0, a.hidden, cut, [&](const Strip<T>& strip, auto vectors) {
+                if (index++ % team.size == team.member) scatter_strip<vectors>(strip);
+            });
     }
 
     template <int V>
@@ -199,7 +197,7 @@ struct BlockWalk {
         }
         if (!in_place)
             for (int64_t n = 0; n < a.num_nodes; n++)
-                for (int c = 0; c < strip.valid; c++) sources[n * a.grad_src.node + c] += tile[n * stride + c];
+                for (int64_t c = 0; c < strip.valid; c++) sources[n * a.grad_src.node + c] += tile[n * stride + c];
     }
 };
 
@@ -208,6 +206,6 @@ template <class T, class Run>
 void walk_block(const BlockArguments& a, int64_t channels, Run run) {
     const double edges = double(a.ptr[a.end_rank] - a.ptr[a.first_rank]);
     const int threads = count_threads(a.threads, double(a.end_frame - a.first_frame) * edges * double(channels));
-    on_teams<BlockSpace<T>>(a, threads, int(a.first_frame), int(a.end_frame),
+    on_teams<BlockSpace<T>>(a, threads, a.first_frame, a.end_frame,
                             [&](const Team& team, const BlockSpace<T>& space) { run(BlockWalk<T>{a, team, space}); });
 }

@@ -16,9 +16,9 @@ struct Lanes {
 
 // The products of `query` with K rows at a time share its loads.
 template <class T, int K>
-INLINE void dot_rows(const T* query, const T* const (&key)[K], int width, T (&out)[K]) {
+INLINE void dot_rows(const T* query, const T* const (&key)[K], int64_t width, T (&out)[K]) {
     Vec<T> total[K] = {};
-    for (int c = 0; c < width; c += kLanes<T>) {
+    for (int64_t c = 0; c < width; c += kLanes<T>) {
         const Vec<T> q = load(query + c);
         UNROLL for (int k = 0; k < K; k++) total[k] += q * load(key[k] + c);
     }

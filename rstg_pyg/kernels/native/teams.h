@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <exception>
 #include <new>
 
 #ifdef _OPENMP
@@ -21,7 +22,8 @@ constexpr int64_t kGrain = 1 << 15;
 constexpr int64_t kBlockBytes = 1 << 23;
 
 struct Team {
-    int index, member, size, first_frame, end_frame;
+    int index, member, size;
+    int64_t first_frame, end_frame;
 
     void wait() const {
         if (size > 1) {
@@ -65,7 +67,7 @@ inline Range share(const int64_t* ptr, Range groups, const Team& team) {
 
 // Rows of so many nodes are read in place, where they need no conversion: side by side they would not fit a cache
 // either. Then a few destinations take all frames of a block before the next ones do, for their neighbours' rows of
-// those frames lie together.
+// those frames lie together. Their strips are whole vectors (`Cut::kWhole`), so that none of them is copied.
 constexpr int64_t kInPlaceNodes = 128;
 constexpr int64_t kRanksAtOnce = 8;
 
@@ -74,25 +76,36 @@ bool is_in_place(const Sizes& a, int64_t channels) {
     return Kind(a.kind) == kNative<T> && channels % kLanes<T> == 0 && a.num_nodes >= kInPlaceNodes;
 }
 
-// Calls `run(ranks)` for parts of a range, or for all of it.
+inline Cut cut_of(bool in_place) { return in_place ? Cut::kWhole : Cut::kWide; }
+
+// Calls `run(ranks, frame)` for parts of a range, each in all frames, where rows are in place, else for all of it.
+//
+// Members of a team have different numbers of parts, and may only wait for each other where rows are not in place: then
+// each runs once a frame, also without ranks.
 template <class Run>
-INLINE void for_ranks(Range all, bool in_parts, Run run) {
-    const int64_t step = in_parts ? kRanksAtOnce : all.end - all.begin;
-    for (int64_t rank = all.begin; rank < all.end; rank += step)
-        run(Range{rank, rank + step < all.end ? rank + step : all.end});
+INLINE void for_ranks(Range all, bool in_place, int64_t num_frames, Run run) {
+    const int64_t step = in_place ? kRanksAtOnce : all.end - all.begin;
+    int64_t rank = all.begin;
+    do {
+        const Range part{rank, rank + step < all.end ? rank + step : all.end};
+        for (int64_t f = 0; f < num_frames; f++) run(part, f);
+        rank = part.end;
+    } while (rank < all.end);
 }
 
 // The rows of a strip, where rows are read once per edge; `heads` of them for each node, `shift` channels apart.
 //
 // Rows of one frame lie a node's frames apart, often a multiple of what the first-level cache calls one place: few of
-// them fit it together. So those of a small graph are copied side by side, into `tile [heads, N, width]`.
+// them fit it together. So those of a small graph are copied side by side, into `tile [heads, N, width]`, by all members
+// of a team, which wait for each other; never where they are `in_place`.
 template <class T>
 class Gather {
    public:
     template <class Sizes>
-    Gather(const Sizes& a, const Team& team, const Operand& x, const Strip<T>& strip, T* tile, int64_t heads = 1,
-           int64_t shift = 0) {
-        if (strip.is_direct() && (team.size > 1 || a.num_frames == 1 || a.num_nodes >= kInPlaceNodes)) {
+    Gather(const Sizes& a, const Team& team, bool in_place, const Operand& x, const Strip<T>& strip, T* tile,
+           int64_t heads = 1, int64_t shift = 0) {
+        const bool fits = team.size == 1 && a.num_frames > 1 && a.num_nodes < kInPlaceNodes;
+        if (in_place || (strip.is_direct() && !fits)) {
             rows_ = reinterpret_cast<const T*>(x.data) + strip.offset(x, 0);
             node_ = x.node;
             head_ = shift;
@@ -160,9 +173,10 @@ inline int count_threads(int64_t asked, double products) {
 #endif
 }
 
-// Calls `run(team, workspace)` on `threads` threads for frames [first, end), with a workspace per team.
+// Calls `run(team, workspace)` on `threads` threads for frames [first, end), with a workspace per team. What a team of
+// one throws is thrown here; with several members `run` must not throw, for the others would wait for ever.
 template <class Workspace, class Sizes, class Run>
-void on_teams(const Sizes& a, int threads, int first_frame, int end_frame, Run run) {
+void on_teams(const Sizes& a, int threads, int64_t first_frame, int64_t end_frame, Run run) {
     if (threads <= 1) {
         Workspace workspace(a);
         run(Team{0, 0, 1, first_frame, end_frame}, workspace);
@@ -171,13 +185,18 @@ void on_teams(const Sizes& a, int threads, int first_frame, int end_frame, Run r
 #ifdef _OPENMP
     const int64_t frames = end_frame - first_frame;
     if (frames >= threads) {
+        std::exception_ptr failure;
 #pragma omp parallel num_threads(threads)
-        {
-            const int64_t index = omp_get_thread_num(), teams = omp_get_num_threads();
-            const int first = int(frames * index / teams), end = int(frames * (index + 1) / teams);
+        try {
+            const int index = omp_get_thread_num(), teams = omp_get_num_threads();
+            const int64_t first = frames * index / teams, end = frames * (index + 1) / teams;
             Workspace workspace(a);
-            run(Team{int(index), 0, 1, first_frame + first, first_frame + end}, workspace);
+            run(Team{index, 0, 1, first_frame + first, first_frame + end}, workspace);
+        } catch (...) {
+#pragma omp critical(rstg_failure)
+            failure = std::current_exception();
         }
+        if (failure) std::rethrow_exception(failure);
     } else {
         Workspace workspace(a);
 #pragma omp parallel num_threads(threads)
