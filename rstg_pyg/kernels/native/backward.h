@@ -196,7 +196,6 @@ struct BackwardWalk {
             for_ranks(sources, scores_in_place, num_frames, [&](Range part, int64_t f) {
                 pull_scores(outgoing, part, a.query, a.grad_key, first_frame + f, f * a.heads);
             });
-        team.wait();
     }
 };
 

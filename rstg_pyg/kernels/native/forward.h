@@ -14,12 +14,15 @@ int64_t frames_per_block(const Arguments& a) {
     return frames < a.num_frames ? frames : a.num_frames;
 }
 
-// Calls `run(first_frame, number of frames)` for the blocks of a team.
+// Calls `run(first_frame, number of frames)` for the blocks of a team. All members end one before any begins the next,
+// for a shorter one lays out the same room in another way.
 template <class T, class Run>
 void for_blocks(const Arguments& a, const Team& team, Run run) {
     const int64_t step = frames_per_block<T>(a);
-    for (int64_t frame = team.first_frame; frame < team.end_frame; frame += step)
+    for (int64_t frame = team.first_frame; frame < team.end_frame; frame += step) {
+        if (frame > team.first_frame) team.wait();
         run(frame, frame + step <= team.end_frame ? step : team.end_frame - frame);
+    }
 }
 
 // The lanes of a block: in the tensor [E, F, K] where the block has all frames, else in `room`.

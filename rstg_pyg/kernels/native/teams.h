@@ -16,7 +16,10 @@
 #include "arguments.h"
 
 // From this many products on, another thread is worth its start.
-constexpr int64_t kGrain = 1 << 15;
+#ifndef GRAIN
+#define GRAIN (1 << 15)
+#endif
+constexpr int64_t kGrain = GRAIN;
 
 // Scores of this many bytes are walked several frames at a time, which fills the vectors with frames.
 constexpr int64_t kBlockBytes = 1 << 23;
