@@ -1,9 +1,11 @@
-"""Compiling the native kernels with the user's C++ compiler, once per machine, and loading them.
+"""Compiling the native kernels and loading them.
 
 The library is kept in a cache folder: ``$RSTG_PYG_CACHE``, by default ``$XDG_CACHE_HOME/rstg_pyg`` or
-``~/.cache/rstg_pyg``. Its name holds a hash of the sources, the compiler, the flags and the processor's instructions.
+``~/.cache/rstg_pyg``. Its name holds a hash of the sources, the compiler, the flags and the processor's instructions,
+and a digest of its content. Only a library with this digest is loaded that nobody but the user can have written.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -11,12 +13,13 @@ import os
 import platform
 import shlex
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -24,6 +27,7 @@ import torch
 
 _FOLDER = Path(__file__).parent
 _SOURCE = "exports.cpp"
+_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = (
     "-std=c++17",
@@ -39,7 +43,8 @@ _FLAGS = (
 # Not every compiler knows the processor; without OpenMP one thread runs.
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native",), ())
 _SHOWN_LINES = 5
-_SECONDS = 300
+_SECONDS = 90
+_seconds_left = _SECONDS  # until a compiler succeeds, in all attempts of this process
 
 
 class _BuildError(Exception):
@@ -61,79 +66,141 @@ def library(number: str) -> Optional[ctypes.CDLL]:
     reason = ""
     for choice in _CHOICES:
         try:
-            return _load([*compiler, *_FLAGS, f"-DNUMBER={number}", *choice])
-        except (_BuildError, OSError, subprocess.SubprocessError) as error:
+            loaded = _load([*compiler, *_FLAGS, f"-DNUMBER={number}", *choice])
+        except (_BuildError, OSError) as error:
             reason = reason or str(error)
-    warnings.warn(
-        "rstg_pyg's native kernels are off and its PyTorch ones run, which are slower: "
-        f"{shlex.join(compiler)} failed ({reason})",
-        stacklevel=2,
-    )
+            continue
+        missing = " ".join(flag for flag in _CHOICES[0] if flag not in choice)
+        if missing:
+            _warn(f"are compiled without {missing}, which is slower: {shlex.join(compiler)} failed with it ({reason})")
+        return loaded
+    _warn(f"are off and its PyTorch ones run, which are slower: {shlex.join(compiler)} failed ({reason})")
     return None
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"rstg_pyg's native kernels {what}", stacklevel=4)
 
 
 def _find_compiler() -> Optional[list[str]]:
-    for candidate in (os.environ.get("CXX", ""), *_COMPILERS):
-        program, *arguments = shlex.split(candidate) or [""]
-        path = shutil.which(program)
-        if path is not None:
-            return [path, *arguments]
-    return None
+    chosen = os.environ.get("CXX", "").strip()
+    candidates, fault = [[name] for name in _COMPILERS], ""
+    if chosen:
+        try:
+            candidates.insert(0, shlex.split(chosen))
+            fault = "" if shutil.which(candidates[0][0]) else "no such program"
+        except ValueError as error:
+            fault = str(error)
+    found = [[path, *arguments] for program, *arguments in candidates if (path := shutil.which(program))]
+    if fault:
+        instead = f"are compiled by {found[0][0]}" if found else "are off"
+        _warn(f"{instead}: expected a compiler in $CXX, got {chosen!r} ({fault})")
+    return found[0] if found else None
 
 
 def _load(command: list[str]) -> ctypes.CDLL:
-    name = f"native-{_key(command)}{'.dylib' if sys.platform == 'darwin' else '.so'}"
-    folder = _cache_folder()
-    if folder is not None:
-        path = folder / name
-        if not path.exists():
-            _compile(command, path)
-        return ctypes.CDLL(str(path))
-    with tempfile.TemporaryDirectory(prefix="rstg_pyg-") as temporary:
-        path = Path(temporary) / name
-        _compile(command, path)
-        return ctypes.CDLL(str(path))
+    """The library of this command, from the cache or compiled, and then kept if the cache is the user's alone."""
+    name = f"native-{_key(command)}"
+    folder, fault = _cache_folder()
+    for path in [] if fault else sorted(folder.glob(f"{name}-*{_SUFFIX}")):
+        # One from another system with the same home does not load.
+        with contextlib.suppress(OSError):
+            if _is_intact(path):
+                return ctypes.CDLL(str(path))
+    if not fault and not os.access(folder, os.W_OK | os.X_OK):
+        fault = f"{folder} cannot be written to"
+    with tempfile.TemporaryDirectory(dir=None if fault else folder, prefix="rstg_pyg-") as room:
+        path = Path(room, f"{name}{_SUFFIX}")
+        _compile([*command, "-o", str(path), str(_FOLDER / _SOURCE)])
+        loaded = ctypes.CDLL(str(path))
+        try:
+            if not fault:
+                _keep(path, folder)
+        except OSError as error:
+            fault = str(error)
+    if fault:
+        _warn(f"are compiled in every process; $RSTG_PYG_CACHE chooses the folder to keep them in: {fault}")
+    return loaded
 
 
-def _compile(command: list[str], path: Path) -> None:
-    with _replacing(path) as temporary:
-        done = subprocess.run(
-            [*command, "-o", str(temporary), str(_FOLDER / _SOURCE)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            lines = (done.stderr or done.stdout).strip().splitlines()[:_SHOWN_LINES]
-            raise _BuildError("\n".join(lines) or f"exit status {done.returncode}")
+def _compile(command: list[str]) -> None:
+    global _seconds_left
+    if _seconds_left <= 0:
+        raise _BuildError(f"it did not end within {_SECONDS} s")
+    start = time.monotonic()
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_seconds_left)
+        except BaseException as error:
+            # The compiler is a driver: the programs that it started hold the pipe, and would keep running.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            _seconds_left = 0
+            raise _BuildError(f"it did not end within {_SECONDS} s") from error
+    if process.returncode != 0:
+        _seconds_left -= time.monotonic() - start
+        lines = output.strip().splitlines()[:_SHOWN_LINES]
+        raise _BuildError("\n".join(lines) or f"exit status {process.returncode}")
+    _seconds_left = _SECONDS
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of ``path``: other processes see all of the file or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o755)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _cache_folder() -> Optional[Path]:
-    """The cache folder, made where it does not exist; None where it cannot be written to."""
+def _cache_folder() -> tuple[Optional[Path], str]:
+    """The cache folder, made where there is none, and why it cannot be trusted: nothing, or a sentence."""
     chosen = os.environ.get("RSTG_PYG_CACHE")
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(chosen) if chosen else Path(base) / "rstg_pyg"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+        folder = (Path(chosen) if chosen else Path(base) / "rstg_pyg").absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except (OSError, RuntimeError) as error:
+        return None, str(error)
+    if _is_private(status):
+        return folder, ""
+    return folder, (
+        f"expected {folder} to belong to user {os.getuid()} and nobody else to write there, "
+        f"got user {status.st_uid} and mode {stat.filemode(status.st_mode)}"
+    )
+
+
+def _is_private(status: os.stat_result) -> bool:
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a library is as it was written, and by the user."""
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and _is_private(status) and path.stem.endswith(_digest(path))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep(path: Path, folder: Path) -> None:
+    """Move a library to the cache, where other processes see all of it or nothing."""
+    path.chmod(0o700)
+    _sync(path)
+    path.replace(folder / f"{path.stem}-{_digest(path)}{_SUFFIX}")
+    with contextlib.suppress(OSError):  # not every file system does so for folders
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _key(command: list[str]) -> str:
