@@ -3,8 +3,12 @@
 Shape legend: N nodes, E edges, F frames, H hidden channels, K heads of D channels.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from small_graphs import GRAPHS, irregular_graph
 from torch.autograd import gradcheck, gradgradcheck
 
 from rstg_pyg import region_graph
-from rstg_pyg.kernels.native import attend, attention_weights, is_available, weighted_relu
+from rstg_pyg.kernels.native import attend, attention_weights, build, is_available, weighted_relu
 from rstg_pyg.kernels.native.ops import plain_attend
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
 from rstg_pyg.kernels.weighted_relu import plain_weighted_relu
@@ -253,3 +257,67 @@ def test_first_and_second_derivatives(edge):
 
         assert gradcheck(of_given, given)
         assert gradgradcheck(of_given, given)
+
+
+def run_with_limit(*arguments: str, seconds: int = 120) -> str:
+    """The output of a Python process that must end well in time. Threads wait asleep, for there may be few cores."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_thread_waits_for_ever():
+    run_with_limit(str(Path(__file__).with_name("sweep_native.py")), "--telling")
+
+
+FRAMES_OF_TEAMS = """
+#include "teams.h"
+struct Nothing { explicit Nothing(int) {} };
+int main() {
+    const int64_t first = int64_t(1) << 31, end = (int64_t(1) << 33) + 40;
+    for (int threads : {1, 2, 5}) {
+        int64_t count = 0;
+        on_teams<Nothing>(0, threads, first, end, [&](const Team& team, Nothing&) {
+#pragma omp atomic
+            count += team.end_frame - team.first_frame;
+        });
+        if (count != end - first) return 1;
+    }
+}
+"""
+
+
+def test_more_frames_than_32_bits_count(tmp_path):
+    """Tensors of so many frames would fill most machines, so this asks who would take which frames."""
+    (tmp_path / "frames.cpp").write_text(FRAMES_OF_TEAMS)
+    compiler, program = build._find_compiler(), str(tmp_path / "frames")
+    sources = ["-I", str(Path(build.__file__).parent), str(tmp_path / "frames.cpp")]
+    subprocess.run([*compiler, "-std=c++17", "-fopenmp", *sources, "-o", program], timeout=60, check=True)
+    subprocess.run([program], timeout=60, check=True)
+
+
+OUT_OF_MEMORY = """
+import resource, torch
+from rstg_pyg.kernels.native import weighted_relu
+from rstg_pyg.kernels.neighborhoods import Neighborhoods
+
+torch.set_num_threads(2)
+for num_nodes in (1 << 16, 1 << 20):  # the small graph starts the threads
+    nodes, rows = torch.arange(num_nodes), torch.zeros(num_nodes, 2, 1)
+    graph = Neighborhoods(nodes, nodes, num_nodes)
+    if num_nodes == 1 << 20:
+        limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (48 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        weighted_relu(rows, rows, rows, None, graph)
+    except MemoryError as error:
+        print(num_nodes, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_thread_that_runs_out_of_memory():
+    """The sums take 8 MiB, but either thread wants 64 MiB or more to work in."""
+    assert run_with_limit("-c", OUT_OF_MEMORY) == f"{1 << 20} the native kernels ran out of memory\n"
