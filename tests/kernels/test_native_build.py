@@ -126,16 +126,13 @@ def test_only_an_intact_library_of_the_user_is_loaded(compiler, damage, tmp_path
     assert made.runs == 1
     path = made.library
     content = path.read_bytes()
-    if damage == "cut":
-        path.write_bytes(content[:1000])
-    elif damage == "zeros":
-        path.write_bytes(bytes(len(content)))
-    elif damage == "foreign":
-        path.write_bytes(content + b"more")
-    elif damage == "link":
-        path.symlink_to(path.rename(tmp_path / "elsewhere"))
+    path.rename(tmp_path / "loaded")  # its content stays in use until the process ends
+    damaged = {"cut": content[:1000], "zeros": bytes(len(content)), "foreign": content + b"more", "writable": content}
+    if damage == "link":
+        path.symlink_to(tmp_path / "loaded")
     else:
-        path.chmod(0o770)
+        path.write_bytes(damaged[damage])
+        path.chmod(0o770 if damage == "writable" else 0o700)
     assert is_available()
     assert made.runs == 2
     assert made.library == path and path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o700
@@ -156,6 +153,18 @@ def test_a_folder_that_others_may_write_to_is_not_used(compiler, mode, monkeypat
         assert is_available()
     assert made.runs == 2
     assert made.library.exists()
+
+
+@can_build
+def test_the_default_folder_is_made_private(compiler, monkeypatch):
+    made = compiler()
+    monkeypatch.delenv("RSTG_PYG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(made.cache))
+    folder = made.cache / "rstg_pyg"
+    folder.mkdir()
+    folder.chmod(0o775)
+    assert is_available() and is_available()
+    assert made.runs == 1 and folder.stat().st_mode & 0o777 == 0o700
 
 
 @can_build

@@ -161,6 +161,8 @@ def _cache_folder() -> tuple[Optional[Path], str]:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = (Path(chosen) if chosen else Path(base) / "rstg_pyg").absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not chosen:
+            folder.chmod(0o700)  # one of an earlier version may let the user's group write
         status = folder.stat()
     except (OSError, RuntimeError) as error:
         return None, str(error)
