@@ -1,7 +1,7 @@
 """Run the native kernels on every number of threads and frames against the plain formulas, each case with a time limit.
 
-    python tests/kernels/sweep_native.py             # threads 1 to 33, frames 1 to 40: half an hour
-    python tests/kernels/sweep_native.py --sanitize  # with GCC's address and undefined behaviour sanitizers: two hours
+    python tests/kernels/sweep_native.py             # threads 1 to 33, frames 1 to 40: about an hour
+    python tests/kernels/sweep_native.py --sanitize  # with GCC's address and undefined behaviour sanitizers: hours
     python tests/kernels/sweep_native.py --sanitize --threads 1 3 16 --frames 1 5 17
 
 One product is worth a thread here, so that small inputs are shared by all threads. Whatever hangs, differs or touches

@@ -56,7 +56,7 @@ def library(number: str) -> Optional[ctypes.CDLL]:
     """The loaded library that computes in ``number``, "float" or "double"; compiled first where the cache has none.
 
     None where ``RSTG_PYG_NATIVE=0`` is set, on Windows, and where there is no compiler; None with a warning where the
-    compiler fails.
+    compiler fails. Warnings also say where it is a slower build, where no cache keeps it, and where ``$CXX`` is wrong.
     """
     if os.environ.get("RSTG_PYG_NATIVE", "1") == "0" or sys.platform == "win32":
         return None
