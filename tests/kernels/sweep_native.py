@@ -107,7 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--telling", action="store_true", help="a few cases alone, with the library as it is shipped")
     parser.add_argument("--sanitize", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.telling and "-DGRAIN=1" not in os.environ.get("CXX", ""):
+    if (arguments.sanitize or not arguments.telling) and "-DGRAIN=1" not in os.environ.get("CXX", ""):
         restart(arguments.sanitize)
     known = graphs()
     for case in TELLING if arguments.telling else cases(arguments.threads, arguments.frames):
