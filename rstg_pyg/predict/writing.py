@@ -13,6 +13,7 @@ import numpy as np
 
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.reading import require_av, require_pillow
+from rstg_pyg.training.replace_file import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")
 
@@ -40,7 +41,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
     """
     path = check_output(path)
     av = require_av()
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()

@@ -54,7 +54,7 @@ class WholeFiles(TorchCheckpointIO):
 def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
     """Make the callback that writes ``folder/last.ckpt`` at the end of every chunk, over the one before.
 
-    It writes to ``last.ckpt.part`` first, so a run that is stopped while it writes leaves the one before.
+    It writes to a file of another name first, so a run that is stopped while it writes leaves the one before.
 
     Args:
         folder: Where the checkpoint goes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 from rstg_pyg.files import naming
 
@@ -29,9 +30,9 @@ def replace_file(path: str | os.PathLike, content: bytes | memoryview) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     try:
-        with naming(path), open(part, "wb") as file:
+        with naming(path), open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -39,3 +40,8 @@ def replace_file(path: str | os.PathLike, content: bytes | memoryview) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """Return a new name beside ``path`` for what is to get its name: two processes do not write to the same."""
+    return path.with_name(f"{path.name}.{uuid4().hex}.part")

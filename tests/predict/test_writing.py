@@ -39,14 +39,14 @@ def test_frames_are_encoded_as_they_come(tmp_path, ending):
 
     def broken():
         for frame in frames(3):
-            made.append(sorted(path.name for path in tmp_path.iterdir()))
+            made.append([(path.name[:2], path.suffix) for path in tmp_path.iterdir()])
             yield frame
         raise RuntimeError("no more")
 
     path = tmp_path / f"o.{ending}"
     with pytest.raises(RuntimeError, match="no more"):
         write_video(path, broken(), Fraction(10))
-    assert made == [[f"o.{ending}.part"]] * 3
+    assert made == [[("o.", ".part")]] * 3
     assert list(tmp_path.iterdir()) == []
 
 

@@ -313,12 +313,26 @@ def test_a_checkpoint_gets_its_name_once_it_is_whole_and_the_rows_of_its_steps_a
     def spy(source, target):
         if str(target).endswith(".ckpt"):
             row = read_rows(tmp_path / "metrics.csv")[-1]
-            seen.append((os.fspath(source), zipfile.ZipFile(source).testzip(), row["step"], "val_loss" in row))
+            seen.append((source.parent, zipfile.ZipFile(source).testzip(), row["step"], "val_loss" in row))
         replace(source, target)
 
     monkeypatch.setattr("rstg_pyg.training.replace_file.os.replace", spy)
     fit(tmp_path)
-    assert seen == [(str(tmp_path / "last.ckpt.part"), None, step, True) for step in (3, 6, 9)]
+    assert seen == [(tmp_path, None, step, True) for step in (3, 6, 9)]
+
+
+def test_two_that_write_one_file_do_not_share_what_is_not_whole_yet(tmp_path, monkeypatch):
+    path, replace = tmp_path / "last.ckpt", os.replace
+
+    def meanwhile(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        replace_file(path, b"of the other")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    replace_file(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_unwritable_folder_is_an_error_of_the_system(tmp_path):
