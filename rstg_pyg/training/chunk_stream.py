@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
+import warnings
+from multiprocessing.reduction import ForkingPickler
+
 import lightning
 import torch
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch_geometric.data import Batch
 
 from rstg_pyg.training.run_recipe import RunRecipe
@@ -99,6 +106,11 @@ class ChunkStream(lightning.LightningDataModule):
         clips = range(rank * count // world_size, (rank + 1) * count // world_size)
         return self._load(batches, share_of_batches(clips, at_once))
 
+    def on_exception(self, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):
+            # Lightning's would end the process with code 0.
+            exception.code = 128 + signal.SIGTERM
+
     def place(self) -> tuple[int, int]:
         """Return the number of this process and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -114,10 +126,70 @@ class ChunkStream(lightning.LightningDataModule):
             batch_size=None,
             sampler=shares,
             num_workers=self.num_workers if on_cpu or not self.made_on_device else 0,
-            collate_fn=_as_it_is,
+            collate_fn=Pack(),
+            worker_init_fn=_leave_signals,
             pin_memory=not on_cpu and not self.made_on_device,
         )
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+class Pack:
+    """Make a worker's batch into bytes here, where an error reaches the trainer: a worker that leaves that to its queue
+    loses a batch that cannot be sent, and the trainer waits for it for ever.
+
+    Tensors go as shared memory; where there is none for them (a full ``/dev/shm``, no file descriptor left, a limit on
+    the size of files), they go through the queue's pipe, as all that follow: a batch that is shared in part keeps file
+    descriptors. Python hands shared memory over as file descriptors, and without spare ones both sides wait for ever.
+    """
+
+    SPARE_FILES = 32
+
+    def __init__(self) -> None:
+        self.failure = ""
+
+    def __call__(self, batch: Batch) -> Batch | Packed:
+        if get_worker_info() is None:
+            return batch
+        if not self.failure:
+            try:
+                self._check_spare_files()
+                return Packed(bytes(ForkingPickler.dumps(batch)))
+            except (OSError, RuntimeError) as error:
+                self.failure = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
+        return Packed(pickle.dumps(batch), self.failure)
+
+    def _check_spare_files(self) -> None:
+        files = []
+        try:
+            for _ in range(self.SPARE_FILES):
+                files.append(os.open(os.devnull, os.O_RDONLY))
+        finally:
+            for file in files:
+                os.close(file)
+
+
+class Packed:
+    """Bytes that arrive as what they were made of."""
+
+    def __init__(self, content: bytes, failure: str = "") -> None:
+        self.content, self.failure = content, failure
+
+    def __reduce__(self) -> tuple:
+        return _unpack, (self.content, self.failure)
+
+
+def _unpack(content: bytes, failure: str) -> Batch:
+    if failure:
+        warnings.warn(_SLOWER.format(failure), stacklevel=1)
+    return pickle.loads(content)
+
+
+_SLOWER = (
+    "expected shared memory for a worker's batches, got: {}; they come through a pipe, which is slower. More shared "
+    "memory (docker run --shm-size), more file descriptors (ulimit -n) or no workers help"
+)
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C goes to workers too; what it means is for the process that started them to say, which ends them."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

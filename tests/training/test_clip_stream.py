@@ -2,15 +2,19 @@
 
 import dataclasses
 import os
+import resource
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from small_runs import PHASES, RECIPE, fit
+from torch.utils.data import Dataset
+from torch_geometric.data import Batch
 
 from rstg_pyg import SyncMNIST
-from rstg_pyg.training import ClipStream, Curriculum, Phase, clip_stream
+from rstg_pyg.training import ChunkStream, ClipStream, Curriculum, Phase, clip_stream
 from rstg_pyg.training.chunk_stream import share_of_batches
 from rstg_pyg.training.clip_stream import ClipBatches
 
@@ -223,3 +227,47 @@ def test_the_authors_test_clips_have_five_mnist_digits(tmp_path):
     five = dataclasses.replace(RECIPE, phases=(Phase(30, num_digits=5),))
     with pytest.raises(ValueError, match="'digits' to be 'mnist' or 'auto' with 'paths', got 'sklearn'"):
         ClipStream(tmp_path, five, digits="sklearn", test_paths="authors")
+
+
+# Workers
+
+
+class Starved(Dataset):
+    """Batches, made by a worker that gets no more than so many further files, or bytes of a file."""
+
+    def __init__(self, kind, limit):
+        self.kind, self.limit = kind, limit
+
+    def __getitem__(self, clips):
+        if clips.start == 0:
+            next_file = os.dup(0)
+            os.close(next_file)
+            limit = self.limit + next_file * (self.kind == resource.RLIMIT_NOFILE)
+            resource.setrlimit(self.kind, (limit, resource.getrlimit(self.kind)[1]))
+        return Batch(video=torch.full((1000,), clips.start), y=torch.tensor(list(clips)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "failure"),
+    [
+        (resource.RLIMIT_FSIZE, 0, "File too large"),
+        (resource.RLIMIT_NOFILE, 0, "Too many open files"),
+        (resource.RLIMIT_NOFILE, 4, "Too many open files"),
+        (resource.RLIMIT_NOFILE, 12, "Too many open files"),
+        (resource.RLIMIT_NOFILE, 100, None),
+    ],
+)
+def test_batches_arrive_from_a_worker_without_shared_memory(kind, limit, failure):
+    stream = ChunkStream(RECIPE, num_workers=1)
+    stream.training = lambda: Starved(kind, limit)
+    loader = stream.train_dataloader()
+    # Or it would wait for ever.
+    loader.timeout = 10
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        batches = list(loader)
+    assert [batch.y.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [batch.video.unique().tolist() for batch in batches] == [[0], [4], [8]]
+    messages = [str(warning.message) for warning in told if "shared memory" in str(warning.message)]
+    assert len(messages) == (failure is not None)
+    assert all(f"got: {failure}" in message and "(docker run --shm-size)" in message for message in messages)
