@@ -39,6 +39,7 @@ from rstg_pyg.training import (
 )
 from rstg_pyg.training.checkpoint import NAME
 from rstg_pyg.training.checkpoint_reading import check_settings
+from rstg_pyg.training.ending import ends_by_signals
 from rstg_pyg.training.replace_file import replace_file
 
 
@@ -261,7 +262,8 @@ if __name__ == "__main__":
     add_machine_options(parser)
     options = parser.parse_args()
     try:
-        train(Run.from_json(options.run.read_text()), options)
+        with ends_by_signals():
+            train(Run.from_json(options.run.read_text()), options)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,7 @@ import lightning
 import torch
 
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.training.ending import ends_by_signals
 
 
 def prepare_machine(threads: int | None, seed: int) -> None:
@@ -23,22 +24,37 @@ def prepare_machine(threads: int | None, seed: int) -> None:
 
 
 def run_command(name: str, main: Callable, argv: list[str] | None = None) -> int:
-    """Run ``main``; return 2 after bad input, with one sentence of what was wrong on stderr."""
+    """Run ``main``; return 2 after bad input, with one sentence of what was wrong on stderr. SIGINT and SIGTERM end the
+    process at once, with code 130 or 143."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.formatwarning = lambda message, *rest, **more: f"note: {message}\n"
+    # What was printed is seen even if the process is ended.
+    sys.stdout.reconfigure(line_buffering=True)
+    fresh = "--fresh" in (sys.argv if argv is None else argv)
     try:
-        main(argv)
+        with ends_by_signals(f"{name}: stopped; {goes_on(fresh)}"):
+            main(argv)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"{name}: {sentence(error)}", file=sys.stderr)
         return 2
     return 0
 
 
+def goes_on(fresh: bool) -> str:
+    """What to do after a run was stopped."""
+    return "the same command" + " without --fresh" * fresh + " goes on"
+
+
 def sentence(error: BaseException) -> str:
-    """What an error says; of one that a data loader's worker met, without the worker's traceback."""
+    """What an error says, without the traceback of a data loader's worker; of workers that fail, also what helps."""
+    if "iter(combined_loader)" in str(error) and error.__context__ is not None:
+        # Lightning's cleanup, after an error that came before the first batch.
+        error = error.__context__
     text = str(error).strip()
-    if "Original Traceback" not in text:
-        return text
-    kind, colon, message = text.splitlines()[-1].partition(": ")
-    return message if colon else kind
+    if "Original Traceback" in text:
+        kind, colon, message = text.splitlines()[-1].partition(": ")
+        text = message if colon else kind
+    if any(sign in text for sign in ("DataLoader worker (pid", "Too many open files", "ancdata", "allocate memory")):
+        text += "; fewer --workers, or none (0), need less memory and fewer open files (ulimit -n)"
+    return text

@@ -27,7 +27,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from run_command import prepare_machine, run_command
+from run_command import goes_on, prepare_machine, run_command
 from something_something_options import list_networks, parse_arguments
 from torch import Tensor
 
@@ -50,6 +50,7 @@ from rstg_pyg.training import (
     train_and_test,
 )
 from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.run import claim_folder
 from rstg_pyg.training.video_stream import describe_damage
 
 MADE_HEIGHT = 72
@@ -153,6 +154,7 @@ def test_weights(args: argparse.Namespace, module: ClipClassifier, stream: Video
         count = len(args.settings["classes"])
         raise CheckpointError(f"expected videos of the {count} classes of {args.weights}, got others in {args.root}")
     load_model_weights(args.weights, module.model)
+    claim_folder(args.out)
     if args.compile:
         module.model.compile()
     result = evaluate(module, stream, args.device, args.precision)
@@ -209,7 +211,7 @@ def main(argv: list[str] | None = None) -> dict:
     if result is None:
         return {}
     if not result.finished:
-        print(f"stopped after {result.clips:,} of {args.recipe.clips:,} clips; the same command goes on from there")
+        print(f"stopped after {result.clips:,} of {args.recipe.clips:,} clips; {goes_on(args.fresh)} from there")
         return {}
     return conclude(args, module, stream, result)
 

@@ -16,7 +16,7 @@ from math import comb
 from pathlib import Path
 
 import torch
-from run_command import prepare_machine, run_command
+from run_command import goes_on, prepare_machine, run_command
 from syncmnist_options import list_models, make_model, parse_arguments
 from torch import Tensor
 
@@ -37,6 +37,7 @@ from rstg_pyg.training import (
 )
 from rstg_pyg.training.checkpoint_reading import check_settings
 from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.run import claim_folder
 from rstg_pyg.visualize import (
     PairAccuracy,
     animate_clips,
@@ -97,7 +98,7 @@ def test_weights(args: argparse.Namespace, module: ClipClassifier, clips: ClipSt
     held = load_model_weights(args.weights, module.model)
     of_network = [name for name in ("model", "network") if name in held]
     check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
-    args.out.mkdir(parents=True, exist_ok=True)
+    claim_folder(args.out)
     return evaluate(module, clips, args.device, args.precision)
 
 
@@ -121,7 +122,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         "precision": args.precision,
     }
     module = ClipClassifier(model, recipe, config)
-    checkpoint = open_run(args.out, module, args.fresh) if args.weights is None else None
+    if args.weights is None:
+        trainer = run_trainer(
+            args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes
+        )
+        checkpoint = open_run(args.out, module, args.fresh)
     if args.compile:
         # The graph has kernels of its own, which compilers do not see.
         getattr(model, "backbone", model).compile()
@@ -135,14 +140,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     else:
         if checkpoint is not None:
             print(f"going on from {checkpoint} (--fresh to start anew)")
-        trainer = run_trainer(
-            args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes
-        )
         result = train_and_test(module, clips, trainer, checkpoint)
         if not trainer.is_global_zero:
             return {}
     if not result.finished:
-        print(f"stopped after {result.clips:,} of {recipe.clips:,} clips; the same command goes on from there")
+        print(f"stopped after {result.clips:,} of {recipe.clips:,} clips; {goes_on(args.fresh)} from there")
         return {}
 
     lines = report(recipe, result, len(clips.test_clips), args.model, args.authors_test is not None)

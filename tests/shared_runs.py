@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,6 +44,14 @@ class SpoilOneProcess(lightning.Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if trainer.global_step == 4 and trainer.global_rank == 1:
             batch.video = batch.video * torch.nan
+
+
+class KillOneProcess(lightning.Callback):
+    """Kill the second process at step 4."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 4 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fit_and_test(folder, recipe, **options):
@@ -87,5 +96,5 @@ if __name__ == "__main__":
     try:
         fit(root / "spoiled", callbacks=[SpoilOneProcess()], **TWO)
     except DivergenceError as error:
-        print(error)
-        sys.exit(3)
+        print(error, flush=True)
+    run_in_folder(root / "killed", 2, callbacks=[KillOneProcess()])

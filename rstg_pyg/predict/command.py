@@ -63,6 +63,8 @@ def main(argv: Optional[list[str]] = None) -> int:
         # One sentence, whatever a library wrote.
         print(f"predict: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps(result, allow_nan=False) if args.json else _text(result))
     return 0
 

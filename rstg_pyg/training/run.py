@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:
+    # Windows, where two runs in one folder are not noticed.
+    fcntl = None
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
 from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.classifier import ClipClassifier
+from rstg_pyg.training.ending import ends_together
 from rstg_pyg.training.metrics import ClipMetrics, run_loggers
 from rstg_pyg.training.progress import ClipProgress
 from rstg_pyg.training.run_recipe import RunRecipe
@@ -26,6 +37,10 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
 RESULTS = ("weights.pt", "result.json")
 """What is written into a run's folder at its end."""
+LOCK = "run.lock"
+
+_locks: dict[Path, int] = {}
+"""The file descriptors that this process has locked, by folder; they stay open to its end."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +187,57 @@ def run_trainer(
     )
 
 
+def claim_folder(folder: str | os.PathLike) -> None:
+    """Make a folder for this process alone to write to, as long as it lives; remove what another one, which was ended,
+    had begun to write.
+
+    Of several processes of a run the first one locks ``folder/run.lock``; which that is they know once there is a
+    trainer.
+
+    Raises:
+        RuntimeError: If another process has the folder.
+        OSError: If it cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if fcntl is not None and not rank_zero_only.rank:
+            _lock(folder.absolute())
+    except OSError as error:
+        raise type(error)(f"expected {folder} to be a folder that can be written to, got: {error}") from None
+
+
+def _lock(folder: Path) -> None:
+    path, held = folder / LOCK, _locks.get(folder)
+    if held is not None and path.exists() and os.path.samestat(os.fstat(held), path.stat()):
+        # Closing any file of this name would give the lock away.
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        # Of this process alone: a lock by flock would be its workers' too, which may outlive it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(file, 300).decode(errors="replace")
+        os.close(file)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise RuntimeError(f"expected one run at a time in {folder}, got another one there ({holder})") from None
+        warnings.warn(f"expected {path} to be a file that can be locked, got: {error}", stacklevel=3)
+        return
+    _locks[folder] = file
+    os.ftruncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    for name in (f"{NAME}.ckpt", "metrics.csv", *RESULTS):
+        for part in folder.glob(f"{name}.*.part"):
+            part.unlink()
+
+
 def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = False) -> Path | None:
-    """Make a run's folder; return the checkpoint to go on from, if it holds one of the same run.
+    """Make a run's folder, for this process alone, as long as it lives; return the checkpoint to go on from, if the
+    folder holds one of the same run.
+
+    Of several processes only the first one has the folder, and each calls this after :func:`run_trainer`.
 
     Args:
         folder: The folder.
@@ -182,6 +246,7 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
 
     Raises:
         CheckpointError: If there is a checkpoint that is damaged or of another run. It stays as it is.
+        RuntimeError: If another process has opened the folder and still lives.
         OSError: If the folder cannot be made or written to.
 
     Example:
@@ -192,13 +257,8 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
         >>> open_run(tempfile.mkdtemp() + "/mine", module) is None
         True
     """
+    claim_folder(folder)
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(f"expected {folder} to be a folder that can be written to, got: {error}") from None
     checkpoint = folder / f"{NAME}.ckpt"
     if fresh:
         for old in (checkpoint, *(folder / name for name in RESULTS)):
@@ -243,15 +303,16 @@ def train_and_test(
     for name, other in (("clips", clips.recipe), ("trainer", metrics.recipe)):
         if other != recipe:
             raise ValueError(f"expected '{name}' to be of the module's recipe, got {other} instead of {recipe}")
-    trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
-    # The first process alone takes the time.
-    seconds = trainer.strategy.broadcast(metrics.seconds)
-    clips_seen = recipe.clips_before(trainer.current_epoch)
-    if trainer.current_epoch < recipe.num_chunks:
-        return RunResult(clips_seen, seconds, finished=False)
-    if "val_accuracy" not in trainer.callback_metrics:
-        # The checkpoint was that of a run already trained to its end.
-        trainer.validate(module, clips, verbose=False)
-    val_accuracy = float(trainer.callback_metrics["val_accuracy"])
-    (tested,) = trainer.test(module, clips, verbose=False)
+    with ends_together(trainer):
+        trainer.fit(module, clips, ckpt_path=checkpoint, weights_only=True)
+        # The first process alone takes the time.
+        seconds = trainer.strategy.broadcast(metrics.seconds)
+        clips_seen = recipe.clips_before(trainer.current_epoch)
+        if trainer.current_epoch < recipe.num_chunks:
+            return RunResult(clips_seen, seconds, finished=False)
+        if "val_accuracy" not in trainer.callback_metrics:
+            # The checkpoint was that of a run already trained to its end.
+            trainer.validate(module, clips, verbose=False)
+        val_accuracy = float(trainer.callback_metrics["val_accuracy"])
+        (tested,) = trainer.test(module, clips, verbose=False)
     return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion, module.top5)

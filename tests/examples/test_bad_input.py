@@ -1,12 +1,13 @@
 """Bad input ends the example with one sentence and code 2, and leaves what was there as it was."""
 
+import errno
 import os
 import runpy
 import sys
 
 import pytest
 import torch
-from example_scripts import EXAMPLES, check_refused, end_of
+from example_scripts import EXAMPLES, check_refused, end_of, load_example
 from process_settings import process_settings
 
 SMALL = ["--digits", "sklearn", "--clips", "32", "--test-clips", "4", "--val-clips", "4", "--workers", "0"]
@@ -87,7 +88,7 @@ def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained, c
     path.write_bytes(change(trained))
     check_refused(run(*options), *parts)
     assert path.read_bytes() == change(trained)
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "run.lock"}
 
 
 def test_a_folder_that_cannot_be_written_to(run, tmp_path):
@@ -100,6 +101,18 @@ def test_a_folder_that_cannot_be_written_to(run, tmp_path):
 def test_a_folder_without_permission(run, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     check_refused(run("--out", "locked/run"), "locked/run to be a folder that can be written to")
+
+
+def test_a_worker_that_fails_is_said_with_what_helps(run, monkeypatch):
+    helps = "; fewer --workers, or none (0), need less memory and fewer open files (ulimit -n)"
+
+    def refuse(loader):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    sentence = load_example("run_command").sentence
+    assert sentence(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")).endswith(f"Killed.{helps}")
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", refuse)
+    check_refused(run(), f"[Errno 24] Too many open files{helps}")
 
 
 def test_the_command_itself_ends_with_code_2(example, tmp_path, monkeypatch, capsys):

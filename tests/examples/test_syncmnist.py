@@ -2,10 +2,15 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from example_scripts import load_example
+from example_scripts import EXAMPLES, check_refused, end_of, load_example
 from PIL import Image
 
 from rstg_pyg import SyncMNIST
@@ -155,3 +160,27 @@ def test_networks_of_every_kind_are_drawn(example, tmp_path, model):
     confusion = torch.eye(46, dtype=torch.long)
     for path in example.draw_pictures(net, clips, confusion, tmp_path, "title", raw_pixels=raw):
         assert path.stat().st_size > 10_000
+
+
+def test_ctrl_c_ends_a_run_which_until_then_has_its_folder(example, arguments, tmp_path, capsys):
+    arguments = [*arguments, "--clips", "100000", "--chunk", "16", "--workers", "1", "--fresh"]
+    command = [sys.executable, str(EXAMPLES / "syncmnist.py"), *arguments]
+    # Ctrl-C goes to a process and its workers.
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            for _ in range(600):
+                if (tmp_path / "run" / "last.ckpt").exists() or process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            refused = end_of(example, arguments, capsys)
+            os.killpg(process.pid, signal.SIGINT)
+            printed, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "100,000 training clips" in printed
+    assert said.splitlines()[-1] == "syncmnist.py: stopped; the same command without --fresh goes on"
+    assert "Traceback" not in said
+    check_refused(refused, f"expected one run at a time in {tmp_path / 'run'}, got another one there")
+    assert (tmp_path / "run" / "last.ckpt").exists()

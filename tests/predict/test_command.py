@@ -4,6 +4,7 @@ import dataclasses
 import json
 import runpy
 import shutil
+import signal
 import sys
 
 import av
@@ -35,6 +36,11 @@ def run(capsys):
 @pytest.fixture
 def video(videos):
     return videos("v2")[0][1]
+
+
+def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
+    monkeypatch.setattr("rstg_pyg.predict.command.predict", lambda args: signal.raise_signal(signal.SIGINT))
+    assert run("video.mp4", "--checkpoint", "weights.pt") == (130, [], [])
 
 
 def count_frames(path):

@@ -19,13 +19,13 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The folder that two processes wrote, and what they said at the end."""
+    """The folder that two processes wrote, and what they said, until one was killed."""
     folder = tmp_path_factory.mktemp("shared")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, shared_runs.__file__, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 3, done.stderr
-    return folder, done.stdout
+    assert done.returncode == 137, done.stderr
+    return folder, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,8 @@ def test_processes_draw_random_numbers_of_their_own(shared):
 def test_a_loss_of_one_process_that_is_not_finite_stops_all(shared):
     assert "expected a finite loss, got nan at step 4" in shared[1]
     assert read(shared[0] / "spoiled" / "last.ckpt")["global_step"] == 3
+
+
+def test_all_processes_end_when_one_is_killed(shared):
+    assert shared[2].splitlines()[-1] == "process 1 of the run ended by signal 9 (Killed); the same command goes on"
+    assert read(shared[0] / "killed" / "last.ckpt")["global_step"] == 3

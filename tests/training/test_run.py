@@ -1,13 +1,19 @@
 """A run in its folder: begun, stopped, gone on with, tested."""
 
 import dataclasses
+import errno
+import multiprocessing
+import os
 import re
+import shutil
+import signal
+import time
 from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
-from small_runs import PHASES, RECIPE, model
+from small_runs import PHASES, RECIPE, fit, model
 
 from rstg_pyg.training import (
     CheckpointError,
@@ -21,7 +27,7 @@ from rstg_pyg.training import (
     train_and_test,
 )
 from rstg_pyg.training.metrics import read_rows
-from rstg_pyg.training.run import SameStart, StopAfter
+from rstg_pyg.training.run import SameStart, StopAfter, claim_folder
 
 ONE = dataclasses.replace(RECIPE, chunk=30)
 """One chunk."""
@@ -248,7 +254,66 @@ def test_a_trainer_has_what_was_asked_for():
 def test_a_new_folder_has_nothing_to_go_on_from(tmp_path):
     module = ClipClassifier(model(), RECIPE)
     assert open_run(tmp_path / "a" / "b", module) is None
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["run.lock"]
+
+
+def test_a_folder_is_for_one_process_as_long_as_it_lives(tmp_path, monkeypatch):
+    processes = multiprocessing.get_context("fork")
+    ready, told = processes.Pipe(duplex=False)
+
+    def hold():
+        claim_folder(tmp_path)
+        # As a data loader's worker does, one that has all that was open outlives its parent.
+        processes.Process(target=time.sleep, args=(4,)).start()
+        told.send(os.getpid())
+        time.sleep(60)
+
+    holder = processes.Process(target=hold)
+    holder.start()
+    message = f"expected one run at a time in {tmp_path}, got another one there (process {ready.recv()} on "
+    (tmp_path / "last.ckpt").write_text("of the other")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=re.escape(message)):
+            open_run(tmp_path, ClipClassifier(model(), RECIPE), fresh=True)
+    assert (tmp_path / "last.ckpt").read_text() == "of the other"
+    with monkeypatch.context() as patch:
+        # Not the first process of its run.
+        patch.setattr("rstg_pyg.training.run.rank_zero_only.rank", 1)
+        claim_folder(tmp_path)
+
+    for name in ("last.ckpt.5eed.part", "metrics.csv.5eed.part", "video.mp4.5eed.part"):
+        (tmp_path / name).touch()
+    holder.kill()
+    holder.join()
+    for _ in range(2):
+        assert open_run(tmp_path, ClipClassifier(model(), RECIPE), fresh=True) is None
+        assert {path.name for path in tmp_path.iterdir()} == {"run.lock", "video.mp4.5eed.part"}
+
+
+def test_a_folder_that_was_removed_is_claimed_anew(tmp_path):
+    for _ in range(2):
+        claim_folder(tmp_path / "run")
+        assert (tmp_path / "run" / "run.lock").read_text().startswith(f"process {os.getpid()} on ")
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def refuse(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("rstg_pyg.training.run.fcntl.lockf", refuse)
+    with pytest.warns(UserWarning, match=r"run\.lock to be a file that can be locked, got: .*No locks available"):
+        claim_folder(tmp_path)
+
+
+def test_a_program_that_trains_ends_with_the_code_of_its_signal(tmp_path):
+    class Stop(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        fit(tmp_path, callbacks=[Stop()])
+    assert end.value.code == 143
 
 
 def test_a_checkpoint_of_the_same_run_is_found_or_removed(whole):
