@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import ReLU
-from torch_geometric.nn.aggr import SumAggregation
-from torch_geometric.nn.dense.linear import is_uninitialized_parameter
+from torch.nn import Identity, ReLU, RReLU
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
+from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.linear import Linear
+from rstg_pyg.conv.message_mlp import MessageMLP
+from rstg_pyg.conv.update_mlp import UpdateMLP
 from rstg_pyg.kernels import native
-from rstg_pyg.kernels.pair_dot import is_dense
 from rstg_pyg.kernels.triton import attend as triton
+from rstg_pyg.watched import everything_is_watched, is_bare
 
 if TYPE_CHECKING:
     from rstg_pyg.conv.rstg_conv import RSTGConv
@@ -29,31 +30,38 @@ keeping edge tensors is faster, above it (16 MiB each in float32) they take seve
 
 
 def choose_backend(conv: "RSTGConv", x: Tensor, edge_index: Adj, num_edges: int) -> str:
-    """Return the backend that runs a forward pass of ``conv``.
+    """Return the backend that runs a forward pass of ``conv``, whose messages nobody looks at or replaces.
 
-    The reference runs whenever somebody looks at messages or replaces them, whatever backend was asked for, and for
-    graphs without edges. Compilers see tensors of all pairs of nodes, which they fuse, or for sparse graphs the
-    reference; Triton's kernels they take as they are.
+    The reference runs, whatever backend was asked for, where a faster one would pass somebody by or has nothing to do:
+    around children that are more than their class, under transforms and modes that follow PyTorch's operations, in
+    exports, whose sizes may be left open, and without edges, nodes or frames. Compilers see the reference, too, whose
+    operations they fuse; Triton's kernels they take as they are.
 
     Raises:
         RuntimeError: If the backend that was asked for can not run here.
     """
-    if num_edges == 0 or _is_observed(conv) or (is_sparse(edge_index) and conv.flow != "source_to_target"):
+    if (
+        torch.compiler.is_exporting()
+        or num_edges == 0
+        or x.numel() == 0
+        or (is_sparse(edge_index) and conv.flow != "source_to_target")
+        or not _has_bare_children(conv)
+        or everything_is_watched()
+    ):
         return "reference"
     if conv.backend in ("native", "triton"):
         _check_can_run(conv, x)
     if conv.backend in ("auto", "triton") and _suits_triton(conv) and triton.is_available(x.device) and not x.is_cpu:
         return "triton"
     if torch.compiler.is_compiling():
-        dense = conv.edge_dim is None and is_dense(x.size(0), num_edges)
-        return "dense" if dense and conv.backend != "reference" else "reference"
+        return "dense" if conv.backend == "dense" else "reference"
     if conv.backend != "auto":
         return conv.backend
     if not x.is_cpu:
         return "reference"
     if (is_weighted_relu(conv) or is_product_relu(conv)) and native.is_available(_dtype_of_products(x)):
         return "native"
-    frames = x.numel() // max(1, x.size(0) * x.size(-1))
+    frames = x.numel() // (x.size(0) * x.size(-1))
     needs_product = len(conv.send.lins) > 0 or (conv.send.lin_last is not None and conv.send.act_last)
     enough = MIN_PRODUCT_ELEMENTS if needs_product else MIN_BLOCK_ELEMENTS
     return "blocks" if num_edges * frames * conv.hidden_channels >= enough else "reference"
@@ -86,26 +94,23 @@ def _check_can_run(conv: "RSTGConv", x: Tensor) -> None:
 
 def can_merge_scores(conv: "RSTGConv", rows: int) -> bool:
     """Whether one product of weights is cheaper than the key's projection of every row."""
-    score = conv.pair_score
+    score, send = conv.pair_score, conv.send
     return (
         score.attention == "dot"
         and conv.heads == 1
         and rows * (2 * conv.out_channels - conv.in_channels) >= 2 * conv.in_channels * conv.out_channels
-        and all(_is_bare(lin) for lin in (score.lin_dst, score.lin_src, conv.send.lin_src, conv.send.lin_dst))
-        and not _has_hooks(score)
-        and not _has_hooks(conv.send)
+        and all(is_bare(lin, Linear) for lin in (score.lin_dst, score.lin_src, send.lin_src, send.lin_dst))
     )
 
 
 def can_merge_update(conv: "RSTGConv", rows: int) -> bool:
     """Whether one product of weights is cheaper than the last send layer of every row."""
-    first = conv.update_mlp.lins[0]
     return (
         conv.send.has_linear_last
         and conv.heads == 1
-        and rows >= 2 * first.out_channels
-        and all(_is_bare(lin) for lin in (first, conv.send.lin_last))
-        and not _has_hooks(conv.update_mlp)
+        and is_bare(conv.update_mlp, UpdateMLP)
+        and is_bare(conv.update_mlp.lins[0], Linear)
+        and rows >= 2 * conv.update_mlp.lins[0].out_channels
     )
 
 
@@ -120,27 +125,19 @@ def is_product_relu(conv: "RSTGConv") -> bool:
     return send.act_last and send.lin_last is not None and len(send.lins) == 0 and type(send.act) is ReLU
 
 
-def _is_observed(conv: "RSTGConv") -> bool:
-    from rstg_pyg.conv.rstg_conv import RSTGConv
+def _has_bare_children(conv: "RSTGConv") -> bool:
+    """Whether the children that the faster backends read, or call in other ways than the reference, may be.
 
-    cls = type(conv)
-    return bool(
-        torch._C._are_functorch_transforms_active()
-        or type(conv.aggr_module) is not SumAggregation
-        or conv.explain
-        or any(
-            hooks
-            for name, hooks in vars(conv).items()
-            if name.startswith(("_message", "_aggregate", "_propagate", "_edge_update")) and name.endswith("hooks")
-        )
-        or any(getattr(cls, name) is not getattr(RSTGConv, name) for name in ("message", "update", "edge_update"))
-        or is_uninitialized_parameter(conv.send.lin_src.weight)
+    They call the activation on blocks of edges and again in the backward pass: PyTorch's own can be called so, but for
+    the one that draws numbers.
+    """
+    send, act = conv.send, conv.send.act
+    return (
+        is_bare(send, MessageMLP)
+        and is_bare(conv.pair_score, PairScore)
+        and type(act).__module__ in (ReLU.__module__, Identity.__module__)
+        and type(act) is not RReLU
+        and is_bare(act, type(act))
+        and all(is_bare(lin, Linear) for lin in send.lins)
+        and (send.lin_last is None or is_bare(send.lin_last, Linear))
     )
-
-
-def _is_bare(lin: torch.nn.Module) -> bool:
-    return type(lin) is Linear and not _has_hooks(lin)
-
-
-def _has_hooks(module: torch.nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 
@@ -84,6 +85,9 @@ def check_inputs(
             "expected 'x' to be one tensor [num_nodes, *, channels], got a pair: the space stage updates the nodes "
             "that send, so it has no bipartite form"
         )
+    for name, value in (("x", x), ("pos", pos), ("edge_attr", edge_attr)):
+        if not isinstance(value, Tensor) and (value is not None or name == "x"):
+            raise TypeError(f"expected {name!r} to be a tensor, got {type(value).__name__}")
     width = "in_channels" if in_channels == -1 else in_channels
     if x.dim() < 2 or (in_channels != -1 and x.size(-1) != in_channels) or not x.is_floating_point():
         raise ValueError(
@@ -106,12 +110,12 @@ def check_inputs(
 
 
 def check_ends(source: Tensor, destination: Tensor, num_nodes: int) -> None:
-    """Raise where an edge points outside the graph; on a GPU its own assertion fails, later."""
-    if source.numel() == 0 or torch.compiler.is_compiling():
-        return
-    if not source.is_cpu:
+    """Raise where an edge points outside the graph; on a GPU and in compiled code an assertion fails, later."""
+    if torch.compiler.is_compiling() or not source.is_cpu:
         for ends in (source, destination):
             torch._assert_async(((ends >= 0) & (ends < num_nodes)).all(), "'edge_index' points outside the nodes")
+        return
+    if source.numel() == 0:
         return
     for ends in (source, destination):
         low, high = (end.item() for end in ends.aminmax())
@@ -135,7 +139,10 @@ def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[
 
 def _check_edge_index(edge_index: Adj, num_nodes: int) -> int:
     if is_sparse(edge_index):
-        size = list(edge_index.sizes() if not isinstance(edge_index, Tensor) else edge_index.shape)[:2]
+        if isinstance(edge_index, Tensor):
+            size = list(edge_index.shape[: edge_index.dim() - edge_index.dense_dim()])
+        else:
+            size = list(edge_index.sizes())[:2]
         if size != [num_nodes, num_nodes]:
             raise ValueError(f"expected a sparse adjacency matrix of size {[num_nodes, num_nodes]}, got {size}")
         return edge_index._nnz() if is_torch_sparse_tensor(edge_index) else edge_index.nnz()
@@ -144,6 +151,7 @@ def _check_edge_index(edge_index: Adj, num_nodes: int) -> int:
         or edge_index.dim() != 2
         or edge_index.size(0) != 2
         or edge_index.is_floating_point()
+        or edge_index.is_complex()
         or edge_index.dtype == torch.bool
     ):
         got = (
@@ -152,4 +160,8 @@ def _check_edge_index(edge_index: Adj, num_nodes: int) -> int:
             else type(edge_index).__name__
         )
         raise ValueError(f"expected integer 'edge_index' of shape [2, num_edges] or a sparse matrix, got {got}")
+    if isinstance(edge_index, EdgeIndex) and any(size not in (None, num_nodes) for size in edge_index.sparse_size()):
+        raise ValueError(
+            f"expected an EdgeIndex of size {(num_nodes, num_nodes)} or of none, got {edge_index.sparse_size()}"
+        )
     return edge_index.size(1)

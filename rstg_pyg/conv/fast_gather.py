@@ -21,7 +21,7 @@ from rstg_pyg.kernels import native
 from rstg_pyg.kernels.block_messages import Message, block_messages
 from rstg_pyg.kernels.dense_messages import EdgeList, dense_messages
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.pair_dot import all_pairs_dot, pair_dot
+from rstg_pyg.kernels.pair_dot import pair_dot, plain_pair_dot
 from rstg_pyg.kernels.triton import attend as triton
 from rstg_pyg.kernels.weighted_relu import weighted_relu
 
@@ -99,7 +99,7 @@ def _attention_weights(
     elif backend == "triton":
         score = triton.pair_dot(query, key, edges)
     elif backend == "dense":
-        score = all_pairs_dot(query, key, edges.src, edges.dst)
+        score = plain_pair_dot(query, key, edges)
     else:
         score = pair_dot(query, key, edges)
     score = score.float() if score.dtype.itemsize < 4 else score

@@ -13,7 +13,6 @@ from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
 
 from rstg_pyg.conv.linear import Linear
-from rstg_pyg.kernels.linear import linear
 
 
 class MessageMLP(Module):
@@ -108,10 +107,12 @@ class MessageMLP(Module):
         """Apply the linear last layer to ``summed [N, *, K * H]``, each head's weighted sum of hidden channels, whose
         weights add up to ``total [N, *, K]`` (None: to 1); head k makes the k-th slice of the output ``[N, *, O]``."""
         if self.heads == 1:
-            out = linear(summed, self.lin_last.weight)
-        else:
-            weight = self.lin_last.weight.unflatten(0, (self.heads, -1))
-            out = torch.einsum("...kh,koh->...ko", summed.unflatten(-1, (self.heads, -1)), weight).flatten(-2)
+            out = self.lin_last(summed)
+            if total is None or self.lin_last.bias is None:
+                return out
+            return out + (total - 1) * self.lin_last.bias.to(out.dtype)
+        weight = self.lin_last.weight.unflatten(0, (self.heads, -1))
+        out = torch.einsum("...kh,koh->...ko", summed.unflatten(-1, (self.heads, -1)), weight).flatten(-2)
         if self.lin_last.bias is None:
             return out
         if total is None:

@@ -13,18 +13,20 @@ from torch import Tensor
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor, softmax
+from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.backend import choose_backend
-from rstg_pyg.conv.checks import check_arguments, check_inputs
+from rstg_pyg.conv.checks import check_arguments, check_ends, check_inputs
 from rstg_pyg.conv.fast_gather import fast_gather
+from rstg_pyg.conv.linear import Linear
 from rstg_pyg.conv.message_mlp import MessageMLP
 from rstg_pyg.conv.projections import project, project_merged
 from rstg_pyg.conv.update_mlp import UpdateMLP
 from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.watched import is_bare
 
 
 class RSTGConv(MessagePassing):
@@ -79,10 +81,13 @@ class RSTGConv(MessagePassing):
         bias: Learn additive biases in both MLPs.
         backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest:
             ``"native"`` on CPUs, compiled at first use where there is a C++ compiler; else ``"blocks"``, in PyTorch
-            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA; ``"dense"``,
-            over all pairs of nodes, under a compiler. ``"reference"`` is message passing with a tensor per edge.
-            Explanations, hooks on messages, aggregations other than a sum, messages of a subclass and transforms such
-            as :func:`torch.func.vmap` run on the reference.
+            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA. ``"reference"``
+            is message passing with a tensor per edge; ``"dense"``, over all pairs of nodes, is taken by name only.
+            On the reference run compiled and exported code; explanations, hooks, aggregations other than a sum, and
+            whatever a subclass or an instance has in place of a method of message passing; children of a class of
+            their own, with a hook or a parametrisation, which are called wherever the formula calls them; and what
+            follows the operations of PyTorch: transforms such as :func:`torch.func.vmap`, forward-mode
+            differentiation, ``torch.jit.trace``, FLOP counters.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
@@ -241,10 +246,13 @@ class RSTGConv(MessagePassing):
         if self.residual and x.size(-1) != self.out_channels:
             raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
         edge_index = collectable(edge_index, edge_attr)
-        backend = choose_backend(self, x, edge_index, num_edges)
+        looked_at = self._messages_are_looked_at()
+        backend = "reference" if looked_at else choose_backend(self, x, edge_index, num_edges)
 
         v = normalised(self.norm, x)
         if backend == "reference":
+            if torch.compiler.is_compiling() and not is_sparse(edge_index):
+                check_ends(*edge_index, x.size(0))
             src, dst, query, key, _ = project(self, v, pos)
             # edge_updater_type: (query: Tensor, key: Tensor)
             alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
@@ -256,7 +264,7 @@ class RSTGConv(MessagePassing):
                 dst=dst,
                 alpha=alpha,
                 edge_attr=edge_attr,
-                per_edge=self._needs_message_per_edge(),
+                per_edge=looked_at or not self.send.has_linear_last or not is_bare(self.send.lin_last, Linear),
             )
             out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
         else:
@@ -279,17 +287,16 @@ class RSTGConv(MessagePassing):
             return out, (edge_index, alpha)
         return out
 
-    def _needs_message_per_edge(self) -> bool:
-        """Whether the last send layer must run on edges: an activation follows it, the aggregation is not linear, or
-        somebody looks at the messages."""
+    def _messages_are_looked_at(self) -> bool:
+        """Whether somebody sees, changes or replaces a part of the message passing, whose messages are to be those of
+        the formula then, per edge."""
+        cls, own = type(self), vars(self)
         return bool(
-            not self.send.has_linear_last
-            or not isinstance(self.aggr_module, SumAggregation)
-            or self.explain
-            or self._message_forward_pre_hooks
-            or self._message_forward_hooks
-            or self._aggregate_forward_pre_hooks
-            or self._aggregate_forward_hooks
+            self.explain
+            or not is_bare(self.aggr_module, SumAggregation)
+            or any(own[name] for name in _HOOKS)
+            or any(name in own or getattr(cls, name) is not method for name, method in _METHODS.items())
+            or any(_is_written_by_hand(self, name) for name in ("propagate", "edge_updater"))
         )
 
     def edge_update(
@@ -318,3 +325,21 @@ class RSTGConv(MessagePassing):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+_METHODS = {
+    name: getattr(RSTGConv, name) for name in ("message", "aggregate", "message_and_aggregate", "update", "edge_update")
+}
+_HOOKS = [
+    f"_{method}_forward_{when}"
+    for method in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+    for when in ("pre_hooks", "hooks")
+]
+
+
+def _is_written_by_hand(conv: RSTGConv, name: str) -> bool:
+    """Whether a method is neither the one that PyG generates for the class nor the one that it falls back to."""
+    cls, method = type(conv), getattr(conv, name)
+    return method.__module__ != f"{cls.__module__}_{cls.__name__}_{name}" and getattr(
+        method, "__func__", None
+    ) is not getattr(MessagePassing, name)

@@ -46,6 +46,8 @@ class UpdateMLP(MLP):
         h = own + linear(summed, of_sum, of_bias if total is None else None)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
-        for lin in self.lins[1:]:
-            h = lin(h if self.act is None else self.act(h))
-        return h if self.plain_last or self.act is None else self.act(h)
+        for number, norm in enumerate(self.norms, start=1):
+            h = norm(h) if self.act is None else self.act(norm(h))
+            if number < len(self.lins):
+                h = self.lins[number](h)
+        return h

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rstg_pyg.kernels.blocks import Block, Blocks, add_rows_, frames_of
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 
 Message = Callable[[Tensor], Tensor]
 """From the first send layer at an edge ``[*, H]`` to its message: ``[*, K, M]``, or ``[*, 1, M]`` for all heads."""
@@ -113,7 +113,7 @@ class _BlockMessages(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         src, dst, alpha, edge, *parameters = ctx.saved_tensors
         message, blocks = ctx.message, ctx.blocks
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             with torch.autocast(**ctx.autocast):
                 return (
                     None,

@@ -5,6 +5,10 @@ from typing import Any, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
+
+from rstg_pyg.kernels.second_gradient import takes_plain_gradient
+from rstg_pyg.watched import everything_is_watched
 
 MIN_PRODUCT = 1 << 23
 """Multiplications from which on oneDNN makes up for the call's own cost."""
@@ -27,16 +31,17 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
 
 def _goes_to_onednn(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> bool:
     return (
-        type(x) is Tensor
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and type(weight) in (Tensor, Parameter)
         and x.is_cpu
         and x.dtype == weight.dtype == torch.float32
         and (bias is None or bias.dtype == torch.float32)
         and x.numel() * weight.size(0) >= MIN_PRODUCT
-        and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
+        and not everything_is_watched()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
@@ -61,7 +66,7 @@ class _OneDNNLinear(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad
         rows, grad_rows = x.reshape(-1, x.size(-1)), grad.reshape(-1, grad.size(-1))
         grad_bias = grad_rows.sum(0) if need_bias else None
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             return (
                 (grad @ weight if need_x else None),
                 (grad_rows.t() @ rows if need_weight else None),

@@ -10,18 +10,13 @@ from torch import Tensor
 
 from rstg_pyg.kernels.blocks import Blocks, add_rows_, frames_of, gather_rows
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 
 PAIRS_PER_EDGE = 16
 """All pairs of nodes are multiplied, and the edges' products picked, up to this many pairs for each edge."""
 
 MAX_PAIR_NODES = 512
 """Beyond this many nodes the products of all pairs take more memory than the nodes."""
-
-
-def is_dense(num_nodes: int, num_edges: int) -> bool:
-    """Whether products of all pairs of nodes are cheaper than a walk over the edges."""
-    return num_nodes <= MAX_PAIR_NODES and num_nodes**2 <= PAIRS_PER_EDGE * num_edges
 
 
 def plain_pair_dot(query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
@@ -33,21 +28,18 @@ def pair_dot(query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor
     r"""Return :math:`\mathbf{q}_i^\top \mathbf{k}_j` for every edge from j to i and every head.
 
     A small, dense graph takes one matrix product over all pairs of nodes for each frame and head, and picks the edges
-    from it; other graphs are walked in blocks of edges. Neither keeps more than the nodes for the backward pass.
+    from it; other graphs are walked in blocks of edges, and so are values that are not finite, which the gradient of a
+    product would carry to nodes that no edge joins them to. Neither keeps more than the nodes for the backward pass.
 
     Shapes:
         - **query, key:** ``[N, F, K, d]``. **output:** ``[E, F, K]`` in the order of ``neighborhoods``.
     """
-    if is_dense(query.size(0), neighborhoods.num_edges):
-        return all_pairs_dot(query, key, neighborhoods.src, neighborhoods.dst)
-    return _PairDot.apply(query, key, neighborhoods)
-
-
-def all_pairs_dot(query: Tensor, key: Tensor, src: Tensor, dst: Tensor) -> Tensor:
-    """Multiply all pairs of nodes and pick those of the edges ``src, dst [E]``: ``[E, F, K]``."""
-    frames, heads = query.shape[1:3]
+    num_nodes, frames, heads = query.shape[:3]
+    few_pairs = num_nodes <= MAX_PAIR_NODES and num_nodes**2 <= PAIRS_PER_EDGE * neighborhoods.num_edges
+    if not few_pairs or not (query.detach().sum() + key.detach().sum()).isfinite():
+        return _PairDot.apply(query, key, neighborhoods)
     products = torch.bmm(query.flatten(1, 2).transpose(0, 1), key.flatten(1, 2).permute(1, 2, 0))
-    return products[:, dst, src].t().contiguous().view(-1, frames, heads)
+    return products[:, neighborhoods.dst, neighborhoods.src].t().contiguous().view(-1, frames, heads)
 
 
 class _PairDot(torch.autograd.Function):
@@ -69,7 +61,7 @@ class _PairDot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         query, key = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             inputs = (query, key)
             return *differentiable_gradients(
                 lambda: plain_pair_dot(*inputs, ctx.neighborhoods), inputs, ctx.needs_input_grad[:2], grad

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rstg_pyg.kernels.blocks import Block, Blocks, add_rows_, frames_of, gather_rows
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 
 
 def plain_weighted_relu(
@@ -77,7 +77,7 @@ class _WeightedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         src, dst, alpha, edge = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             inputs = (src, dst, alpha, edge)
             return *differentiable_gradients(
                 lambda: plain_weighted_relu(*inputs, ctx.neighborhoods), inputs, ctx.needs_input_grad[:4], grad

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, Module
 
+from rstg_pyg.watched import everything_is_watched, is_bare
+
 MAX_PATCH = 32
 """Patches of up to so many values are worth their moments: kernels of 3 x 3 on frames of three channels are."""
 
@@ -16,8 +18,10 @@ def can_fold(conv: Module, norm: Module, *around: Module) -> bool:
     """Whether :func:`folded_norm` computes what the two layers do, and nobody looks at them or at what is ``around``
     them."""
     return (
-        type(conv) is Conv2d
-        and type(norm) is BatchNorm2d
+        is_bare(conv, Conv2d)
+        and is_bare(norm, BatchNorm2d)
+        and all(is_bare(module, type(module)) for module in around)
+        and not everything_is_watched()
         and conv.weight[0].numel() <= MAX_PATCH
         and conv.groups == 1
         and conv.padding == (0, 0)
@@ -25,10 +29,6 @@ def can_fold(conv: Module, norm: Module, *around: Module) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-            for module in (conv, norm, *around)
-        )
     )
 
 

@@ -3,11 +3,15 @@
 Shape legend: R sequences, T frames, C channels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+
+from rstg_pyg.watched import everything_is_watched
 
 
 def autocast_takes_float16(rows: Tensor) -> bool:
@@ -18,7 +22,8 @@ def autocast_takes_float16(rows: Tensor) -> bool:
 
 
 def run_rnn(rnn: Module, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
-    """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights.
+    """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
+    somebody follows the operations, it is made of several, not of oneDNN's one.
 
     Shapes:
         - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
@@ -41,7 +46,8 @@ def run_rnn(rnn: Module, rows: Tensor, memory: Optional[Any] = None) -> tuple[Te
         with torch.autocast(rows.device.type, enabled=False):
             out, last = rnn(rows.to(dtype), memory)
     else:
-        out, last = rnn(rows, memory)
+        with _without_onednn() if everything_is_watched() else nullcontext():
+            out, last = rnn(rows, memory)
     layers = (last[0] if isinstance(last, tuple) else last).size(0)
     if layers != 1:
         raise ValueError(f"expected a recurrent network of one layer and one direction, got {layers} in {rnn}")
@@ -51,3 +57,13 @@ def run_rnn(rnn: Module, rows: Tensor, memory: Optional[Any] = None) -> tuple[Te
 def is_lstm(rnn: Module, kind: str) -> bool:
     """Whether the state of ``rnn`` is a pair; ``kind`` tells of modules that stand around such a network."""
     return getattr(rnn, "mode", kind.upper()) == "LSTM"
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled

@@ -9,6 +9,7 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
+from rstg_pyg.watched import everything_is_watched, is_bare
 
 RNNState = Union[Tensor, tuple[Tensor, Tensor]]
 """``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
@@ -87,18 +88,20 @@ class TimeStage(torch.nn.Module):
         out = out.unflatten(0, node_shape)
         if self.residual:
             out = x + out
-        if isinstance(last, tuple):
-            return out, tuple(part[0].unflatten(0, node_shape) for part in last)
-        return out, last[0].unflatten(0, node_shape)
+        # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
+        state = tuple(part.view(*node_shape, -1) for part in (last if isinstance(last, tuple) else (last,)))
+        return out, state if isinstance(last, tuple) else state[0]
 
     def _takes_cell(self, v: Tensor) -> bool:
         return (
-            not torch.compiler.is_compiling()
+            is_bare(self.rnn, *_CELLS.values())
+            and not torch.compiler.is_compiling()
+            and not everything_is_watched()
             and v.is_cpu
             and v.size(-2) == 1
             and v.shape[:-2].numel() <= _CELL_ROWS
             and not torch.is_autocast_enabled("cpu")
-            and _is_bare(self.rnn)
+            and (self.rnn.num_layers, self.rnn.bidirectional, self.rnn.proj_size) == (1, False, 0)
         )
 
     def _one_frame(self, rows: Tensor, memory: Optional[RNNState]) -> tuple[Tensor, RNNState]:
@@ -131,13 +134,3 @@ class TimeStage(torch.nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, rnn={type(self.rnn).__name__.lower()!r})"
-
-
-def _is_bare(rnn: torch.nn.Module) -> bool:
-    """Whether nothing but its weights says what a recurrent network computes."""
-    return (
-        type(rnn) in _CELLS.values()
-        and "forward" not in vars(rnn)
-        and not (rnn._forward_hooks or rnn._forward_pre_hooks or rnn._backward_hooks or rnn._backward_pre_hooks)
-        and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
-    )

@@ -4,11 +4,9 @@ import pytest
 import torch
 from laws import assert_same_with_gradients
 from small_graphs import GRAPHS, irregular_graph
-from torch import Tensor
 from torch_geometric import EdgeIndex
-from torch_geometric.typing import OptTensor
 
-from rstg_pyg import RSTG, RSTGConv, region_graph
+from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, region_graph
 from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
 from rstg_pyg.kernels import native
 from rstg_pyg.kernels.blocks import Blocks
@@ -179,6 +177,102 @@ def test_backends_take_every_form_of_edges(form, flow):
         torch.testing.assert_close(conv(x, edges), expected)
 
 
+INTEGERS = [torch.int32, torch.int16, torch.int8, torch.uint8]
+
+
+@pytest.mark.parametrize("form", ["tensor", "edge index", "csr", "csc"])
+@pytest.mark.parametrize("backend", ["auto", "reference", *FAST])
+def test_backends_take_edges_of_every_type_of_integers(backend, form):
+    edge_index = irregular_graph().unique(dim=1)
+    for attention in ("dot", "mean"):
+        conv = RSTGConv(4, 4, backend=backend, attention=attention)
+        x = torch.randn(7, 6, 4)
+        expected, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
+        for dtype in INTEGERS if form == "tensor" else INTEGERS[:1]:
+            edges = edge_index.flip(1).contiguous().to(dtype)
+            if form == "edge index":
+                edges = EdgeIndex(edges, sparse_size=(7, 7))
+            elif form != "tensor":
+                matrix = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(edge_index.size(1)), (7, 7))
+                matrix = matrix.to_sparse_csr()
+                parts = matrix.crow_indices().to(dtype), matrix.col_indices().to(dtype), matrix.values()
+                edges = torch.sparse_csr_tensor(*parts, (7, 7))
+                edges = edges if form == "csr" else edges.to_sparse_csc()
+            out, (_, found) = conv(x, edges, return_attention_weights=True)
+            torch.testing.assert_close(out, expected)
+            torch.testing.assert_close(found.sort(dim=0).values, alpha.sort(dim=0).values)
+
+
+EMPTY = {
+    "no frames": ((7, 0, 4), irregular_graph()),
+    "no clips": ((7, 0, 3, 4), irregular_graph()),
+    "no frames of clips": ((7, 2, 0, 4), irregular_graph()),
+    "no nodes": ((0, 3, 4), irregular_graph()[:, :0]),
+    "no edges": ((7, 3, 4), irregular_graph()[:, :0]),
+}
+
+
+@pytest.mark.parametrize("shape, edge_index", EMPTY.values(), ids=EMPTY.keys())
+@pytest.mark.parametrize("backend", ["auto", "reference", *FAST])
+def test_backends_take_what_is_empty(backend, shape, edge_index):
+    for options in ({}, {"send_act_last": True}, {"attention": "mean"}, {"send_layers": 3}, {"heads": 2}):
+        conv = layer(backend, options)
+        x = torch.randn(shape, requires_grad=True)
+        out, (_, alpha) = conv(x, edge_index, return_attention_weights=True)
+        out.sum().backward()
+        assert out.shape == x.shape == x.grad.shape
+        assert alpha.shape == (edge_index.size(1), *shape[1:-1], conv.heads)
+
+
+def test_recurrent_blocks_take_a_batch_without_clips():
+    block = RSTGToVec(4, scales=(2, 1))
+    assert block(torch.randn(0, 4, 3, 6, 6)).shape == (0, 4)
+    assert RSTGToMap(4, scales=(2, 1))(torch.randn(0, 4, 3, 6, 6)).shape == (0, 4, 3, 6, 6)
+
+
+def run_beside(run, bad):
+    """Outputs and gradients of a graph, alone and in a batch with one whose first node holds ``bad``."""
+    edge_index, x = irregular_graph(), torch.randn(14, 3, 4)
+    x[0] = bad
+    results = []
+    for nodes, edges in ((x[7:], edge_index), (x, torch.cat([edge_index, edge_index + 7], dim=1))):
+        inputs = nodes.clone().requires_grad_()
+        out = run(inputs, edges)
+        out.sum().backward()
+        results.append((out.detach()[-7:], inputs.grad[-7:]))
+    return results
+
+
+@pytest.mark.parametrize("options", [{}, {"send_act_last": True}, {"send_layers": 3, "act": "gelu"}], ids=str)
+@pytest.mark.parametrize("backend", ["auto", "reference", *FAST])
+def test_values_that_are_not_finite_stay_in_their_graph(backend, options):
+    for bad in (float("nan"), float("inf")):
+        alone, beside = run_beside(layer(backend, options), bad)
+        assert all(value.isfinite().all() for value in alone)
+        torch.testing.assert_close(beside, alone)
+
+
+def test_compiled_code_keeps_nan_in_its_graph_and_refuses_nodes_that_are_not_there():
+    torch._dynamo.reset()
+    conv = torch.compile(layer("auto", {}), fullgraph=True, backend="aot_eager")
+    alone, beside = run_beside(conv, float("nan"))
+    torch.testing.assert_close(beside, alone)
+    for shift in (-1, 2):
+        with pytest.raises(RuntimeError, match="'edge_index' points outside the nodes"):
+            conv(torch.randn(7, 3, 4), irregular_graph() + shift)
+
+
+def test_exported_code_keeps_nan_in_its_graph_and_refuses_nodes_that_are_not_there():
+    conv, edge_index, x = RSTGConv(4, 4), irregular_graph(), torch.randn(14, 3, 4)
+    edges = torch.cat([edge_index, edge_index + 7], dim=1)
+    exported = torch.export.export(conv, (x, edges)).module()
+    x[0] = float("nan")
+    torch.testing.assert_close(exported(x, edges)[7:], conv(x[7:], edge_index))
+    for shift in (-1, 2):
+        with pytest.raises((RuntimeError, IndexError), match=r"outside the nodes|out of range"):
+            exported(x, edges + shift)
+
+
 @pytest.mark.parametrize("attention", ["dot", "mean"])
 @pytest.mark.parametrize("backend", FAST)
 def test_a_seed_drops_the_same_attention_weights_on_every_backend(backend, attention):
@@ -210,7 +304,7 @@ def test_hooks_on_the_layers_inside_see_their_calls():
     for module in inside:
         module.register_forward_hook(lambda *_: called.append(1))
     conv(torch.randn(7, 50, 4), irregular_graph())
-    assert len(called) == 2, "the last send layer is applied as a weight, by contract of last_of_sum"
+    assert len(called) == 3
 
 
 def test_messages_are_made_per_edge_when_somebody_looks():
@@ -221,16 +315,6 @@ def test_messages_are_made_per_edge_when_somebody_looks():
     conv.register_message_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     torch.testing.assert_close(conv(x, irregular_graph()), expected)
     assert seen == [(10, 50, 4)]
-
-
-def test_a_subclass_with_messages_of_its_own_is_honoured():
-    class Doubled(RSTGConv):
-        def message(self, src_j: Tensor, dst_i: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool) -> Tensor:
-            return 2 * super().message(src_j, dst_i, alpha, edge_attr, per_edge)
-
-    conv = Doubled(4, 4, backend="blocks")
-    x = torch.randn(7, 50, 4)
-    assert choose_backend(conv, x, irregular_graph(), 10) == "reference"
 
 
 def test_without_native_code_small_work_runs_as_message_passing_and_large_work_in_blocks(monkeypatch):

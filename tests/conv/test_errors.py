@@ -3,6 +3,7 @@
 import pytest
 import torch
 from small_graphs import GRAPHS
+from torch_geometric import EdgeIndex
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csc_tensor
 
 from rstg_pyg import RSTGConv
@@ -59,6 +60,10 @@ X = torch.randn(NUM_NODES, 3, 4)
         ({}, {"edge_index": EDGES.t()}, r"shape \[2, num_edges\].*got torch.int64 of shape \[16, 2\]"),
         ({}, {"edge_index": EDGES.float()}, "integer 'edge_index'.*got torch.float32"),
         ({}, {"edge_index": EDGES.tolist()}, "got list"),
+        ({}, {"edge_index": EDGES.to(torch.complex64)}, "integer 'edge_index'.*got torch.complex64"),
+        ({}, {"edge_index": EdgeIndex(EDGES, sparse_size=(9, 9))}, r"EdgeIndex of size \(5, 5\).*got \(9, 9\)"),
+        ({}, {"edge_index": torch.ones(5, 5, 5).to_sparse()}, r"matrix of size \[5, 5\], got \[5, 5, 5\]"),
+        ({}, {"edge_index": torch.ones(5, 5, 5).to_sparse_csr()}, r"matrix of size \[5, 5\], got \[5, 5, 5\]"),
         ({}, {"edge_index": to_torch_coo_tensor(EDGES, size=(5, 6))}, r"of size \[5, 5\], got \[5, 6\]"),
         (
             {"edge_dim": 2},
@@ -89,6 +94,13 @@ def test_edges_that_point_outside(shift, backend):
     expected = "larger than 4 .got 5|from 0 to 4, got 5" if shift > 0 else "negative indices|from 0 to 4, got -1"
     with pytest.raises(IndexError, match=expected):
         RSTGConv(4, 6, backend=backend)(X, EDGES + shift)
+
+
+@pytest.mark.parametrize("inputs", [{"x": None}, {"pos": [[1.0]]}, {"edge_attr": X.numpy()}], ids=str)
+def test_inputs_that_are_no_tensors(inputs):
+    ((name, value),) = inputs.items()
+    with pytest.raises(TypeError, match=f"expected '{name}' to be a tensor, got {type(value).__name__}"):
+        RSTGConv(4, 6)(**{"x": X, "edge_index": EDGES, **inputs})
 
 
 def test_bipartite_inputs():

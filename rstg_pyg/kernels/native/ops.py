@@ -12,7 +12,7 @@ from torch_geometric.utils import softmax
 from rstg_pyg.kernels.native.calls import Call, is_available
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
 from rstg_pyg.kernels.pair_dot import plain_pair_dot
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 from rstg_pyg.kernels.weighted_relu import plain_weighted_relu
 
 __all__ = ["attend", "attention_weights", "is_available", "plain_attend", "weighted_relu"]
@@ -100,11 +100,15 @@ class _Attend(torch.autograd.Function):
         src, dst, query, key, edge, alpha = ctx.saved_tensors
         if grad is None and grad_alpha is None:
             return (None,) * 6
-        if torch.is_grad_enabled():
-            inputs = (src, dst, query, key, edge)
-            pairs = zip(plain_attend(*inputs, ctx.neighborhoods), (grad, grad_alpha), strict=True)
-            outputs, gradients = zip(*((out, given) for out, given in pairs if given is not None), strict=True)
-            return *differentiable_gradients(lambda: outputs, inputs, ctx.needs_input_grad[:5], gradients), None
+        if takes_plain_gradient(grad, grad_alpha):
+            inputs, given = (src, dst, query, key, edge), (grad, grad_alpha)
+
+            def plain() -> list[Tensor]:
+                outputs = plain_attend(*inputs, ctx.neighborhoods)
+                return [out for out, one in zip(outputs, given, strict=True) if one is not None]
+
+            gradients = [one for one in given if one is not None]
+            return *differentiable_gradients(plain, inputs, ctx.needs_input_grad[:5], gradients), None
         call = Call(src, dst, edge, ctx.neighborhoods, query, key, alpha)
         wanted = ctx.needs_input_grad
         found = call.backward(
@@ -125,7 +129,7 @@ class _WeightedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         src, dst, alpha, edge = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             inputs = (src, dst, alpha, edge)
             found = differentiable_gradients(
                 lambda: plain_weighted_relu(*inputs, ctx.neighborhoods), inputs, ctx.needs_input_grad[:4], grad

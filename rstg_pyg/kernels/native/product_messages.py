@@ -16,7 +16,7 @@ from rstg_pyg.kernels.linear import linear
 from rstg_pyg.kernels.native.matrix import transpose
 from rstg_pyg.kernels.native.message_calls import MessageBlock, MessageCall, message_blocks
 from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 
 
 def product_messages(
@@ -122,7 +122,7 @@ class _ProductMessages(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         weight, bias, src, dst, alpha, edge, *kept = ctx.saved_tensors
         inputs, wanted = (weight, bias, src, dst, alpha, edge), ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        if takes_plain_gradient(grad):
             found = differentiable_gradients(
                 lambda: plain_product_messages(*inputs, ctx.neighborhoods), inputs, wanted[:6], grad
             )

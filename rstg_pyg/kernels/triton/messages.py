@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 from rstg_pyg.kernels.triton.message_kernels import destination_grad_kernel, source_grad_kernel, sum_kernel
 from rstg_pyg.kernels.triton.tiles import Tiling, accumulator, device_of, sum_dtype, tiling
 from rstg_pyg.kernels.weighted_relu import plain_weighted_relu
@@ -128,7 +128,7 @@ def _save(ctx, inputs, output):
 def _backward(ctx, grad):
     src, dst, alpha, nodes, ptr, sources, destinations, edges, source_ptr = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():
+    if takes_plain_gradient(grad):
         ends = SimpleNamespace(src=sources, dst=destinations)
         grads = differentiable_gradients(
             lambda: plain_weighted_relu(src, dst, alpha, None, ends).to(grad.dtype), (src, dst, alpha), needed, grad

@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 
 from rstg_pyg.kernels.pair_dot import plain_pair_dot
-from rstg_pyg.kernels.second_gradient import differentiable_gradients
+from rstg_pyg.kernels.second_gradient import differentiable_gradients, takes_plain_gradient
 from rstg_pyg.kernels.triton.score_kernels import pair_dot_kernel, row_sum_kernel
 from rstg_pyg.kernels.triton.softmax_kernels import softmax_grad_kernel, softmax_kernel
 from rstg_pyg.kernels.triton.tiles import accumulator, device_of, sum_dtype, tiling
@@ -107,7 +107,7 @@ def _save_pair(ctx, inputs, output):
 def _pair_backward(ctx, grad):
     query, key, nodes, ptr, sources, destinations, edges, source_ptr = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
-    if torch.is_grad_enabled():
+    if takes_plain_gradient(grad):
         ends = SimpleNamespace(src=sources, dst=destinations)
         grads = differentiable_gradients(
             lambda: plain_pair_dot(query, key, ends).to(grad.dtype), (query, key), needed, grad
@@ -174,7 +174,7 @@ def _save_softmax(ctx, inputs, output):
 
 def _softmax_backward(ctx, grad):
     alpha, ptr, destinations = ctx.saved_tensors
-    if torch.is_grad_enabled():
+    if takes_plain_gradient(grad):
         weighted = alpha * grad
         total = weighted.new_zeros(ptr.numel() - 1, *alpha.shape[1:]).index_add(0, destinations, weighted)
         return weighted - alpha * total.index_select(0, destinations), None, None
