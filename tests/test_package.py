@@ -44,6 +44,25 @@ def test_public_names_say_shapes_errors_source_and_show_an_example(name):
     assert "1904.05582" in text, f"{name} does not name the source of its method"
 
 
+LAYERS = {
+    layer.__name__: layer
+    for layer in (*vars(rstg_pyg).values(), *vars(rstg_pyg.models).values())
+    if inspect.isclass(layer) and inspect.getfullargspec(layer.__init__).varkw == "kwargs" and hasattr(layer, "forward")
+}
+"""Layers that hand options on to others."""
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_layer_that_was_called_refuses_a_misspelt_option(name):
+    layer = LAYERS[name]
+    widths = (8, 8) if name == "RSTGConv" else (8,)
+    layer(*widths, heads=2, aggr="mean", flow="source_to_target")
+    for wrong, near in (("hedas", "heads"), ("flwo", "flow"), ("out_channel", "pos_channels")):
+        with pytest.raises(TypeError) as caught:
+            layer(*widths, **{wrong: 1})
+        assert str(caught.value) == f"expected an option of {name}, got {wrong!r} (did you mean {near!r}?)"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, tmp_path, monkeypatch):
     if name.startswith("rstg_pyg.kernels.triton."):

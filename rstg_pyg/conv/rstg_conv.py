@@ -16,6 +16,7 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
+from rstg_pyg.arguments import check_options
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.backend import choose_backend
@@ -134,6 +135,7 @@ class RSTGConv(MessagePassing):
         backend: str = "auto",
         **kwargs,
     ) -> None:
+        check_options(self, kwargs)
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         check_arguments(
             in_channels=in_channels,

@@ -9,8 +9,9 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import Identity, Linear
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_options, check_positive
 from rstg_pyg.constant_buffers import ConstantBuffers
+from rstg_pyg.conv import RSTGConv
 from rstg_pyg.models.recomputed import RecomputedRSTG
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence import RSTG
@@ -49,6 +50,7 @@ class RegionBlock(ConstantBuffers):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_options(self, kwargs, RSTG, RSTGConv)
         channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
         if "pos_channels" in kwargs:

@@ -5,9 +5,12 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from rstg_pyg.arguments import check_options
+from rstg_pyg.conv import RSTGConv
 from rstg_pyg.models.to_vec import RSTGToVec
 from rstg_pyg.models.volume_pool import VolumePool
 from rstg_pyg.models.zero_start import ZeroLayerNorm
+from rstg_pyg.recurrence import RSTG
 
 
 class RSTGPool(Module):
@@ -47,6 +50,7 @@ class RSTGPool(Module):
 
     def __init__(self, in_channels: int, channels: Optional[int] = None, **kwargs: Any) -> None:
         super().__init__()
+        check_options(self, kwargs, RSTGToVec, RSTG, RSTGConv)
         self.to_vec = RSTGToVec(in_channels, channels, **kwargs)
         self.pool = VolumePool(in_channels)
         self.lin_out = Linear(self.to_vec.channels, in_channels)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_options, check_positive
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm
 from rstg_pyg.recurrence.space_time import space_time_stage
@@ -92,6 +92,7 @@ class RSTG(Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_options(self, kwargs, RSTGConv)
         check_positive(channels=channels, num_stages=num_stages)
         self.channels = channels
         self.num_stages = num_stages

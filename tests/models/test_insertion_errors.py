@@ -82,6 +82,8 @@ def test_blocks_that_cannot_be_made():
         {"layer1": {"in_channels": 5}},
         example=clips(),
     )
+    with pytest.raises(TypeError, match="expected an option of RSTGToMap, got 'scale' "):
+        insert_rstg(Net(), {"layer1": {"scale": (2, 1)}}, example=clips())
     wanted = "expected a block, a dict of options or a function to a block for 'layer1', got "
     fails(f"{wanted}12", Net(), {"layer1": lambda channels: 2 * channels}, example=clips())
     fails(f"{wanted}'res'", Net(), {"layer1": "res"}, example=clips())

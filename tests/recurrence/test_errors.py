@@ -30,8 +30,11 @@ def test_arguments(arguments, message):
 
 
 def test_unknown_arguments_are_not_swallowed():
-    with pytest.raises(TypeError, match="head"):
-        RSTG(4, head=2)
+    for stages in ("all-temp", "time-only"):
+        with pytest.raises(TypeError, match="expected an option of RSTG, got 'head'"):
+            RSTG(4, stages=stages, head=2)
+    with pytest.raises(TypeError, match="expected an option of RSTG, got 'out_channels'"):
+        RSTG(4, out_channels=4)
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 6, 3), (5, 0, 4)])
