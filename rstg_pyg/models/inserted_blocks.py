@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict
 from torch.utils.hooks import RemovableHandle
 
-from rstg_pyg.models.feature_volumes import find_features, from_volume, swap, to_volume
+from rstg_pyg.models.feature_volumes import Layout, find_features, from_volume, swap, to_volume
 
 
 class InsertedBlocks(ModuleDict):
@@ -29,21 +29,25 @@ class InsertedBlocks(ModuleDict):
         super().__init__()
         self.num_frames = num_frames
         self._channels: dict[str, Optional[int]] = {}
+        self._layouts: dict[str, Optional[Layout]] = {}
         # Pickled with the network, the handles keep the ids of its hooks from being given out once more.
         self._handles: dict[str, RemovableHandle] = {}
         # By thread, of the calls that are running now.
         self._streams: dict[int, _Stream] = {}
 
-    def insert(self, name: str, module: Module, block: Module, channels: Optional[int]) -> None:
-        """Run ``block`` after ``module``, whose features have the given number of channels (None: not known)."""
+    def insert(
+        self, name: str, module: Module, block: Module, channels: Optional[int], layout: Optional[Layout] = None
+    ) -> None:
+        """Run ``block`` after ``module``, whose features have so many channels in such a layout (None: not known)."""
         self[as_key(name)] = block
         self._channels[name] = channels
+        self._layouts[name] = layout
         self._handles[name] = module.register_forward_hook(_RunBlock(self, name))
 
     def take_out(self, name: str) -> Module:
         """Remove and return the block after the module ``name``."""
         self._handles.pop(name).remove()
-        del self._channels[name]
+        del self._channels[name], self._layouts[name]
         return self.pop(as_key(name))
 
     @property
@@ -92,18 +96,20 @@ class InsertedBlocks(ModuleDict):
     def run(self, name: str, output: Any) -> Any:
         """What the module ``name`` returned, with its features replaced by what the block makes of them."""
         stream = self._streams.get(get_ident()) if self._streams else None
-        features = find_features(output, name)
-        volume = to_volume(features, self.num_frames if stream is None else 1, name)
+        layout = self._layouts[name]
+        features = find_features(output, name, layout)
+        volume = to_volume(features, self.num_frames if stream is None else 1, name, layout)
         channels = self._channels[name]
         if channels is not None and volume.size(1) != channels:
-            raise ValueError(f"expected features of {name!r} of {channels} channels, got {list(features.shape)}")
+            hint = "; give layout='channels_last'" if layout is None and features.size(-1) == channels else ""
+            raise ValueError(f"expected features of {name!r} of {channels} channels, got {list(features.shape)}{hint}")
         block = self[as_key(name)]
         out = block(volume) if stream is None else stream.step(name, block, volume)
         if out.shape != volume.shape:
             raise ValueError(
                 f"expected the block after {name!r} to keep the shape {list(volume.shape)}, got {list(out.shape)}"
             )
-        return swap(output, features, from_volume(out, features))
+        return swap(output, features, from_volume(out, features, layout))
 
     def forward(self, x: Any) -> Any:
         """Return ``x``: networks such as ``Sequential`` run all that they hold."""

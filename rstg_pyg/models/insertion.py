@@ -13,6 +13,7 @@ from torch.nn import Module, ModuleDict, ModuleList
 
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.models.dry_run import dry_run
+from rstg_pyg.models.feature_volumes import CHANNELS_FIRST, CHANNELS_LAST, Layout, Tokens
 from rstg_pyg.models.inserted_blocks import InsertedBlocks, as_key
 from rstg_pyg.models.to_map import RSTGToMap
 
@@ -32,7 +33,13 @@ _WRAPPERS = {
 
 
 def insert_rstg(
-    model: Module, blocks: Mapping[str, Block], *, num_frames: Optional[int] = None, example: Any = None
+    model: Module,
+    blocks: Mapping[str, Block],
+    *,
+    num_frames: Optional[int] = None,
+    example: Any = None,
+    layout: Union[str, Sequence[int], None] = None,
+    class_tokens: int = 0,
 ) -> Module:
     r"""Put recurrent space-time graphs into a network, each after one of its modules, as "Recurrent Space-time Graph
     Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582
@@ -58,20 +65,26 @@ def insert_rstg(
         num_frames: Number T of frames where the network takes them folded into the batch, clip by clip. It may be
             changed later as ``model.rstg_blocks.num_frames``.
         example: An input for a dry run: a tensor, a tuple of arguments or a dict of them. It tells the number of
-            channels, and checks that every module runs and returns features. Without it, options have to hold
-            ``in_channels`` and nothing is checked before the first clip.
+            channels and where they stand, and checks that every module runs and returns features. Without it, options
+            have to hold ``in_channels`` and nothing is checked before the first clip.
+        layout: ``"channels_first"``, ``"channels_last"``, or, for features that are tokens, the sizes ``(H, W)`` or
+            ``(T, H, W)`` of the map that they are row by row. By default the dry run tells the first two apart, or
+            raises. Places of another layout take another call.
+        class_tokens: Number of tokens before those of the map; they pass as they are.
 
     Shapes:
-        - **features of a module:** ``[B, C, T, H, W]``, or with ``num_frames`` ``[B*T, C, H, W]``; by themselves, as
-          the ``last_hidden_state`` of an output of transformers, or as the only tensor of 4 or 5 dimensions in a tuple,
-          list or dict.
+        - **features of a module:** ``[B, C, T, H, W]``, or with ``num_frames`` ``[B*T, C, H, W]``; channels last
+          ``[B, T, H, W, C]`` or ``[B*T, H, W, C]``; tokens ``[B*T, class_tokens + H*W, C]`` or ``[B, class_tokens +
+          T*H*W, C]``. By themselves, as the ``last_hidden_state`` of an output of transformers, or as the only tensor
+          of so many dimensions in a tuple, list or dict.
         - **returns:** ``model``.
 
     Raises:
         ValueError: If a name is not that of a module, already has a block, or is of a module that does not run; a
-            number of channels is not known; a function makes no module; or the network is already compiled or wrapped.
-            From the network, when it runs: if features have other dimensions or channels, or their number of frames is
-            no multiple of ``num_frames``.
+            number of channels or their place is not known; a function makes no module; or the network is already
+            compiled or wrapped.
+            From the network, when it runs: if features have other dimensions, channels or tokens, or their number of
+            frames is no multiple of ``num_frames``.
 
     Example:
         >>> import torch
@@ -85,6 +98,7 @@ def insert_rstg(
     _check_unwrapped(model)
     if num_frames is not None:
         check_positive(num_frames=num_frames)
+    layout = _checked_layout(layout, class_tokens)
     holder = getattr(model, HOLDER, None)
     if holder is not None and not isinstance(holder, InsertedBlocks):
         raise ValueError(f"expected a network without an attribute {HOLDER!r}, got {type(holder).__name__} there")
@@ -93,14 +107,14 @@ def insert_rstg(
         raise ValueError(f"expected num_frames={holder.num_frames} as for the blocks there, got {num_frames}")
 
     targets = _targets(model, blocks, holder)
-    volumes = {} if example is None else dry_run(model, targets, example, holder.num_frames)
-    made = {name: _make(name, block, volumes.get(name)) for name, block in blocks.items()}
+    volumes = {} if example is None else dry_run(model, targets, example, holder.num_frames, layout)
+    made = {name: _make(name, block, volumes.get(name, (None, None))[0]) for name, block in blocks.items()}
     for name, (block, channels) in made.items():
         if name not in volumes and not isinstance(blocks[name], Module):
             near = chain(targets[name].parameters(), model.parameters())
             parameter = next((p for p in near if p.is_floating_point()), None)
             block = block if parameter is None else block.to(parameter)
-        holder.insert(name, targets[name], block.train(model.training), channels)
+        holder.insert(name, targets[name], block.train(model.training), channels, volumes.get(name, (None, layout))[1])
     if made:
         model.add_module(HOLDER, holder)
         _forget_compiled()
@@ -189,6 +203,22 @@ def _check_unwrapped(model: Module) -> None:
     wrapper = {cls.__name__ for cls in type(model).__mro__} & _WRAPPERS
     if wrapper:
         raise ValueError(f"expected a network before it is compiled or wrapped, got {wrapper.pop()}")
+
+
+def _checked_layout(layout: Any, class_tokens: Any) -> Optional[Layout]:
+    if class_tokens != 0:
+        check_positive(class_tokens=class_tokens)
+    if isinstance(layout, (tuple, list)) and len(layout) in (2, 3):
+        check_positive(**{f"layout[{number}]": size for number, size in enumerate(layout)})
+        return Tokens(tuple(layout), class_tokens)
+    if layout not in (None, CHANNELS_FIRST, CHANNELS_LAST):
+        raise ValueError(
+            f"expected 'layout' to be {CHANNELS_FIRST!r}, {CHANNELS_LAST!r}, or the sizes (H, W) or (T, H, W) of the "
+            f"map that tokens are, got {layout!r}"
+        )
+    if class_tokens:
+        raise ValueError(f"expected the sizes of a map as 'layout' with class_tokens={class_tokens}, got {layout!r}")
+    return layout
 
 
 def _forget_compiled() -> None:

@@ -109,7 +109,8 @@ class VideoRow:
         if self.places == (VEC,):
             net.pool = RSTGPool(net.out_channels, readout=network.readout, **network.graph())
             return net
-        return insert_rstg(net, {stage: {"in_channels": net.widths[stage], **network.graph()} for stage in self.places})
+        blocks = {stage: {"in_channels": net.widths[stage], **network.graph()} for stage in self.places}
+        return insert_rstg(net, blocks, layout="channels_first")
 
 
 VIDEO_ROWS: dict[str, VideoRow] = {

@@ -1,6 +1,7 @@
 """Blocks in networks that know nothing of them: what stays, what comes in, what goes wrong."""
 
 import copy
+import math
 from typing import NamedTuple
 
 import pytest
@@ -204,6 +205,49 @@ def test_features_in_containers(wrap, read):
     assert torch.equal(read(out), read(before))
     expected = wake(net).rstg_blocks["packed"](read(before))
     torch.testing.assert_close(read(net(x)), expected)
+
+
+class Last(nn.Module):
+    """A host whose ``layer`` has channels last, as many as its maps have rows and columns: 8."""
+
+    def __init__(self, dims):
+        super().__init__()
+        self.conv = (nn.Conv2d if dims == 2 else nn.Conv3d)(3, 8, 3, padding=1)
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.layer(self.conv(x).movedim(1, -1))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_channels_last_are_recognised(dims):
+    net, x = Last(dims).eval(), example(dims)
+    before = net(x)
+    insert_rstg(net, {"conv": OPTIONS, "layer": OPTIONS}, example=x, num_frames=4)
+    assert torch.equal(net(x), before)
+    after, blocks = wake(net)(x), remove_rstg(net)
+    assert torch.equal(net(x), before)
+    volume = net.conv(x) if dims == 3 else net.conv(x).unflatten(0, (2, 4)).transpose(1, 2)
+    volume = net.layer(blocks["conv"](volume).movedim(1, -1)).movedim(-1, 1)
+    expected = blocks["layer"](volume).movedim(1, -1)
+    torch.testing.assert_close(after, expected if dims == 3 else expected.flatten(0, 1))
+
+
+@pytest.mark.parametrize(("layout", "others"), [((3, 2), 2), ((4, 3, 2), 1), ([3, 2], 0)])
+def test_tokens(layout, others):
+    """Those of the map are a volume row by row; those in front stay as they are, and the block never sees them."""
+    net, places = nn.Sequential(nn.Linear(5, 7)), math.prod(layout)
+    x = torch.randn(2 if len(layout) == 3 else 8, others + places, 5)
+    before = net(x)
+    insert_rstg(net, {"0": OPTIONS}, example=x, num_frames=4, layout=layout, class_tokens=others)
+    assert torch.equal(net(x), before)
+    after = wake(net)(x)
+    volume = before[:, others:].reshape(2, 4, 3, 2, 7).permute(0, 4, 1, 2, 3)
+    expected = net.rstg_blocks["0"](volume).permute(0, 2, 3, 4, 1).reshape(len(x), places, 7)
+    torch.testing.assert_close(after[:, others:], expected)
+    assert torch.equal(after[:, :others], before[:, :others])
+    remove_rstg(net)
+    assert torch.equal(net(x), before)
 
 
 def test_a_second_call_adds_blocks():

@@ -92,7 +92,8 @@ def test_blocks_that_cannot_be_made():
 
 def test_features_that_are_no_volume():
     flat = nn.Sequential(nn.Flatten(1, 3), nn.ReLU())
-    fails("expected features of '0' of shape [B, C, T, H, W], got [2, 96, 8]", flat, {"0": OPTIONS}, example=clips())
+    tokens = "got [2, 96, 8]; give layout=(H, W) where they are tokens, [B*T, H*W, C]"
+    fails(f"expected features of '0' of shape [B, C, T, H, W], {tokens}", flat, {"0": OPTIONS}, example=clips())
     fails(
         "expected features of 'layer1' of shape [B, C, T, H, W], got [8, 6, 5, 5]; give num_frames where frames are "
         "folded into the batch, [B*T, C, H, W]",
@@ -108,7 +109,7 @@ def test_features_that_are_no_volume():
         example=clips(8, 3, 5, 5),
     )
     fails(
-        "expected features of '0' of shape [B*3, C, H, W] or [B, C, T, H, W], got [2, 96, 8]",
+        f"expected features of '0' of shape [B*3, C, H, W] or [B, C, T, H, W], {tokens}",
         flat,
         {"0": OPTIONS},
         num_frames=3,
@@ -116,10 +117,70 @@ def test_features_that_are_no_volume():
     )
     pair = nn.Sequential(nn.MaxPool3d(1, return_indices=True))
     fails(
-        "expected '0' to return one feature volume, got tuple with 2 tensors of 4 or 5 dimensions",
+        "expected '0' to return one feature volume, got tuple with 2 tensors of 3, 4 or 5 dimensions; give layout "
+        "where one of them is meant",
         pair,
         {"0": OPTIONS},
         example=clips(),
+    )
+
+
+class OneSize(nn.Module):
+    """A host for frames of one size, with as many channels as its maps have rows."""
+
+    def __init__(self, side=8):
+        super().__init__()
+        self.side = side
+        self.conv = nn.Conv2d(3, side, 1)
+
+    def forward(self, x):
+        assert x.size(-1) == self.side
+        return self.conv(x)
+
+
+def test_a_layout_that_is_not_clear():
+    """Nothing is guessed where a dry run on wider frames stops, or without one where C is W."""
+    unclear = (
+        "expected features of 'conv' that show which dimension holds the channels, got [4, 8, 8, 8]: give "
+        "layout='channels_first' or layout='channels_last'"
+    )
+    frames = clips(4, 3, 8, 8)
+    fails(unclear, OneSize(), {"conv": OPTIONS}, num_frames=2, example=frames)
+    insert_rstg(OneSize(), {"conv": OPTIONS}, num_frames=2, example=frames, layout="channels_first")(frames)
+    net = insert_rstg(OneSize(), {"conv": {"in_channels": 8, **OPTIONS}}, num_frames=2)
+    with pytest.raises(ValueError) as caught:
+        net(frames)
+    assert str(caught.value) == unclear
+    last = insert_rstg(nn.Sequential(nn.Linear(8, 9)), {"0": {"in_channels": 9, **OPTIONS}}, num_frames=2)
+    with pytest.raises(ValueError, match=r"of '0' of 9 channels, got \[4, 3, 8, 9\]; give layout='channels_last'$"):
+        last(frames)
+
+
+def test_layouts_that_are_none_or_do_not_fit():
+    net, wanted = nn.Sequential(nn.Linear(8, 6)), "expected 'layout' to be 'channels_first', 'channels_last', or the"
+    for layout in ("tokens", (4,), (1, 2, 3, 4), 3, nn.ReLU()):
+        with pytest.raises(ValueError, match=f"^{wanted}"):
+            insert_rstg(net, {"0": OPTIONS}, example=clips(4, 6, 8), layout=layout)
+    blocks = {"0": OPTIONS}
+    fails("expected 'layout[1]' to be a positive int, got 0", net, blocks, example=clips(4, 6, 8), layout=(2, 0))
+    fails("expected the sizes of a map as 'layout' with class_tokens=1, got None", net, blocks, class_tokens=1)
+    fails(
+        "expected features of '0' of shape [B*2, 4, C], got [4, 6, 6]; give class_tokens where tokens without a place "
+        "come first",
+        net,
+        blocks,
+        example=clips(4, 6, 8),
+        layout=(2, 2),
+        num_frames=2,
+    )
+    fails(
+        "expected features of '0' of shape [B*T, 6, C], got [4, 6, 6]; give num_frames where frames are folded into "
+        "the batch, [B*T, 6, C]",
+        net,
+        blocks,
+        example=clips(4, 6, 8),
+        layout=(2, 2),
+        class_tokens=2,
     )
 
 

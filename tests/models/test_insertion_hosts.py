@@ -83,6 +83,58 @@ def test_the_stages_that_a_backbone_returns():
     torch.testing.assert_close(out.pooler_output[..., 0, 0], out.last_hidden_state.mean((2, 3)))
 
 
+VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "places", "options"),
+    [
+        (
+            "ConvNextForImageClassification",
+            {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
+            ["convnext.encoder.stages.0.layers.0.pwconv2", "convnext.encoder.stages.0", "convnext.encoder"],
+            {},
+        ),
+        (
+            "SwinForImageClassification",
+            {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+            ["swin.embeddings", "swin.encoder.layers.0.blocks.0"],
+            {"layout": (8, 8)},
+        ),
+        ("ViTForImageClassification", VIT, ["vit.embeddings", "vit.layers.0"], {"layout": (4, 4), "class_tokens": 1}),
+        (
+            "VideoMAEForVideoClassification",
+            {**VIT, "num_frames": 4},
+            ["videomae.encoder.layer.0", "videomae.encoder"],
+            {"layout": (2, 4, 4)},
+        ),
+    ],
+)
+def test_channels_last_and_tokens_of_transformers(host, config, places, options):
+    make_config, make = imported("transformers", host.partition("For")[0] + "Config", host)
+    net = make(make_config(**{"num_hidden_layers": 2, "num_labels": 5, **config})).eval()
+    x = frames() if host[:5] != "Video" else frames().unflatten(0, (2, 4))
+    before = net(x).logits
+    for place in places:
+        insert_rstg(net, {place: OPTIONS}, num_frames=4, example=x, **options)
+        assert torch.equal(net(x).logits, before)
+        after = wake(net)(x).logits
+        assert not torch.equal(after, before)
+        after.sum().backward()
+        assert next(iter(net.rstg_blocks.values())).lin_in.weight.grad.abs().sum() > 0
+        remove_rstg(net)
+        assert torch.equal(net(x).logits, before)
+
+
+def test_a_stage_that_returns_its_features_twice():
+    """A stage of Swin returns tokens, which run on, and a map of them, which does not."""
+    make_config, make = imported("transformers", "SwinConfig", "SwinModel")
+    net = make(make_config(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4))
+    with pytest.raises(ValueError, match="got tuple with 2 tensors of 3, 4 or 5 dimensions; give layout"):
+        insert_rstg(net, {"encoder.layers.0": OPTIONS}, num_frames=4, example=frames())
+    insert_rstg(net, {"encoder.layers.0": OPTIONS}, num_frames=4, example=frames(), layout=(4, 4))
+
+
 def test_clips_of_torchvision():
     (make,) = imported("torchvision.models.video", "r3d_18")
     net, x = make(weights=None, num_classes=5).eval(), torch.randn(1, 3, 4, 32, 32)
