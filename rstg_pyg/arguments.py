@@ -1,9 +1,14 @@
-"""Checks of single arguments that every constructor needs, with one wording for all."""
+"""Checks of arguments, inputs and states, with one wording for all layers."""
 
 import difflib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
 
 
 def check_positive(**sizes: Any) -> None:
@@ -11,6 +16,79 @@ def check_positive(**sizes: Any) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected {name!r} to be a positive int, got {value!r}")
+
+
+def num_dims(value: Any) -> int:
+    """Number of dimensions of a tensor, -1 of anything else."""
+    return value.dim() if isinstance(value, Tensor) else -1
+
+
+def describe(value: Any) -> str:
+    """What came, for an error: the shape of a tensor, what a sequence holds, the type of what is long to write.
+
+    Example:
+        >>> describe((torch.zeros(2, 3), torch.tensor(True), None))
+        '([2, 3], torch.bool of shape [], None)'
+    """
+    if isinstance(value, Tensor):
+        return f"{'' if value.is_floating_point() else f'{value.dtype} of shape '}{list(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(describe, value))})" if len(value) <= 4 else f"{len(value)} entries"
+    return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
+
+
+def check_type(name: str, value: Tensor, layer: Module) -> None:
+    """Raise where no weight of ``layer`` has the floating point type of ``value``, but under autocast, which casts."""
+    if value.is_floating_point() and (torch.compiler.is_compiling() or _autocasts(value.device.type)):
+        return
+    wanted = None
+    for weight in layer.parameters():
+        if weight.dtype == value.dtype:
+            return
+        wanted = wanted or (weight.dtype if weight.is_floating_point() else None)
+    if wanted is not None or not value.is_floating_point():
+        like = "a floating point type" if wanted is None else f"type {wanted}, as the weights"
+        raise ValueError(f"expected {name!r} of {like}, got {value.dtype}")
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def check_memory(what: str, memory: Any, names: Sequence[str], shape: Sequence[int]) -> None:
+    """Raise unless ``memory`` is a floating point tensor of the shape, or for several names a tuple of so many."""
+    is_sequence = isinstance(memory, (tuple, list))
+    parts = memory if is_sequence else (memory,)
+    fit = [isinstance(p, Tensor) and p.is_floating_point() and list(p.shape) == list(shape) for p in parts]
+    if is_sequence != (len(names) > 1) or len(parts) != len(names) or not all(fit):
+        wanted = f"({', '.join(names)}), each" if len(names) > 1 else names[0]
+        raise ValueError(f"expected {what} to be {wanted} of shape {list(shape)}, got {describe(memory)}")
+
+
+def check_entries(state: Any, number: int) -> None:
+    """Raise unless ``state`` is a tuple of so many entries."""
+    got = len(state) if isinstance(state, (tuple, list)) else type(state).__name__
+    if got != number:
+        raise ValueError(f"expected a state of {number} entries, got {got}")
+
+
+def check_mean(state: Any, shape: Sequence[int]) -> None:
+    """Raise unless ``state`` is that of a mean over a stream: None, or (state, mean of the shape, number of frames)."""
+    if state is not None:
+        check_entries(state, 3)
+        check_memory("the second entry of the state", state[1], ["a mean"], shape)
+        count = state[2]
+        if not isinstance(count, Tensor) or count.dtype != torch.int64 or count.dim() > 0:
+            raise ValueError(f"expected the third entry of the state to be an int64 of shape [], got {describe(count)}")
+
+
+def check_index(what: str, index: Any, count: int) -> None:
+    """Raise where ``index``, or a number in a sequence, is that of none of ``count`` things, from either end."""
+    if isinstance(index, (Tensor, np.ndarray)) and index.dtype not in (torch.bool, bool):
+        index = index.flatten().tolist()
+    for number in index if isinstance(index, (tuple, list)) else (index,):
+        if isinstance(number, (int, np.integer)) and not -count <= number < count:
+            raise IndexError(f"expected the number of a {what} within 0 to {count - 1}, got {number}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

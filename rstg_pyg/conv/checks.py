@@ -8,7 +8,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
 from rstg_pyg.conv.attention import ATTENTION
 from rstg_pyg.conv.backend import BACKENDS
 
@@ -85,23 +85,18 @@ def check_inputs(
             "expected 'x' to be one tensor [num_nodes, *, channels], got a pair: the space stage updates the nodes "
             "that send, so it has no bipartite form"
         )
-    for name, value in (("x", x), ("pos", pos), ("edge_attr", edge_attr)):
-        if not isinstance(value, Tensor) and (value is not None or name == "x"):
-            raise TypeError(f"expected {name!r} to be a tensor, got {type(value).__name__}")
     width = "in_channels" if in_channels == -1 else in_channels
-    if x.dim() < 2 or (in_channels != -1 and x.size(-1) != in_channels) or not x.is_floating_point():
-        raise ValueError(
-            f"expected floating point 'x' of shape [num_nodes, *, {width}], got {x.dtype} of shape {list(x.shape)}"
-        )
+    if num_dims(x) < 2 or (in_channels != -1 and x.size(-1) != in_channels) or not x.is_floating_point():
+        raise ValueError(f"expected floating point 'x' of shape [num_nodes, *, {width}], got {describe(x)}")
     num_nodes = x.size(0)
     if (pos is None) != (pos_channels == 0):
-        got = "none" if pos is None else f"shape {list(pos.shape)}"
+        got = "none" if pos is None else f"shape {describe(pos)}"
         raise ValueError(f"expected 'pos' of width pos_channels={pos_channels}, got {got}")
     if pos is not None:
         _check_rows("pos", pos, x, num_nodes, pos_channels)
     num_edges = _check_edge_index(edge_index, num_nodes)
     if edge_attr is not None and edge_dim is None:
-        raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {list(edge_attr.shape)}")
+        raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
     if edge_dim is not None and edge_attr is None and not is_sparse(edge_index):
         raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {edge_dim}], got none")
     if edge_attr is not None:
@@ -127,14 +122,12 @@ def check_ends(source: Tensor, destination: Tensor, num_nodes: int) -> None:
 
 def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[int]) -> None:
     inner = list(x.shape[1:-1])
-    fits = value.dim() == 2 or (
-        value.dim() == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))
+    fits = num_dims(value) == 2 or (
+        num_dims(value) == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))
     )
-    if value.is_complex():
-        raise ValueError(f"expected real {name!r}, got {value.dtype}")
-    if not fits or value.size(0) != rows or value.size(-1) != width:
+    if not fits or value.size(0) != rows or value.size(-1) != width or value.is_complex():
         wider = f" or {[rows, *inner, width]}" if inner else ""
-        raise ValueError(f"expected {name!r} of shape {[rows, width]}{wider}, got {list(value.shape)}")
+        raise ValueError(f"expected {name!r} of shape {[rows, width]}{wider}, got {describe(value)}")
 
 
 def _check_edge_index(edge_index: Adj, num_nodes: int) -> int:
@@ -147,19 +140,15 @@ def _check_edge_index(edge_index: Adj, num_nodes: int) -> int:
             raise ValueError(f"expected a sparse adjacency matrix of size {[num_nodes, num_nodes]}, got {size}")
         return edge_index._nnz() if is_torch_sparse_tensor(edge_index) else edge_index.nnz()
     if (
-        not isinstance(edge_index, Tensor)
-        or edge_index.dim() != 2
+        num_dims(edge_index) != 2
         or edge_index.size(0) != 2
         or edge_index.is_floating_point()
         or edge_index.is_complex()
         or edge_index.dtype == torch.bool
     ):
-        got = (
-            f"{edge_index.dtype} of shape {list(edge_index.shape)}"
-            if isinstance(edge_index, Tensor)
-            else type(edge_index).__name__
+        raise ValueError(
+            f"expected integer 'edge_index' of shape [2, num_edges] or a sparse matrix, got {describe(edge_index)}"
         )
-        raise ValueError(f"expected integer 'edge_index' of shape [2, num_edges] or a sparse matrix, got {got}")
     if isinstance(edge_index, EdgeIndex) and any(size not in (None, num_nodes) for size in edge_index.sparse_size()):
         raise ValueError(
             f"expected an EdgeIndex of size {(num_nodes, num_nodes)} or of none, got {edge_index.sparse_size()}"

@@ -16,7 +16,7 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
-from rstg_pyg.arguments import check_options
+from rstg_pyg.arguments import check_options, check_type
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.backend import choose_backend
@@ -245,6 +245,7 @@ class RSTGConv(MessagePassing):
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
         """
         num_edges = check_inputs(x, edge_index, pos, edge_attr, self.in_channels, self.pos_channels, self.edge_dim)
+        check_type("x", x, self)
         if self.residual and x.size(-1) != self.out_channels:
             raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
         edge_index = collectable(edge_index, edge_attr)

@@ -9,11 +9,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
+from rstg_pyg.arguments import check_index
 from rstg_pyg.datasets.authors_paths import AuthorsPaths, check_arguments, open_paths
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY, Clip, sample_clip
 from rstg_pyg.datasets.digits import open_digits
@@ -234,6 +236,10 @@ class SyncMNIST(Dataset):
             parameters["paths"] = self._paths.fingerprint
         key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
         return [f"syncmnist_{'train' if self.train else 'test'}_{key}.npy"]
+
+    def __getitem__(self, idx: Any) -> Any:
+        check_index("clip", idx, len(self))
+        return super().__getitem__(idx)
 
     def len(self) -> int:
         r"""The number of clips."""

@@ -19,7 +19,7 @@ from torch.nn import (
     Sequential,
 )
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
 from rstg_pyg.models.border import RepeatBorder
 from rstg_pyg.models.frame_cnn import FrameCNN
 from rstg_pyg.models.non_local import NonLocalBlock
@@ -156,13 +156,13 @@ class ClipCNN(Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         if (
-            clips.dim() != 5
+            num_dims(clips) != 5
             or clips.size(1) != self.in_channels
             or clips.size(2) < 1
             or min(clips.shape[-2:]) < self.smallest
         ):
             raise ValueError(
                 f"expected clips of shape [B, {self.in_channels}, T, H, W] with H and W of at least {self.smallest} "
-                f"and T of at least 1, got {list(clips.shape)}"
+                f"and T of at least 1, got {describe(clips)}"
             )
         return self.layers(clips.contiguous(memory_format=torch.channels_last_3d))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d
 
-from rstg_pyg.arguments import check_positive
-from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
+from rstg_pyg.arguments import check_memory, check_positive
+from rstg_pyg.models.frame_vectors import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
 
 
@@ -79,7 +79,7 @@ class ConvLSTM(FrameVectorBlock):
 
         h = c = None
         if state is not None:
-            check_memory(state, [[volume.size(0), self.channels, *volume.shape[-2:]]] * 2, "(h, c), each")
+            check_memory("the state", state, "hc", [volume.size(0), self.channels, *volume.shape[-2:]])
             h, c = state
         vectors = []
         for gate in gates.unbind(1):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
 from rstg_pyg.models.border import RepeatBorderConv2d
 from rstg_pyg.models.folded_norm import can_fold, folded_norm
 
@@ -82,10 +82,10 @@ class FrameCNN(Module):
         self.layers = Sequential(*layers).to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> Tensor:
-        if frames.dim() != 4 or frames.size(1) != self.in_channels or min(frames.shape[-2:]) < self.smallest:
+        if num_dims(frames) != 4 or frames.size(1) != self.in_channels or min(frames.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"expected frames of shape [B, {self.in_channels}, H, W] with H and W of at least {self.smallest}, "
-                f"got {list(frames.shape)}"
+                f"got {describe(frames)}"
             )
         frames = frames.contiguous(memory_format=torch.channels_last)
         conv, norm, *rest = self.layers

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_mean, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, resolve_norm
 
 
@@ -46,11 +46,12 @@ class FrameVectorBlock(Module):
         raise NotImplementedError
 
     def forward(self, volume: Tensor) -> Tensor:
-        if volume.dim() != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
+        if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
             raise ValueError(
                 f"expected a feature volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
-                f"got {list(volume.shape)}"
+                f"got {describe(volume)}"
             )
+        check_type("volume", volume, self)
         vectors, _ = self.run(volume)
         return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
 
@@ -59,14 +60,16 @@ class FrameVectorBlock(Module):
 
         With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
         """
-        if frame.dim() != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
+        if num_dims(frame) != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
             raise ValueError(
                 f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
-                f"got {list(frame.shape)}"
+                f"got {describe(frame)}"
             )
+        check_type("frame", frame, self)
         if self.readout == "last":
             vectors, state = self.run(frame.unsqueeze(2), state)
             return vectors[:, 0], state
+        check_mean(state, [frame.size(0), self.channels])
         state, *memory = (None,) if state is None else state
         vectors, state = self.run(frame.unsqueeze(2), state)
         mean, *memory = next_mean(vectors[:, 0], *memory)
@@ -99,15 +102,6 @@ def next_mean(
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
     if mean is None:
         mean, count = torch.zeros_like(wide), torch.zeros((), dtype=torch.int64, device=value.device)
-    check_memory(mean, [list(value.shape)], "a mean")
     count = count + 1
     mean = mean + (wide - mean) / count
     return mean.to(value.dtype, copy=True), mean, count
-
-
-def check_memory(state: Any, shapes: list[list[int]], names: str) -> None:
-    """Raise unless ``state`` is a tensor of the one shape, or a sequence of tensors of the several shapes."""
-    is_sequence = isinstance(state, (tuple, list))
-    got = [list(part.shape) for part in (state if is_sequence else (state,))]
-    if is_sequence != (len(shapes) > 1) or got != shapes:
-        raise ValueError(f"expected the state to be {names} of shape {shapes[0]}, got shapes {got}")

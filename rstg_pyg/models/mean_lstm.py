@@ -5,8 +5,8 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import GRU, LSTM
 
-from rstg_pyg.arguments import check_choice
-from rstg_pyg.models.frame_vectors import FrameVectorBlock, check_memory
+from rstg_pyg.arguments import check_choice, check_memory
+from rstg_pyg.models.frame_vectors import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
@@ -65,8 +65,7 @@ class MeanLSTM(FrameVectorBlock):
         x = normalised(self.input_norm, volume.mean((3, 4)).transpose(1, 2))
         is_pair = is_lstm(self.rnn, self.kind)
         if state is not None:
-            names = "(h, c), each" if is_pair else "h"
-            check_memory(state, [[x.size(0), self.channels]] * (1 + is_pair), names)
+            check_memory("the state", state, "hc" if is_pair else "h", [x.size(0), self.channels])
             memory = tuple(part.to(x.dtype).unsqueeze(0) for part in (state if is_pair else (state,)))
             state = memory if is_pair else memory[0]
         out, last = run_rnn(self.rnn, x, state)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, check_type, describe, num_dims
 from rstg_pyg.models.zero_start import ZeroChannelBatchNorm
 from rstg_pyg.norm import normalised
 
@@ -65,11 +65,12 @@ class NonLocalBlock(Module):
             layer.reset_parameters()
 
     def forward(self, volume: Tensor) -> Tensor:
-        if volume.dim() != 5 or volume.size(1) != self.channels or 0 in volume.shape[2:]:
+        if num_dims(volume) != 5 or volume.size(1) != self.channels or 0 in volume.shape[2:]:
             raise ValueError(
                 f"expected a feature volume of shape [B, {self.channels}, T, H, W] with T, H and W of at least 1, "
-                f"got {list(volume.shape)}"
+                f"got {describe(volume)}"
             )
+        check_type("volume", volume, self)
         seen = volume if self.pool is None else self.pool(volume)
         query = self.query(_places(volume))
         key, value = self.key_value(_places(seen)).chunk(2, -1)

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import Identity, Linear
 
-from rstg_pyg.arguments import check_options, check_positive
+from rstg_pyg.arguments import check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.models.recomputed import RecomputedRSTG
@@ -72,10 +72,11 @@ class RegionBlock(ConstantBuffers):
 
     def nodes(self, volume: Tensor) -> Tensor:
         """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``."""
-        if volume.dim() != 5 or volume.size(1) != self.in_channels:
+        if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
             raise ValueError(
-                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {list(volume.shape)}"
+                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}"
             )
+        check_type("volume", volume, self)
         return normalised(self.input_norm, self.lin_in(self.pool(volume).permute(2, 0, 3, 1)))
 
     def run(self, volume: Tensor, state: Any = None, return_attention_weights: Optional[bool] = None) -> Any:
@@ -89,6 +90,6 @@ class RegionBlock(ConstantBuffers):
         )
 
     def _as_clip(self, frame: Tensor) -> Tensor:
-        if frame.dim() != 4 or frame.size(1) != self.in_channels:
-            raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {list(frame.shape)}")
+        if num_dims(frame) != 4 or frame.size(1) != self.in_channels:
+            raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {describe(frame)}")
         return frame.unsqueeze(2)

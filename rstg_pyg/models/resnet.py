@@ -10,7 +10,7 @@ from torch.nn import Dropout, Linear, MaxPool3d, Module, Sequential
 from torch.nn.init import normal_, zeros_
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.frame_cnn import pixels_to_unit
 from rstg_pyg.models.insertion import HOLDER
@@ -224,14 +224,14 @@ class VideoResNet(ConstantBuffers):
     def features(self, video: Tensor) -> Tensor:
         """The feature volume ``[B, out_channels, T // 2, H', W']`` at the end of res5."""
         if (
-            video.dim() != 5
+            num_dims(video) != 5
             or video.size(1) != self.in_channels
             or video.size(2) < 2
             or min(video.shape[-2:]) < self.smallest
         ):
             raise ValueError(
                 f"expected a video of shape [B, {self.in_channels}, T, H, W] with T of at least 2 and H and W of at "
-                f"least {self.smallest}, got {list(video.shape)}"
+                f"least {self.smallest}, got {describe(video)}"
             )
         return self._pair_features(self._frame_features(video))
 
@@ -275,15 +275,15 @@ class VideoResNet(ConstantBuffers):
             )
         if not hasattr(self.pool, "step"):
             raise ValueError(f"expected a pool with a method 'step', got {type(self.pool).__name__}")
-        if frame.dim() != 4 or frame.size(1) != self.in_channels or min(frame.shape[-2:]) < self.smallest:
+        if num_dims(frame) != 4 or frame.size(1) != self.in_channels or min(frame.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least {self.smallest}, "
-                f"got {list(frame.shape)}"
+                f"got {describe(frame)}"
             )
         if state is not None and not isinstance(state, VideoState):
             raise ValueError(f"expected the state that 'step' returned, or None, got {type(state).__name__}")
         if state is not None and state.shape != frame.shape:
-            raise ValueError(f"expected a frame of shape {list(state.shape)} as before it, got {list(frame.shape)}")
+            raise ValueError(f"expected a frame of shape {list(state.shape)} as before it, got {describe(frame)}")
 
     def _normalised(self, video: Tensor) -> Tensor:
         if video.is_floating_point():

@@ -5,7 +5,7 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import Linear, Module
 
-from rstg_pyg.arguments import check_options
+from rstg_pyg.arguments import check_entries, check_options
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.models.to_vec import RSTGToVec
 from rstg_pyg.models.volume_pool import VolumePool
@@ -70,6 +70,8 @@ class RSTGPool(Module):
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        if state is not None:
+            check_entries(state, 2)
         graph_state, mean_state = (None, None) if state is None else state
         vector, graph_state = self.to_vec.step(frame, graph_state)
         mean, mean_state = self.pool.step(frame, mean_state)

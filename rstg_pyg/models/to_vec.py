@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 from torch import Tensor
 
-from rstg_pyg.arguments import check_choice
+from rstg_pyg.arguments import check_choice, check_mean
 from rstg_pyg.models.frame_vectors import next_mean
 from rstg_pyg.models.region_block import RegionBlock
 from rstg_pyg.recurrence.stages import SPACE
@@ -68,8 +68,10 @@ class RSTGToVec(RegionBlock):
         if self.readout == "last":
             x, state = self.run(self._as_clip(frame), state)
             return x[:, :, -1].sum(0), state
+        clip = self._as_clip(frame)
+        check_mean(state, [frame.size(0), self.channels])
         state, *memory = (None,) if state is None else state
-        x, state = self.run(self._as_clip(frame), state)
+        x, state = self.run(clip, state)
         mean, *memory = next_mean(x[:, :, -1].sum(0), *memory)
         return mean, (state, *memory)
 

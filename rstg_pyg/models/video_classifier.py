@@ -6,7 +6,7 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, Sequential
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, describe, num_dims
 from rstg_pyg.models.frame_cnn import pixels_to_unit, weight_dtype
 
 
@@ -57,8 +57,8 @@ class VideoClassifier(Module):
         self.classifier = Sequential(LayerNorm(block.channels), Linear(block.channels, num_classes))
 
     def forward(self, video: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
-        if video.dim() != 5:
-            raise ValueError(f"expected a video of shape [B, C, T, H, W], got {list(video.shape)}")
+        if num_dims(video) != 5:
+            raise ValueError(f"expected a video of shape [B, C, T, H, W], got {describe(video)}")
         volume = self._volume(pixels_to_unit(video, weight_dtype(self)))
         if return_attention_weights:
             if not _takes(self.block.forward, "return_attention_weights"):
@@ -69,8 +69,8 @@ class VideoClassifier(Module):
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
-        if frame.dim() != 4:
-            raise ValueError(f"expected a frame of shape [B, C, H, W], got {list(frame.shape)}")
+        if num_dims(frame) != 4:
+            raise ValueError(f"expected a frame of shape [B, C, H, W], got {describe(frame)}")
         if getattr(self.backbone, "takes_clips", False):
             raise ValueError(
                 f"expected a backbone that takes single frames, got {type(self.backbone).__name__}, whose features of "

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import check_options, check_positive
+from rstg_pyg.arguments import check_entries, check_options, check_positive
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm
 from rstg_pyg.recurrence.space_time import space_time_stage
@@ -159,8 +159,8 @@ class RSTG(Module):
             return_attention_weights: If true, also return the attention of every space stage.
         """
         check_sequence(x, self.channels)
-        if state is not None and len(state) != self.num_states:
-            raise ValueError(f"expected a state of {self.num_states} entries, got {len(state)}")
+        if state is not None:
+            check_entries(state, self.num_states)
 
         memory = list(state) if state is not None else [None] * self.num_states
         new_state: list[RNNState] = []

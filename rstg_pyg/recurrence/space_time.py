@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
+from rstg_pyg.arguments import check_memory
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.regions.spacetime import spacetime_edge_index
 
@@ -37,10 +38,7 @@ def space_time_stage(
             "between frames are made from them"
         )
     if past is not None:
-        expected = [*x.shape[:-2], x.size(-1)]
-        if not isinstance(past, Tensor) or list(past.shape) != expected:
-            got = list(past.shape) if isinstance(past, Tensor) else type(past).__name__
-            raise ValueError(f"expected the state of a homogeneous stage to be of shape {expected}, got {got}")
+        check_memory("the state of a homogeneous stage", past, ["a tensor"], [*x.shape[:-2], x.size(-1)])
         x = torch.cat([past.to(x.dtype).unsqueeze(-2), x], dim=-2)
     num_nodes, num_frames = x.size(0), x.size(-2)
     out = conv(

@@ -6,7 +6,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 from rstg_pyg.watched import everything_is_watched, is_bare
@@ -25,10 +25,8 @@ _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 def check_sequence(x: Tensor, channels: int) -> None:
     """Raise unless ``x`` is a sequence of node features ``[N, *, T >= 1, channels]``."""
-    if x.dim() < 3 or x.size(-1) != channels or x.size(-2) < 1:
-        raise ValueError(
-            f"expected a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}], got {list(x.shape)}"
-        )
+    if num_dims(x) < 3 or x.size(-1) != channels or x.size(-2) < 1:
+        raise ValueError(f"expected a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}], got {describe(x)}")
 
 
 class TimeStage(torch.nn.Module):
@@ -81,6 +79,7 @@ class TimeStage(torch.nn.Module):
 
     def forward(self, x: Tensor, state: Optional[RNNState] = None) -> tuple[Tensor, RNNState]:
         check_sequence(x, self.channels)
+        check_type("x", x, self)
         node_shape = x.shape[:-2]
         v = normalised(self.norm, x)
         run = self._one_frame if self._takes_cell(v) else partial(run_rnn, self.rnn)
@@ -118,18 +117,9 @@ class TimeStage(torch.nn.Module):
     def _to_rnn(self, state: Optional[RNNState], node_shape: torch.Size, dtype: torch.dtype) -> Optional[RNNState]:
         if state is None:
             return None
-        expected = [*node_shape, self.channels]
         is_pair = is_lstm(self.rnn, self.kind)
-        parts = state if isinstance(state, (tuple, list)) else (state,)
-        if (
-            isinstance(state, (tuple, list)) != is_pair
-            or len(parts) != 1 + is_pair
-            or any(list(part.shape) != expected for part in parts)
-        ):
-            got = [list(part.shape) for part in parts]
-            wanted = f"(h, c), each of shape {expected}" if is_pair else f"h of shape {expected}"
-            raise ValueError(f"expected the state of a time stage to be {wanted}, got shapes {got}")
-        flat = tuple(part.to(dtype).flatten(0, -2).unsqueeze(0) for part in parts)
+        check_memory("the state of a time stage", state, "hc" if is_pair else "h", [*node_shape, self.channels])
+        flat = tuple(part.to(dtype).flatten(0, -2).unsqueeze(0) for part in (state if is_pair else (state,)))
         return flat if is_pair else flat[0]
 
     def __repr__(self) -> str:

@@ -10,6 +10,12 @@ from typing import Union
 import torch
 from torch import Tensor
 
+MAX_REGIONS = 2**14
+"""As many as a map of 128 x 128 has pixels."""
+
+MAX_PAIRS = 2**24
+"""Of regions that touch: the tensors that find their edges take 1 to 2 GB."""
+
 Scale = Union[int, tuple[int, int]]
 """A grid of regions: ``s`` for s x s cells, or ``(rows, columns)``."""
 
@@ -18,7 +24,8 @@ def parse_scales(scales: Sequence[Scale]) -> tuple[tuple[int, int], ...]:
     """Return every scale as a ``(rows, columns)`` pair.
 
     Raises:
-        ValueError: If ``scales`` is empty, or a scale is neither a positive int nor a pair of them.
+        ValueError: If ``scales`` is empty, a scale is neither a positive int nor a pair of them, or there are more than
+            2^14 cells.
     """
     if isinstance(scales, (int, str)) or not isinstance(scales, Sequence):
         raise ValueError(
@@ -35,6 +42,9 @@ def parse_scales(scales: Sequence[Scale]) -> tuple[tuple[int, int], ...]:
                 f"ints, got {scale!r} in scales={scales!r}"
             )
         pairs.append((int(pair[0]), int(pair[1])))
+    num_cells = sum(rows * columns for rows, columns in pairs)
+    if num_cells > MAX_REGIONS:
+        raise ValueError(f"expected 'scales' of at most {MAX_REGIONS} cells in all, got {num_cells}")
     return tuple(pairs)
 
 
@@ -65,27 +75,51 @@ def cell_boxes(cells: Tensor) -> Tensor:
     return box.to(torch.get_default_dtype())
 
 
-def cell_adjacency(cells: Tensor) -> Tensor:
-    """Tell which cells overlap or share a border of positive length.
+def cell_edges(scales: Sequence[Scale]) -> Tensor:
+    """Pair the cells that overlap or share a border of positive length, in both directions.
 
     Two intervals ``[i/h, (i+1)/h]`` and ``[i'/h', (i'+1)/h']`` meet in
     ``min((i+1)h', (i'+1)h) - max(ih', i'h)`` units of ``1/(hh')``: positive for an overlap, 0 for a contact, negative
     for a gap. Cells are joined when neither axis has a gap and one has an overlap; a common corner alone is a contact
-    on both axes and joins nothing.
+    on both axes and joins nothing. Only cells without a gap are looked at: for every cell a block of each grid.
 
     Shapes:
-        - output: ``[N, N]`` bool, symmetric, False on the diagonal.
+        - output: ``[2, E]``, sorted by destination, then source.
+
+    Raises:
+        ValueError: If more than 2^24 pairs have no gap.
     """
-    dy = _meeting(cells[:, 0], cells[:, 1])
-    dx = _meeting(cells[:, 2], cells[:, 3])
-    joined = (dy >= 0) & (dx >= 0) & (dy + dx > 0)
-    return joined.fill_diagonal_(False)
+    cells = grid_cells(scales)
+    rows, columns = torch.tensor(parse_scales(scales)).unbind(1)
+    num_pairs = len(cells) * len(rows)
+    if num_pairs <= MAX_PAIRS:
+        top, height = _without_gap(cells[:, 0, None], cells[:, 1, None], rows)
+        left, width = _without_gap(cells[:, 2, None], cells[:, 3, None], columns)
+        left, width = left.flatten(), width.flatten()
+        in_block = height.flatten() * width
+        num_pairs = int(in_block.sum())
+    if num_pairs > MAX_PAIRS:
+        raise ValueError(f"expected regions of which at most {MAX_PAIRS} pairs touch, got at least {num_pairs}")
+    block = torch.arange(len(in_block)).repeat_interleave(in_block)
+    place = torch.arange(num_pairs) - (in_block.cumsum(0) - in_block)[block]
+    row, column = top.flatten()[block] + place // width[block], left[block] + place % width[block]
+    destination, scale = block // len(rows), block % len(rows)
+    source = (rows * columns).cumsum(0)[scale] - (rows * columns)[scale] + row * columns[scale] + column
+    own = cells[destination]
+    meeting = _meeting(own[:, 0], own[:, 1], row, rows[scale]) + _meeting(own[:, 2], own[:, 3], column, columns[scale])
+    return torch.stack([source, destination])[:, (meeting > 0) & (source != destination)]
 
 
-def _meeting(index: Tensor, count: Tensor) -> Tensor:
-    low = index[:, None] * count[None, :]
-    high = (index[:, None] + 1) * count[None, :]
-    return torch.minimum(high, high.t()) - torch.maximum(low, low.t())
+def _without_gap(index: Tensor, count: Tensor, other_count: Tensor) -> tuple[Tensor, Tensor]:
+    """First and number of the intervals ``[i'/h', (i'+1)/h']`` without a gap to ``[i/h, (i+1)/h]``."""
+    first = (-(-index * other_count // count) - 1).clamp(min=0)
+    last = torch.minimum((index + 1) * other_count // count, other_count - 1)
+    return first, last - first + 1
+
+
+def _meeting(index: Tensor, count: Tensor, other: Tensor, other_count: Tensor) -> Tensor:
+    end = torch.minimum((index + 1) * other_count, (other + 1) * count)
+    return end - torch.maximum(index * other_count, other * count)
 
 
 def pixel_overlap(index: Tensor, count: Tensor, size: int) -> Tensor:

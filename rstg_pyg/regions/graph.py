@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch_geometric.data import Data
 
-from rstg_pyg.regions.cells import Scale, cell_adjacency, cell_boxes, grid_cells
+from rstg_pyg.arguments import check_positive
+from rstg_pyg.regions.cells import Scale, cell_boxes, cell_edges, grid_cells
 from rstg_pyg.regions.heatmap import cell_heatmaps
+
+MAX_HEATMAP = 2**26
+"""256 MiB of ``heatmap``, and twice as much while it is drawn."""
 
 
 def region_graph(scales: Sequence[Scale] = (3, 2, 1), heatmap_size: int = 6) -> Data:
@@ -33,21 +36,25 @@ def region_graph(scales: Sequence[Scale] = (3, 2, 1), heatmap_size: int = 6) -> 
         - **heatmap:** ``[N, D * D]``, the position input of :class:`~rstg_pyg.RSTGConv`.
 
     Raises:
-        ValueError: If a scale is not a positive int or a pair of them, or ``heatmap_size`` is not a positive int.
+        ValueError: If a scale is not a positive int or a pair of them, ``heatmap_size`` is not a positive int, or the
+            graph would have more than 2^14 nodes, 2^24 pairs of regions that touch, or 2^26 values in its heatmaps.
 
     Example:
         >>> from rstg_pyg import region_graph
         >>> region_graph((3, 2, 1))
         Data(edge_index=[2, 90], pos=[14, 2], box=[14, 4], scale=[14, 2], heatmap=[14, 36])
     """
-    if not isinstance(heatmap_size, int) or isinstance(heatmap_size, bool) or heatmap_size < 1:
-        raise ValueError(f"expected 'heatmap_size' to be a positive int, got {heatmap_size!r}")
+    check_positive(heatmap_size=heatmap_size)
     with torch.device("cpu"):  # The meta device has no numbers to find edges by.
         cells = grid_cells(scales)
+        if len(cells) * heatmap_size**2 > MAX_HEATMAP:
+            raise ValueError(
+                f"expected heatmaps of at most {MAX_HEATMAP} values in all, got {len(cells)} nodes and heatmap_size="
+                f"{heatmap_size}"
+            )
         box = cell_boxes(cells)
-        destination, source = cell_adjacency(cells).nonzero(as_tuple=True)
         graph = Data(
-            edge_index=torch.stack([source, destination]),
+            edge_index=cell_edges(scales),
             pos=(box[:, :2] + box[:, 2:]) / 2,
             box=box,
             scale=cells[:, [1, 3]],

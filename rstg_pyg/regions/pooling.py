@@ -4,9 +4,11 @@ Shape legend: C channels, H x W pixels, N regions, ``*`` any leading dimensions.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
+from rstg_pyg.arguments import describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.regions.cells import Scale, grid_cells, parse_scales, pixel_overlap
 
@@ -65,10 +67,10 @@ class RegionPool(_RegionMap):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        if features.dim() < 3 or not features.is_floating_point():
+        if num_dims(features) < 3 or not features.is_floating_point() or 0 in features.shape[-2:]:
             raise ValueError(
-                "expected floating point features of shape [*, C, H, W], got "
-                f"{features.dtype} of shape {list(features.shape)}"
+                "expected floating point features of shape [*, C, H, W] with H and W of at least 1, got "
+                f"{describe(features)}"
             )
         height, width = features.shape[-2:]
         along_y, along_x = self._overlaps(height, width)
@@ -94,7 +96,8 @@ class RegionProject(_RegionMap):
         - **output:** features ``[*, C, H, W]``.
 
     Raises:
-        ValueError: If the input's second last dimension is not the number of regions.
+        ValueError: If the input's second last dimension is not the number of regions, it is not floating point, or
+            ``size`` is no pair of positive ints.
 
     Example:
         >>> import torch
@@ -104,14 +107,22 @@ class RegionProject(_RegionMap):
     """
 
     def forward(self, regions: Tensor, size: tuple[int, int]) -> Tensor:
-        if regions.dim() < 2 or regions.size(-2) != self.num_regions:
+        if num_dims(regions) < 2 or regions.size(-2) != self.num_regions or not regions.is_floating_point():
             raise ValueError(
-                f"expected region features of shape [*, {self.num_regions}, C] for scales="
-                f"{self.scales}, got shape {list(regions.shape)}"
+                f"expected floating point region features of shape [*, {self.num_regions}, C] for scales="
+                f"{self.scales}, got {describe(regions)}"
             )
-        height, width = size
+        height, width = _map_size(size)
         along_y, along_x = self._overlaps(height, width)
         share_y = along_y.to(regions.dtype) / self.cells[:, 1:2]
         share_x = along_x.to(regions.dtype) / self.cells[:, 3:4]
         weight = (share_y[:, :, None] * share_x[:, None, :]).flatten(1)
         return (regions.transpose(-1, -2) @ weight).unflatten(-1, (height, width))
+
+
+def _map_size(size: Any) -> tuple[int, int]:
+    """The height and width, which are symbols while a program is exported."""
+    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else ()
+    if not sides or not all(isinstance(n, (int, torch.SymInt)) and not isinstance(n, bool) and n > 0 for n in sides):
+        raise ValueError(f"expected 'size' to be a pair (H, W) of positive ints, got {describe(size)}")
+    return sides

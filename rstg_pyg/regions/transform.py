@@ -7,6 +7,7 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
+from rstg_pyg.arguments import describe, num_dims
 from rstg_pyg.regions.cells import Scale
 from rstg_pyg.regions.graph import region_graph
 from rstg_pyg.regions.pooling import RegionPool
@@ -60,10 +61,10 @@ class ToRegionGraph(BaseTransform):
         volume = data.get(self.attr)
         if volume is None:
             raise ValueError(f"expected a feature volume in data[{self.attr!r}], got a Data with {data.keys()}")
-        shape = list(volume.shape)
-        if volume.dim() == 5 and volume.size(0) == 1:
+        shape = describe(volume)
+        if num_dims(volume) == 5 and volume.size(0) == 1:
             volume = volume.squeeze(0)
-        if volume.dim() != 4:
+        if num_dims(volume) != 4:
             raise ValueError(f"expected data[{self.attr!r}] of shape [C, T, H, W] or [1, C, T, H, W], got {shape}")
         if not volume.is_floating_point():
             volume = volume.to(torch.get_default_dtype())

@@ -246,5 +246,7 @@ def test_bad_clip_number(make):
     for number in (-1, 3):
         with pytest.raises(IndexError, match=f"clip number within 0 to 2, got {number}"):
             dataset.get(number)
-    with pytest.raises(IndexError):
-        dataset[3]
+    for number in (3, -4, torch.tensor(3), [0, 3], torch.tensor([0, 3]), np.array([3])):
+        with pytest.raises(IndexError, match=r"^expected the number of a clip within 0 to 2, got (3|-4)$"):
+            dataset[number]
+    assert len(dataset[np.array([True, False, True])][torch.tensor([0, -1])]) == 2

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import Conv2d, Module
 
-from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
-from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock, VolumePool
+from rstg_pyg import FrameCNN, RSTGToMap, RSTGToVec, VideoClassifier
+from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock, RSTGPool, VolumePool
 
 
 class LastFrame(Module):
@@ -76,15 +76,35 @@ def test_frames(block, shape):
 @pytest.mark.parametrize(
     ("block", "state", "message"),
     [
-        (MeanLSTM(3, 4), torch.zeros(2, 4), "state to be (h, c), each of shape [2, 4], got shapes [[2, 4]]"),
-        (MeanLSTM(3, 4), (torch.zeros(1, 4),) * 2, "each of shape [2, 4], got shapes [[1, 4], [1, 4]]"),
-        (MeanLSTM(3, 4, "gru"), (torch.zeros(2, 4),), "state to be h of shape [2, 4], got shapes [[2, 4]]"),
-        (ConvLSTM(3, 4), (torch.zeros(2, 4, 5, 5),) * 2, "each of shape [2, 4, 5, 6], got shapes [[2, 4, 5, 5]"),
+        (MeanLSTM(3, 4), torch.zeros(2, 4), "state to be (h, c), each of shape [2, 4], got [2, 4]"),
+        (MeanLSTM(3, 4), (torch.zeros(1, 4),) * 2, "each of shape [2, 4], got ([1, 4], [1, 4])"),
+        (MeanLSTM(3, 4, "gru"), (torch.zeros(2, 4),), "state to be h of shape [2, 4], got ([2, 4])"),
+        (MeanLSTM(3, 4), (torch.zeros(2, 4), None), "got ([2, 4], None)"),
+        (VolumePool(3), (None, 3, 1), "the second entry of the state to be a tensor of shape [2, 3], got 3"),
+        (VolumePool(3), 3, "a state of 3 entries, got int"),
+        (
+            RSTGToVec(3, readout="mean"),
+            (None, torch.zeros(2, 3), 0.5),
+            "third entry of the state' to be a positive",
+        ),
+        (RSTGPool(3), (None,), "a state of 2 entries, got 1"),
+        (ConvLSTM(3, 4), (torch.zeros(2, 4, 5, 5),) * 2, "each of shape [2, 4, 5, 6], got ([2, 4, 5, 5]"),
     ],
 )
 def test_states(block, state, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         block.step(torch.randn(2, 3, 5, 6), state)
+
+
+@pytest.mark.parametrize("block", [MeanLSTM(3), ConvLSTM(3), NonLocalBlock(3), RSTGToVec(3), RSTGToMap(3)])
+def test_another_type_than_the_weights(block):
+    volume = torch.randn(2, 3, 2, 6, 6)
+    with pytest.raises(ValueError, match=r"'volume' of type torch.float32, as the weights, got torch.float64$"):
+        block(volume.double())
+    with pytest.raises(ValueError, match=r"'volume' of type torch.float32, as the weights, got torch.int64$"):
+        block(volume.long())
+    with torch.autocast("cpu", torch.bfloat16):
+        block(volume.bfloat16())
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 9, 9), (2, 2, 3, 9, 9), (2, 1, 3, 3, 9), (2, 1, 0, 9, 9)])

@@ -50,10 +50,13 @@ H = torch.zeros(NUM_NODES, 4)
     ("rnn", "state", "message"),
     [
         ("lstm", [(H, H)], "a state of 4 entries, got 1"),
-        ("lstm", [H] * 4, r"\(h, c\), each of shape \[5, 4\], got shapes \[\[5, 4\]\]"),
-        ("lstm", [(H, H, H)] * 4, r"got shapes \[\[5, 4\], \[5, 4\], \[5, 4\]\]"),
-        ("lstm", [(H[:4], H[:4])] * 4, r"each of shape \[5, 4\], got shapes \[\[4, 4\], \[4, 4\]\]"),
-        ("gru", [(H, H)] * 4, r"h of shape \[5, 4\], got shapes \[\[5, 4\], \[5, 4\]\]"),
+        ("lstm", [H] * 4, r"\(h, c\), each of shape \[5, 4\], got \[5, 4\]$"),
+        ("lstm", [(H, H, H)] * 4, r"got \(\[5, 4\], \[5, 4\], \[5, 4\]\)"),
+        ("lstm", [(H[:4], H[:4])] * 4, r"each of shape \[5, 4\], got \(\[4, 4\], \[4, 4\]\)"),
+        ("lstm", 4, "a state of 4 entries, got int"),
+        ("lstm", [(H, None)] * 4, r"got \(\[5, 4\], None\)"),
+        ("gru", [H.long()] * 4, r"h of shape \[5, 4\], got torch.int64 of shape \[5, 4\]"),
+        ("gru", [(H, H)] * 4, r"h of shape \[5, 4\], got \(\[5, 4\], \[5, 4\]\)"),
     ],
 )
 def test_states(rnn, state, message):
@@ -65,10 +68,19 @@ def test_homogeneous_stages_need_plain_edges():
     rstg = RSTG(4, stages="homogeneous")
     with pytest.raises(ValueError, match="edges as a tensor"):
         rstg(X, to_torch_coo_tensor(EDGES, size=(5, 5)))
-    with pytest.raises(ValueError, match=r"state of a homogeneous stage to be of shape \[5, 4\], got \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"homogeneous stage to be a tensor of shape \[5, 4\], got \[4, 4\]"):
         rstg(X, EDGES, state=[H[:4]] * 3)
-    with pytest.raises(ValueError, match="got tuple"):
+    with pytest.raises(ValueError, match=r"got \(\[5, 4\], \[5, 4\]\)"):
         rstg(X, EDGES, state=[(H, H)] * 3)
+
+
+@pytest.mark.parametrize("stages", ["all-temp", "space-only", "homogeneous"])
+def test_another_type_than_the_weights(stages):
+    rstg = RSTG(4, stages=stages)
+    with pytest.raises(ValueError, match=r"^expected 'x' of type torch.float32, as the weights, got torch.float64$"):
+        rstg(X.double(), EDGES)
+    with torch.autocast("cpu", torch.bfloat16):
+        rstg(X.bfloat16(), EDGES)
 
 
 def test_time_stage():

@@ -97,3 +97,23 @@ def test_bad_scales(scales, message):
 def test_bad_heatmap_size(size):
     with pytest.raises(ValueError, match=f"'heatmap_size' to be a positive int, got {size}"):
         region_graph(heatmap_size=size)
+
+
+@pytest.mark.parametrize(
+    ("scales", "heatmap_size", "message"),
+    [
+        ((10**9, 1), 6, "'scales' of at most 16384 cells in all, got 1000000000000000001"),
+        ((1,) * 5000, 6, "regions of which at most 16777216 pairs touch, got at least 25000000"),
+        ((3,), 10**6, "heatmaps of at most 67108864 values in all, got 9 nodes and heatmap_size=1000000"),
+    ],
+)
+def test_sizes_that_would_exhaust_memory(scales, heatmap_size, message):
+    with pytest.raises(ValueError, match=message):
+        region_graph(scales, heatmap_size)
+
+
+def test_a_graph_of_ten_thousand_regions():
+    """What finds its edges does not look at all pairs."""
+    graph = region_graph((100,))
+    assert graph.num_edges == 4 * 100 * 99
+    assert graph.edge_index[:, :2].tolist() == [[1, 100], [0, 0]]

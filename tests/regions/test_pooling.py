@@ -90,12 +90,20 @@ def test_nothing_is_stored_in_the_state_dict():
     assert not RegionProject().state_dict()
 
 
-@pytest.mark.parametrize("features", [torch.randn(6, 6), torch.ones(1, 6, 6, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "features", [torch.randn(6, 6), torch.ones(1, 6, 6, dtype=torch.uint8), torch.randn(1, 0, 6), None]
+)
 def test_pool_refuses(features):
-    with pytest.raises(ValueError, match=r"floating point features of shape \[\*, C, H, W\], got torch"):
+    with pytest.raises(ValueError, match=r"floating point features of shape \[\*, C, H, W\] with H and W of at"):
         RegionPool()(features)
 
 
 def test_project_refuses_another_number_of_regions():
-    with pytest.raises(ValueError, match=r"\[\*, 14, C\].*got shape \[2, 13, 4\]"):
+    with pytest.raises(ValueError, match=r"\[\*, 14, C\].*got \[2, 13, 4\]"):
         RegionProject((3, 2, 1))(torch.randn(2, 13, 4), (6, 6))
+
+
+@pytest.mark.parametrize("size", [6, (6,), (6, 0), (6, 2.0), (True, 6), (6, 6, 6), "66", None, torch.tensor([6, 6])])
+def test_project_refuses_a_size_that_is_no_pair(size):
+    with pytest.raises(ValueError, match=r"^expected 'size' to be a pair \(H, W\) of positive ints, got "):
+        RegionProject((2, 1))(torch.randn(5, 4), size)

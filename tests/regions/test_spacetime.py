@@ -35,8 +35,10 @@ def test_the_graph_repeats_node_attributes_in_the_order_of_a_flattened_sequence(
 
 def test_it_refuses():
     graph = region_graph((2, 1))
-    with pytest.raises(ValueError, match="'num_frames' to be at least 1, got 0"):
+    with pytest.raises(ValueError, match="'num_frames' to be a positive int, got 0"):
         spacetime_graph(graph, num_frames=0)
     graph.x = torch.randn(5, 4, 8)
     with pytest.raises(ValueError, match=r"graph.x of shape \[5, 3, C\], got \[5, 4, 8\]"):
         spacetime_graph(graph, num_frames=3)
+    with pytest.raises(ValueError, match="at most 67108864 edges in all, got 36999999979 with num_frames=1000000000"):
+        spacetime_graph(region_graph((2, 1)), num_frames=10**9)

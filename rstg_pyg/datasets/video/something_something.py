@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_index, check_positive
 from rstg_pyg.datasets.stream import uniforms
 from rstg_pyg.datasets.video.annotations import ALL_SPLITS, VERSIONS, read_annotations
 from rstg_pyg.datasets.video.colour import change_colours, jitter_factors
@@ -215,6 +215,10 @@ class SomethingSomething(Dataset):
         r"""The folder or file of video number :obj:`idx`."""
         return self.video_dir / f"{self.video_ids[idx]}{self._endings[idx]}"
 
+    def __getitem__(self, idx: Any) -> Any:
+        check_index("video", idx, len(self))
+        return super().__getitem__(idx)
+
     def len(self) -> int:
         r"""The number of videos."""
         return len(self.video_ids)
@@ -231,6 +235,7 @@ class SomethingSomething(Dataset):
             epoch (int): The epoch, 0 to :math:`2^{32} - 1`.
         """
         _check_whole("epoch", epoch, 2**32 - 1)
+        check_index("video", position, len(self))
         data = self._get(int(self.indices()[position]), epoch)
         return data if self.transform is None else self.transform(data)
 

@@ -237,6 +237,8 @@ def test_bad_paths_and_numbers(make, made, tmp_path):
         SomethingSomething(tmp_path)
     with pytest.raises(IndexError, match="expected a video number within 0 to 7, got 8"):
         make().get(8)
+    with pytest.raises(IndexError, match="expected the number of a video within 0 to 2, got 3"):
+        make()[2:5][3]
     with pytest.raises(ValueError, match="'epoch' to be an int within 0 to 4294967295, got -1"):
         make().set_epoch(-1)
 
