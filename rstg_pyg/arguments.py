@@ -18,9 +18,22 @@ def check_positive(**sizes: Any) -> None:
             raise ValueError(f"expected {name!r} to be a positive int, got {value!r}")
 
 
+def check_flags(**flags: Any) -> None:
+    """Raise unless every named flag is True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"expected {name!r} to be True or False, got {describe(value)}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a number in [0, 1)."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"expected {name!r} in [0, 1), got {describe(value)}")
+
+
 def num_dims(value: Any) -> int:
-    """Number of dimensions of a tensor, -1 of anything else."""
-    return value.dim() if isinstance(value, Tensor) else -1
+    """Number of dimensions of a dense tensor, -1 of anything else."""
+    return value.dim() if isinstance(value, Tensor) and value.layout == torch.strided else -1
 
 
 def describe(value: Any) -> str:
@@ -31,7 +44,8 @@ def describe(value: Any) -> str:
         '([2, 3], torch.bool of shape [], None)'
     """
     if isinstance(value, Tensor):
-        return f"{'' if value.is_floating_point() else f'{value.dtype} of shape '}{list(value.shape)}"
+        odd = value.layout if value.layout != torch.strided else None if value.is_floating_point() else value.dtype
+        return f"{list(value.shape)}" if odd is None else f"{odd} of shape {list(value.shape)}"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(describe, value))})" if len(value) <= 4 else f"{len(value)} entries"
     return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
@@ -93,13 +107,13 @@ def check_index(what: str, index: Any, count: int) -> None:
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"expected {name!r} to be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_name(what: str, value: Any, names: Collection[str]) -> None:
     """Raise unless ``value`` is one of many names; the error suggests the nearest."""
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise ValueError(f"expected {what} to be one of {', '.join(names)}, got {value!r}{_near(value, names)}")
 
 

@@ -9,9 +9,23 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import rstg_pyg
+from rstg_pyg import (
+    RSTG,
+    FrameCNN,
+    RegionProject,
+    RSTGConv,
+    RSTGToMap,
+    RSTGToVec,
+    ToRegionGraph,
+    insert_rstg,
+    region_graph,
+)
+from rstg_pyg.models import build_row
 
 ROOT = Path(rstg_pyg.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages([str(ROOT)], "rstg_pyg.")]
@@ -61,6 +75,35 @@ def test_the_layer_that_was_called_refuses_a_misspelt_option(name):
         with pytest.raises(TypeError) as caught:
             layer(*widths, **{wrong: 1})
         assert str(caught.value) == f"expected an option of {name}, got {wrong!r} (did you mean {near!r}?)"
+
+
+VOLUME = torch.randn(1, 8, 2, 4, 4)
+BORDER = {
+    "number": lambda value: RSTGToVec(8, num_stages=value),
+    "choice": lambda value: RSTGConv(8, 8, attention=value),
+    "share": lambda value: RSTGConv(8, 8, dropout=value),
+    "flag": lambda value: RSTG(8, residual=value),
+    "sequence": lambda value: RSTG(8, stages=value),
+    "widths": lambda value: FrameCNN(1, value),
+    "scales": lambda value: region_graph(value),
+    "name": lambda value: build_row(value),
+    "x": lambda value: RSTG(8)(value, torch.zeros(2, 1, dtype=torch.long)),
+    "edges": lambda value: RSTGConv(8, 8)(torch.randn(3, 8), value),
+    "volume": lambda value: RSTGToMap(8)(value),
+    "state": lambda value: RSTGToMap(8).step(VOLUME[:, :, 0], value),
+    "size": lambda value: RegionProject((1,))(torch.randn(1, 8), value),
+    "data": lambda value: ToRegionGraph()(value),
+    "network": lambda value: insert_rstg(value, {"0": {"in_channels": 8}}),
+    "blocks": lambda value: insert_rstg(torch.nn.Sequential(torch.nn.ReLU()), value),
+}
+
+
+@pytest.mark.parametrize("name", BORDER)
+def test_what_can_not_be_meant_is_refused_in_our_words(name):
+    """Nothing of the wrong kind gets as far as an error of what lies below."""
+    for value in ("so", -1.5, object(), np.zeros(2), torch.zeros(2, 3), VOLUME.to_sparse(), {1: 2}, [object()], 1j):
+        with pytest.raises(ValueError, match=r"^expected "):
+            BORDER[name](value)
 
 
 @pytest.mark.parametrize("name", MODULES)

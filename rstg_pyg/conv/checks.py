@@ -5,10 +5,11 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
+from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor
 
-from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_positive, check_share, describe, num_dims
 from rstg_pyg.conv.attention import ATTENTION
 from rstg_pyg.conv.backend import BACKENDS
 
@@ -34,7 +35,7 @@ def check_arguments(
             f"expected 'in_channels' to be one int, got {in_channels!r}: the space stage updates the nodes that send, "
             "so it has no bipartite form"
         )
-    if in_channels != -1:
+    if not isinstance(in_channels, int) or in_channels != -1:
         check_positive(in_channels=in_channels)
     check_positive(
         out_channels=out_channels,
@@ -43,7 +44,7 @@ def check_arguments(
         send_layers=send_layers,
         update_layers=update_layers,
     )
-    if pos_channels != 0:
+    if not isinstance(pos_channels, int) or pos_channels != 0:
         check_positive(pos_channels=pos_channels)
     if edge_dim is not None:
         check_positive(edge_dim=edge_dim)
@@ -55,8 +56,7 @@ def check_arguments(
         raise ValueError(
             f"expected 'out_channels' to be a multiple of 'heads', got out_channels={out_channels}, heads={heads}"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"expected 'dropout' in [0, 1), got {dropout!r}")
+    check_share("dropout", dropout)
     if residual and in_channels not in (-1, out_channels):
         raise ValueError(
             "expected 'in_channels' to equal 'out_channels' with residual=True, got "
@@ -66,7 +66,7 @@ def check_arguments(
         raise ValueError("expected no 'node_dim': nodes are always the first dimension of 'x'")
     if kwargs.get("decomposed_layers", 1) != 1:
         raise ValueError("expected no 'decomposed_layers': hidden channels of a message can not be split")
-    if isinstance(kwargs.get("aggr"), (tuple, list)):
+    if not isinstance(kwargs.get("aggr"), (str, Aggregation, type(None))):
         raise ValueError(f"expected 'aggr' to be a single aggregation, got {kwargs['aggr']!r}")
 
 

@@ -16,7 +16,7 @@ from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
-from rstg_pyg.arguments import check_options, check_type
+from rstg_pyg.arguments import check_flags, check_options, check_type
 from rstg_pyg.conv.adjacency import collectable
 from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.backend import choose_backend
@@ -136,6 +136,7 @@ class RSTGConv(MessagePassing):
         **kwargs,
     ) -> None:
         check_options(self, kwargs)
+        check_flags(send_act_last=send_act_last, update_act_last=update_act_last, residual=residual, bias=bias)
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         check_arguments(
             in_channels=in_channels,

@@ -19,7 +19,7 @@ from torch.nn import (
     Sequential,
 )
 
-from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_flags, check_positive, describe, num_dims
 from rstg_pyg.models.border import RepeatBorder
 from rstg_pyg.models.frame_cnn import FrameCNN
 from rstg_pyg.models.non_local import NonLocalBlock
@@ -82,19 +82,22 @@ class ClipCNN(Module):
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
+        check_flags(batch_norm=batch_norm, refine=refine)
+        if not isinstance(widths, (tuple, list)) or len(widths) == 0:
+            raise ValueError(f"expected 'widths' to hold at least one width, got {describe(widths)}")
         check_choice("padding_mode", padding_mode, ("zeros", *PADDINGS))
         check_positive(
             in_channels=in_channels,
             temporal_kernel=temporal_kernel,
             **{f"widths[{i}]": width for i, width in enumerate(widths)},
         )
-        if not widths:
-            raise ValueError("expected 'widths' to hold at least one width, got an empty sequence")
         if temporal_kernel % 2 == 0:
             raise ValueError(f"expected 'temporal_kernel' to be odd, got {temporal_kernel}")
         num_layers = len(widths) + refine
-        if not set(non_local) <= set(range(num_layers)):
-            raise ValueError(f"expected 'non_local' to hold layers from 0 to {num_layers - 1}, got {tuple(non_local)}")
+        if not isinstance(non_local, (tuple, list)) or not all(layer in range(num_layers) for layer in non_local):
+            raise ValueError(
+                f"expected 'non_local' to hold layers from 0 to {num_layers - 1}, got {describe(non_local)}"
+            )
         self.in_channels = in_channels
         self.out_channels = widths[-1]
         self.smallest = 3 * 2 ** len(widths) - 2

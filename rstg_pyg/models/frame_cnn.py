@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, MaxPool2d, Module, ReLU, Sequential
 
-from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_flags, check_positive, describe, num_dims
 from rstg_pyg.models.border import RepeatBorderConv2d
 from rstg_pyg.models.folded_norm import can_fold, folded_norm
 
@@ -53,10 +53,11 @@ class FrameCNN(Module):
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
+        check_flags(batch_norm=batch_norm, refine=refine)
+        if not isinstance(widths, (tuple, list)) or len(widths) == 0:
+            raise ValueError(f"expected 'widths' to hold at least one width, got {describe(widths)}")
         check_choice("padding_mode", padding_mode, ("zeros", "replicate", "reflect", "circular"))
         check_positive(in_channels=in_channels, **{f"widths[{i}]": width for i, width in enumerate(widths)})
-        if not widths:
-            raise ValueError("expected 'widths' to hold at least one width, got an empty sequence")
         self.in_channels = in_channels
         self.out_channels = widths[-1]
         self.padding_mode = padding_mode

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, describe
 from rstg_pyg.models.dry_run import dry_run
 from rstg_pyg.models.feature_volumes import CHANNELS_FIRST, CHANNELS_LAST, Layout, Tokens
 from rstg_pyg.models.inserted_blocks import InsertedBlocks, as_key
@@ -96,6 +96,8 @@ def insert_rstg(
         True
     """
     _check_unwrapped(model)
+    if not isinstance(blocks, Mapping):
+        raise ValueError(f"expected 'blocks' to be a dict by the names of modules, got {describe(blocks)}")
     if num_frames is not None:
         check_positive(num_frames=num_frames)
     layout = _checked_layout(layout, class_tokens)
@@ -146,6 +148,8 @@ def remove_rstg(model: Module, names: Union[str, Sequence[str], None] = None) ->
     """
     holder = getattr(model, HOLDER, None)
     there = holder.names if isinstance(holder, InsertedBlocks) else ()
+    if not isinstance(names, (str, tuple, list, type(None))):
+        raise ValueError(f"expected 'names' to be names of modules, got {describe(names)}")
     names = there if names is None else (names,) if isinstance(names, str) else tuple(names)
     if not there or not set(names) <= set(there):
         got = ", ".join(map(repr, there)) if there else "none"
@@ -200,18 +204,20 @@ def _block_names(model: Module, state: Mapping[str, Any]) -> list[str]:
 
 
 def _check_unwrapped(model: Module) -> None:
+    if not isinstance(model, Module):
+        raise ValueError(f"expected a network, got {describe(model)}")
     wrapper = {cls.__name__ for cls in type(model).__mro__} & _WRAPPERS
     if wrapper:
         raise ValueError(f"expected a network before it is compiled or wrapped, got {wrapper.pop()}")
 
 
 def _checked_layout(layout: Any, class_tokens: Any) -> Optional[Layout]:
-    if class_tokens != 0:
+    if not isinstance(class_tokens, int) or class_tokens != 0:
         check_positive(class_tokens=class_tokens)
     if isinstance(layout, (tuple, list)) and len(layout) in (2, 3):
         check_positive(**{f"layout[{number}]": size for number, size in enumerate(layout)})
         return Tokens(tuple(layout), class_tokens)
-    if layout not in (None, CHANNELS_FIRST, CHANNELS_LAST):
+    if not isinstance(layout, (str, type(None))) or layout not in (None, CHANNELS_FIRST, CHANNELS_LAST):
         raise ValueError(
             f"expected 'layout' to be {CHANNELS_FIRST!r}, {CHANNELS_LAST!r}, or the sizes (H, W) or (T, H, W) of the "
             f"map that tokens are, got {layout!r}"

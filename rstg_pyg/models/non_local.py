@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
-from rstg_pyg.arguments import check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_positive, check_type, describe, num_dims
 from rstg_pyg.models.zero_start import ZeroChannelBatchNorm
 from rstg_pyg.norm import normalised
 
@@ -48,6 +48,7 @@ class NonLocalBlock(Module):
     def __init__(self, channels: int, inner_channels: Optional[int] = None, max_pool: bool = True) -> None:
         super().__init__()
         check_positive(channels=channels)
+        check_flags(max_pool=max_pool)
         inner_channels = max(1, channels // 2) if inner_channels is None else inner_channels
         check_positive(inner_channels=inner_channels)
         self.channels = channels

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from torch import Tensor
 from torch.nn import Identity, Linear
 
-from rstg_pyg.arguments import check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.models.recomputed import RecomputedRSTG
@@ -53,6 +53,7 @@ class RegionBlock(ConstantBuffers):
         check_options(self, kwargs, RSTG, RSTGConv)
         channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
+        check_flags(checkpoint=checkpoint)
         if "pos_channels" in kwargs:
             raise ValueError("expected no 'pos_channels': it follows from heatmap_size (None for no positions)")
         self.in_channels = in_channels

@@ -10,7 +10,7 @@ from torch.nn import Dropout, Linear, MaxPool3d, Module, Sequential
 from torch.nn.init import normal_, zeros_
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rstg_pyg.arguments import check_choice, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_flags, check_positive, check_share, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.frame_cnn import pixels_to_unit
 from rstg_pyg.models.insertion import HOLDER
@@ -147,10 +147,10 @@ class VideoResNet(ConstantBuffers):
             ("res5_stride", res5_stride, (2, 1)),
             ("pool_padding", pool_padding, (1, 0)),
         ):
-            if value not in choices:
+            if not isinstance(value, int) or value not in choices:
                 raise ValueError(f"expected {name!r} to be {' or '.join(map(str, choices))}, got {value!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"expected 'dropout' to be in [0, 1), got {dropout!r}")
+        check_share("dropout", dropout)
+        check_flags(frozen_bn=frozen_bn)
         self.form = form
         self.depth = depth
         self.in_channels = in_channels

@@ -7,7 +7,7 @@ from typing import Optional
 import torch
 from torch.nn import Module
 
-from rstg_pyg.arguments import check_name
+from rstg_pyg.arguments import check_name, describe
 from rstg_pyg.datasets.labels import NUM_CLASSES
 from rstg_pyg.models.clip_cnn import ClipCNN
 from rstg_pyg.models.conv_lstm import ConvLSTM
@@ -181,6 +181,8 @@ def build_row(name: str, network: Network = SMALL) -> VideoClassifier:
         torch.Size([2, 46])
     """
     check_name("the name of a row", name, ROWS)
+    if not isinstance(network, Network):
+        raise ValueError(f"expected 'network' to be a Network, got {describe(network)}")
     return ROWS[name].build(network)
 
 

@@ -52,6 +52,8 @@ class VideoClassifier(Module):
         check_positive(num_classes=num_classes)
         if not isinstance(getattr(block, "channels", None), int):
             raise ValueError(f"expected a block with its vector's size as 'channels', got {type(block).__name__}")
+        if not isinstance(backbone, Module):
+            raise ValueError(f"expected a backbone that is a module, got {describe(backbone)}")
         self.backbone = backbone
         self.block = block
         self.classifier = Sequential(LayerNorm(block.channels), Linear(block.channels, num_classes))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rstg_pyg.arguments import check_name
+from rstg_pyg.arguments import check_name, describe
 from rstg_pyg.models.insertion import insert_rstg
 from rstg_pyg.models.resnet import VideoResNet
 from rstg_pyg.models.rstg_pool import RSTGPool
@@ -146,6 +146,8 @@ def build_video_row(name: str, network: VideoNetwork = VIDEO_SMALL) -> VideoResN
         torch.Size([2, 174])
     """
     check_name("the name of a row", name, VIDEO_ROWS)
+    if not isinstance(network, VideoNetwork):
+        raise ValueError(f"expected 'network' to be a VideoNetwork, got {describe(network)}")
     return VIDEO_ROWS[name].build(network)
 
 

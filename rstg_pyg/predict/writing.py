@@ -13,6 +13,7 @@ import numpy as np
 
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.reading import require_av, require_pillow
+from rstg_pyg.datasets.video.writing import gif_frames
 from rstg_pyg.training.replace_file import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")
@@ -24,7 +25,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
     Args:
         path: The file, by its ending WebM (VP9), MP4 (H.264) or GIF; its folder is made where there is none.
         frames: The frames, at least one.
-        rate: Frames a second.
+        rate: Frames a second; above 50, some are left out of a GIF.
 
     Shapes:
         - **frames:** each ``[H, W, 3]`` uint8, H and W even, all of one size.
@@ -85,8 +86,11 @@ def _gif(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> N
     with av.open(os.fspath(path), "w", format="gif") as container:
         stream = _stream(container, "gif", rate, first)
         stream.pix_fmt = "pal8"
-        for frame in frames:
-            container.mux(stream.encode(_with_palette(av, frame)))
+        stream.codec_context.time_base = Fraction(1, 100)
+        for time, frame in gif_frames(frames, rate):
+            picture = _with_palette(av, frame)
+            picture.pts, picture.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 

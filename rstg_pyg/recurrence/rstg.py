@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import check_entries, check_options, check_positive
+from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm
 from rstg_pyg.recurrence.space_time import space_time_stage
@@ -94,6 +94,7 @@ class RSTG(Module):
         super().__init__()
         check_options(self, kwargs, RSTGConv)
         check_positive(channels=channels, num_stages=num_stages)
+        check_flags(share_time=share_time, share_space=share_space, residual=residual)
         self.channels = channels
         self.num_stages = num_stages
         self.stages = stage_sequence(stages, num_stages)

@@ -37,8 +37,11 @@ def stage_sequence(stages: Union[str, Sequence[str]], num_stages: int) -> tuple[
             "time-only": (TIME,) * (num_stages + 1),
             "homogeneous": (SPACE_TIME,) * num_stages,
         }[stages]
-    unknown = [stage for stage in stages if stage not in (TIME, SPACE, SPACE_TIME)]
-    if unknown or len(stages) == 0:
+    if (
+        not isinstance(stages, Sequence)
+        or len(stages) == 0
+        or not all(isinstance(stage, str) and stage in (TIME, SPACE, SPACE_TIME) for stage in stages)
+    ):
         raise ValueError(
             f"expected 'stages' to hold one or more of {TIME!r}, {SPACE!r} and {SPACE_TIME!r}, got {stages!r}"
         )

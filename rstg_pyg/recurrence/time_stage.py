@@ -6,7 +6,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from rstg_pyg.arguments import check_choice, check_memory, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 from rstg_pyg.watched import everything_is_watched, is_bare
@@ -66,6 +66,7 @@ class TimeStage(torch.nn.Module):
         super().__init__()
         check_positive(channels=channels)
         check_choice("rnn", rnn, tuple(_CELLS))
+        check_flags(residual=residual, bias=bias)
         self.channels = channels
         self.residual = residual
         self.norm = resolve_norm(norm, channels)

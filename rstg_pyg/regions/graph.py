@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive

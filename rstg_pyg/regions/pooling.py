@@ -6,6 +6,7 @@ Shape legend: C channels, H x W pixels, N regions, ``*`` any leading dimensions.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import describe, num_dims

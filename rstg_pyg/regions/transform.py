@@ -58,6 +58,8 @@ class ToRegionGraph(BaseTransform):
         self.keep_volume = keep_volume
 
     def forward(self, data: Data) -> Data:
+        if not isinstance(data, Data):
+            raise ValueError(f"expected a Data with a feature volume {self.attr!r}, got {describe(data)}")
         volume = data.get(self.attr)
         if volume is None:
             raise ValueError(f"expected a feature volume in data[{self.attr!r}], got a Data with {data.keys()}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
+from rstg_pyg.datasets.video.writing import gif_frames
 from rstg_pyg.files import naming
 from rstg_pyg.visualize.attention import STRONGEST
 from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips
@@ -56,7 +58,7 @@ def animate_clips(
         graph: The region graph, or None to draw no regions.
         alpha: Attention weights, or None to draw no arrows.
         path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg.
-        fps: Frames per second.
+        fps: Frames per second; above 50, some are left out of a GIF, which plays as long.
         captions: A text of one line per clip, in the place of the predicted class.
         probabilities: Of the classes, with a time axis those after each frame (``frame_probabilities`` of
             :func:`explain_clips`).
@@ -90,22 +92,37 @@ def animate_clips(
     path = Path(path)
     writer = _writer(path, fps)
     page = _Page(clips, title, marked, columns, strongest)
+    number = clips.num_frames + hold - 1
+    shown = list(gif_frames(range(number), fps)) if path.suffix.lower() == ".gif" else list(enumerate(range(number)))
+    # The last frame is shown, however short.
+    shown[-1] = shown[-1][0], number - 1
+    writer.times = [*(time for time, _ in shown), max(round(100 * number / fps), shown[-1][0] + 2)]
     with naming(path), writer.saving(page.sheet.figure, path, dpi):
-        for t in range(clips.num_frames):
-            page.show(t)
-            for _ in range(hold if t == clips.num_frames - 1 else 1):
-                writer.grab_frame()
+        for _, place in shown:
+            page.show(min(place, clips.num_frames - 1))
+            writer.grab_frame()
 
 
 def _writer(path: Path, fps: float) -> AbstractMovieWriter:
     from matplotlib.animation import FFMpegWriter, PillowWriter
+
+    class GifWriter(PillowWriter):
+        """Every frame has a delay of its own, and is kept in a byte per pixel."""
+
+        def grab_frame(self, **kwargs: Any) -> None:
+            super().grab_frame(**kwargs)
+            self._frames[-1] = self._frames[-1].quantize(256)
+
+        def finish(self) -> None:
+            delays = [10 * (after - before) for before, after in pairwise(self.times)]
+            self._frames[0].save(self.outfile, save_all=True, append_images=self._frames[1:], duration=delays, loop=0)
 
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise ValueError(f"expected 'path' to end in .gif or .mp4, got {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected a folder to write {str(path)!r} to, got {str(path.parent)!r}, which is none")
     if path.suffix.lower() == ".gif":
-        return PillowWriter(fps=fps)
+        return GifWriter(fps=fps)
     if not FFMpegWriter.isAvailable():
         raise RuntimeError(
             f"expected the program 'ffmpeg' to write {str(path)!r} with, found none: install it or take a .gif"

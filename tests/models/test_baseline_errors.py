@@ -34,7 +34,7 @@ class LastFrame(Module):
         (lambda: VolumePool(0), "expected 'channels' to be a positive int, got 0"),
         (lambda: NonLocalBlock(0), "expected 'channels' to be a positive int, got 0"),
         (lambda: NonLocalBlock(3, 0), "expected 'inner_channels' to be a positive int, got 0"),
-        (lambda: ClipCNN(1, ()), "expected 'widths' to hold at least one width, got an empty sequence"),
+        (lambda: ClipCNN(1, ()), "expected 'widths' to hold at least one width, got ()"),
         (lambda: ClipCNN(1, (4, 0)), "expected 'widths[1]' to be a positive int, got 0"),
         (lambda: ClipCNN(1, (4,), temporal_kernel=2), "expected 'temporal_kernel' to be odd, got 2"),
         (

@@ -176,7 +176,7 @@ def test_errors():
         ({"depth": 34}, "expected 'depth' to be 18 or 50, got 34"),
         ({"res5_stride": 3}, "expected 'res5_stride' to be 2 or 1, got 3"),
         ({"pool_padding": 2}, "expected 'pool_padding' to be 1 or 0, got 2"),
-        ({"dropout": 1.0}, r"expected 'dropout' to be in [0, 1), got 1.0"),
+        ({"dropout": 1.0}, r"expected 'dropout' in [0, 1), got 1.0"),
         ({"width": 0}, "expected 'width' to be a positive int, got 0"),
     ):
         with pytest.raises(ValueError) as caught:

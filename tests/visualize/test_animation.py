@@ -35,6 +35,21 @@ def test_a_gif_has_every_frame_and_holds_the_last(tmp_path):
     assert all((before != after).any() for (before, _), (after, _) in pairwise(frames))
 
 
+@pytest.mark.parametrize(("fps", "shown"), [(30, 10), (60, 9), (240, 3)])
+def test_a_gif_of_a_fast_clip_plays_as_long(tmp_path, fps, shown):
+    """No delay is below two hundredths of a second, which viewers take for ten; the last frame is there."""
+    animate_clips(VIDEOS[:1], None, None, tmp_path / "clip.gif", fps=fps, hold=2, dpi=40)
+    animate_clips(VIDEOS[:1, 9:], None, None, tmp_path / "last.gif", dpi=40)
+    frames = list(frames_of(tmp_path / "clip.gif"))
+    delays = [duration for _, duration in frames]
+    assert len(frames) == shown
+    assert min(delays) >= 20
+    assert abs(sum(delays) - 11_000 / fps) <= 20
+    panel = np.s_[10:70, 20:100]
+    (last, _), *_ = frames_of(tmp_path / "last.gif")
+    assert np.abs(frames[-1][0][panel].astype(int) - last[panel]).mean() < 8
+
+
 def test_four_clips_of_ten_frames_are_below_two_megabytes(tmp_path):
     path = tmp_path / "clips.gif"
     labels, marks = torch.tensor([0, 1, 2, 45]), torch.full((4, 10, 2, 4), 5.0)
