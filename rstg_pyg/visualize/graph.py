@@ -8,7 +8,7 @@ import torch
 from torch_geometric.data import Data
 
 from rstg_pyg.visualize.palette import COLOURS
-from rstg_pyg.visualize.regions import node_levels, scale_colours, scales_of
+from rstg_pyg.visualize.regions import check_drawable, node_levels, scale_colours, scales_of
 from rstg_pyg.visualize.sheet import Sheet, title_height, wrapped
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def draw_graph(graph: Data, title: Optional[str] = None) -> Figure:
         - **graph.box:** ``[N, 4]``. **graph.scale:** ``[N, 2]``. **graph.edge_index:** ``[2, E]``.
 
     Raises:
-        ValueError: If the graph has no regions.
+        ValueError: If the graph has no regions, or more than 1024.
 
     Source: the graph of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582.
 
@@ -40,6 +40,7 @@ def draw_graph(graph: Data, title: Optional[str] = None) -> Figure:
     """
     from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
 
+    check_drawable(graph)
     colours, scales = scale_colours(graph), scales_of(graph)
     level = torch.tensor(node_levels(graph), dtype=torch.float)
     place = torch.stack([graph.pos[:, 1], 1 - graph.pos[:, 0], level], dim=1)
@@ -53,7 +54,8 @@ def draw_graph(graph: Data, title: Optional[str] = None) -> Figure:
     once = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]]
     across = level[once[0]] != level[once[1]]
     for kind, colour, width in ((across, "#9aa0a6", 0.5), (~across, "#3c4043", 1.1)):
-        ax.add_collection3d(Line3DCollection(place[once[:, kind].t()].numpy(), colors=colour, linewidths=width))
+        if kind.any():
+            ax.add_collection3d(Line3DCollection(place[once[:, kind].t()].numpy(), colors=colour, linewidths=width))
     ax.scatter(*place.t().numpy(), c=colours, s=42, depthshade=False, edgecolor="white", linewidth=0.7)
     for number, (rows, columns) in enumerate(scales):
         colour = COLOURS[number % len(COLOURS)]

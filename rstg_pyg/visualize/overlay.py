@@ -17,6 +17,10 @@ SMALLEST, LARGEST = 360, 720
 """Bounds of the shorter side of the frames as they are shown, so that what is drawn can be read and is drawn fast."""
 
 
+LONGEST = 4096
+"""Bound of the longer side, which encoders take and which a frame of 1 x 10,000 pixels would exceed by far."""
+
+
 class VideoOverlay:
     r"""Draws what a network says and where it looks onto the frames of a video, one at a time.
 
@@ -53,9 +57,9 @@ class VideoOverlay:
     ) -> None:
         self._size = size
         short = min(size)
-        scale = min(max(short, SMALLEST), LARGEST) / short
+        scale = min(min(max(short, SMALLEST), LARGEST) / short, LONGEST / max(size))
         height, width = (2 * max(1, round(length * scale / 2)) for length in size)
-        unit = min(height, width) / SMALLEST
+        unit = max(min(height, width) / SMALLEST, 1)
         box = (0, 0, *size) if box is None else box
         self._shown = (width, height)
         self._graph = None

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+LARGEST_GRAPH = 1024
+
+
 def scales_of(graph: Data) -> list[tuple[int, int]]:
     """Return the grids (rows, columns) of a region graph, in their order."""
     if "box" not in graph or "scale" not in graph:
         raise ValueError(f"expected a region graph with 'box' and 'scale', got a Data with {graph.keys()}")
     return list(dict.fromkeys(map(tuple, graph.scale.tolist())))
+
+
+def check_drawable(graph: Data) -> None:
+    """Raise where a graph has more regions than can be told apart; each takes several kilobytes a frame."""
+    if graph.num_nodes > LARGEST_GRAPH:
+        raise ValueError(f"expected a graph of at most {LARGEST_GRAPH} regions to draw, got {graph.num_nodes}")
 
 
 def node_levels(graph: Data) -> list[int]:
@@ -50,7 +59,7 @@ def draw_regions(ax: Axes, graph: Data, size: tuple[int, int], alpha: float = 0.
         - **graph.box:** ``[N, 4]``. **graph.scale:** ``[N, 2]``. **output:** ``[N, 2]``.
 
     Raises:
-        ValueError: If the graph has no regions.
+        ValueError: If the graph has no regions, or more than 1024.
 
     Source: the regions of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582.
 
@@ -63,6 +72,7 @@ def draw_regions(ax: Axes, graph: Data, size: tuple[int, int], alpha: float = 0.
     """
     from matplotlib.patches import Rectangle
 
+    check_drawable(graph)
     height, width = size
     colours, levels = scale_colours(graph), node_levels(graph)
     boxes, centre = graph.box.cpu(), graph.pos.cpu().flip(1) * torch.tensor([width, height]) - 0.5

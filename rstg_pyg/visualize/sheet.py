@@ -23,6 +23,10 @@ def title_height(title: str) -> float:
     return 0.14 + 0.2 * len(title.splitlines()) if title else 0.0
 
 
+LARGEST = 6000.0
+"""Square inches of a figure: 60 million pixels at 100 an inch, a quarter of a gigabyte."""
+
+
 class Sheet:
     """A white figure that takes places in inches from its upper left corner. It belongs to no window.
 
@@ -33,6 +37,11 @@ class Sheet:
     """
 
     def __init__(self, width: float, height: float) -> None:
+        if width * height > LARGEST:
+            raise ValueError(
+                f"expected a picture of at most {LARGEST:.0f} square inches, got {width:.0f} x {height:.0f}: draw "
+                "fewer clips or frames"
+            )
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

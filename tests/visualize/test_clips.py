@@ -164,3 +164,11 @@ def test_it_is_saved_without_a_display(tmp_path):
 def test_errors(changes, message):
     with pytest.raises(ValueError, match=f"^expected {message}$"):
         draw_clips(**{"videos": VIDEOS, "graph": GRAPH, "alpha": ALPHA, **changes})
+
+
+def test_a_picture_of_too_many_frames_is_refused():
+    for videos in (torch.rand(300, 2, 8, 8), torch.rand(1, 3000, 8, 8)):
+        with pytest.raises(
+            ValueError, match=r"^expected a picture of at most 6000 square inches, got .*fewer clips or"
+        ):
+            draw_clips(videos.repeat(3, 1, 1, 1) if len(videos) > 1 else videos, num_frames=4000)

@@ -80,6 +80,12 @@ def test_long_names_are_shortened_and_spaces_kept_on_one_line():
     assert np.array_equal(overlay.draw(frame, [(long, 0.5)]), overlay.draw(frame, [(longer, 0.5)]))
 
 
+@pytest.mark.parametrize(("size", "shown"), [((1, 10_000), (202, 4096)), ((10_000, 1), (4096, 402))])
+def test_frames_of_an_extreme_shape(size, shown):
+    """Their shorter side stays as short as it must for the longer one to be bounded; the list can be read."""
+    assert VideoOverlay(size, GRAPH).draw(black(*size), SAID, torch.rand(GRAPH.num_edges)).shape == (*shown, 3)
+
+
 def test_errors():
     overlay = VideoOverlay((40, 60), GRAPH)
     with pytest.raises(ValueError, match=r"expected a frame of shape \[40, 60, 3\], got \[60, 40, 3\]"):

@@ -60,3 +60,7 @@ def test_no_node_of_a_graph_in_space_is_cut_off():
 def test_a_graph_without_regions(draw, ax):
     with pytest.raises(ValueError, match=r"region graph with 'box' and 'scale', got a Data with \['x'\]"):
         draw(Data(x=torch.ones(1, 1)), ax)
+
+
+def test_a_graph_of_one_scale_is_drawn():
+    draw_graph(region_graph((2,)))
