@@ -95,9 +95,7 @@ class ClipCNN(Module):
             raise ValueError(f"expected 'temporal_kernel' to be odd, got {temporal_kernel}")
         num_layers = len(widths) + refine
         if not isinstance(non_local, (tuple, list)) or not all(layer in range(num_layers) for layer in non_local):
-            raise ValueError(
-                f"expected 'non_local' to hold layers from 0 to {num_layers - 1}, got {describe(non_local)}"
-            )
+            raise ValueError(f"expected 'non_local' to hold layers from 0 to {num_layers - 1}, got {non_local!r}")
         self.in_channels = in_channels
         self.out_channels = widths[-1]
         self.smallest = 3 * 2 ** len(widths) - 2

@@ -62,5 +62,7 @@ def test_a_graph_without_regions(draw, ax):
         draw(Data(x=torch.ones(1, 1)), ax)
 
 
-def test_a_graph_of_one_scale_is_drawn():
+def test_a_graph_of_one_scale_is_drawn_and_one_of_too_many_regions_is_not():
     draw_graph(region_graph((2,)))
+    with pytest.raises(ValueError, match=r"^expected a graph of at most 1024 regions to draw, got 10000$"):
+        draw_graph(region_graph((100,)))
