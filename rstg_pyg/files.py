@@ -67,7 +67,7 @@ def reading(path: str | os.PathLike, kind: type[FileError], what: str) -> Iterat
         # Errors of the system have a number; libraries raise OSError for damaged content, too.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise kind(f"expected {path} to be {what}, got: {shown(reason, 300)}") from error
 
 

@@ -26,7 +26,7 @@ class OwnError(FileError):
     ("error", "reason"),
     [
         (KeyError("x"), "'x'"),
-        (RecursionError("too deep\nand more"), "too deep"),
+        (RecursionError("too deep\n\tand more"), "too deep and more"),
         (MemoryError(), "MemoryError"),
         (OSError("Not a gzipped file"), "Not a gzipped file"),
         (ValueError("x" * 10_000), "x" * 300 + "..."),
@@ -95,5 +95,5 @@ WRITERS = {
 def test_a_full_disk_is_reported_with_the_file(tmp_path, name):
     with pytest.raises(OSError) as raised, full_disk():
         WRITERS[name](tmp_path / name)
-    assert raised.value.filename.removesuffix(".part") == str(tmp_path / name)
+    assert raised.value.filename.startswith(str(tmp_path / name))
     assert name in str(raised.value)

@@ -89,7 +89,7 @@ class TimeStage(torch.nn.Module):
         if self.residual:
             out = x + out
         # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
-        state = tuple(part.view(*node_shape, -1) for part in (last if isinstance(last, tuple) else (last,)))
+        state = tuple(part.view(*node_shape, part.size(-1)) for part in (last if isinstance(last, tuple) else (last,)))
         return out, state if isinstance(last, tuple) else state[0]
 
     def _takes_cell(self, v: Tensor) -> bool:

@@ -163,7 +163,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     prefix.with_name("model_1.ckpt.index").touch()
     with pytest.raises(ValueError) as error:
         read_tf_checkpoint(prefix)
-    assert str(error.value) == f"expected {prefix} to be a whole checkpoint of TensorFlow, got: Unable to read file"
+    assert (
+        str(error.value) == f"expected {prefix} to be a whole checkpoint of TensorFlow, got: Unable to read file at all"
+    )
 
 
 def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):

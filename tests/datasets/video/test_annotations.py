@@ -155,7 +155,7 @@ def test_text_that_is_none(tmp_path):
         (
             '{"a": 0}',
             '[{"id": "' + "7" * 100_000 + '", "template": "a"}]',
-            "entry 0: expected the name of a video, got",
+            "entry 0: expected a plain file name for a video, got '777",
         ),
         ('{"a": 0}', '[{"id": "7", "template": "' + "a" * 100_000 + '"}]', "entry 0: expected a class of .*, got 'aaa"),
         ("[" + "7," * 100_000 + "7]", "[]", "labels.json: expected an object from class names to numbers, got"),
