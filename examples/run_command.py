@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
 
+# OpenMP reads it once, when torch is loaded. Its threads would spin for milliseconds at the end of every parallel loop,
+# and on a machine that others use wait for one that does not run.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+
+import joblib
 import lightning
 import torch
 
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.training.ending import ends_by_signals
 
+MOST_THREADS = 4
+"""Of a process, unless more are asked for: the loops of small networks are too short for more."""
 
-def prepare_machine(threads: int | None, seed: int) -> None:
-    """Set the number of CPU threads (None: torch's choice) and the seed, and what makes training faster."""
+
+def prepare_machine(args: argparse.Namespace) -> None:
+    """Set the number of CPU threads and the seed, and what makes training faster."""
+    threads = choose_threads(args.threads, args.workers, args.devices)
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")
-    lightning.seed_everything(seed, verbose=False)
+    lightning.seed_everything(args.seed, verbose=False)
+
+
+def choose_threads(asked: int | None, workers: int, processes: int) -> int | None:
+    """The CPU threads of one of several processes with workers of its own: what was asked for; None, torch's choice,
+    where ``OMP_NUM_THREADS`` is set; else what the workers leave of the cores that this program may use."""
+    if asked is not None or "OMP_NUM_THREADS" in os.environ:
+        return asked
+    return min(MOST_THREADS, max(1, joblib.cpu_count() // processes - workers))
 
 
 def run_command(name: str, main: Callable, argv: list[str] | None = None) -> int:

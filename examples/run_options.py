@@ -51,7 +51,11 @@ def add_machine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument("--num-nodes", type=int, default=1, help="machines (default: 1)")
     group.add_argument("--precision", choices=["32-true", "bf16-mixed"])
     group.add_argument("--compile", action="store_true", help="run the model through torch.compile")
-    group.add_argument("--threads", type=int, help="CPU threads that torch uses (default: torch's choice)")
+    group.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of a process (default: $OMP_NUM_THREADS, else what --workers leaves of the cores, at most 4)",
+    )
     return group
 
 

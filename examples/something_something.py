@@ -26,8 +26,10 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from run_command import goes_on, prepare_machine, run_command  # before torch
+
+# isort: split
 import torch
-from run_command import goes_on, prepare_machine, run_command
 from something_something_options import list_networks, parse_arguments
 from torch import Tensor
 
@@ -191,7 +193,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.list:
         print(list_networks(args.network))
         return {}
-    prepare_machine(args.threads, args.seed)
+    prepare_machine(args)
 
     stream = open_videos(args)
     model = make_model(args, len(stream.classes))

@@ -15,8 +15,10 @@ from dataclasses import asdict
 from math import comb
 from pathlib import Path
 
+from run_command import goes_on, prepare_machine, run_command  # before torch
+
+# isort: split
 import torch
-from run_command import goes_on, prepare_machine, run_command
 from syncmnist_options import list_models, make_model, parse_arguments
 from torch import Tensor
 
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         print(list_models(args.network or PAPER_SIZE))
         return {}
     recipe: Recipe = args.recipe
-    prepare_machine(args.threads, args.seed)
+    prepare_machine(args)
 
     clips = ClipStream(
         args.root, recipe, args.seed, args.digits, args.mnist_dir, args.workers, test_paths=args.authors_test

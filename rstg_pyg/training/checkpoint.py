@@ -121,3 +121,9 @@ def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModu
     check_parts(checkpoint, name)
     check_settings(checkpoint["config"], module.config, name)
     check_weights(checkpoint["state_dict"], module, name)
+    for state in checkpoint["optimizer_states"]:
+        if not isinstance(state, dict) or "param_groups" not in state:
+            raise CheckpointError(
+                f"expected {name} to hold states of optimisers with 'param_groups', got {describe(state)}: runs that "
+                "an earlier version of rstg_pyg began do not go on"
+            )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import joblib
 import pytest
 import torch
 from example_scripts import EXAMPLES, check_refused, end_of, load_example
@@ -184,3 +185,34 @@ def test_ctrl_c_ends_a_run_which_until_then_has_its_folder(example, arguments, t
     assert "Traceback" not in said
     check_refused(refused, f"expected one run at a time in {tmp_path / 'run'}, got another one there")
     assert (tmp_path / "run" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "workers", "processes", "expected"),
+    [
+        (2, None, 1, 1, 1),
+        (2, None, 0, 1, 2),
+        (1, None, 4, 1, 1),
+        (8, None, 1, 2, 3),
+        (64, None, 1, 1, 4),
+        (2, 7, 1, 1, 7),
+    ],
+)
+def test_threads_and_workers_do_not_exceed_the_cores(monkeypatch, cores, asked, workers, processes, expected):
+    choose = load_example("run_command").choose_threads
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert choose(asked, workers, processes) == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert choose(asked, workers, processes) == asked
+
+
+def test_threads_spin_little_unless_the_environment_says_how():
+    command = [sys.executable, EXAMPLES / "syncmnist.py", "--help"]
+    others = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for chosen, expected in (({}, "GOMP_SPINCOUNT = '1000'"), ({"OMP_WAIT_POLICY": "passive"}, "GOMP_SPINCOUNT = '0'")):
+        settings = {**others, **chosen, "OMP_DISPLAY_ENV": "verbose"}
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
+        if "GOMP" not in done.stderr:
+            pytest.skip("torch has another OpenMP here than GCC's")
+        assert expected in done.stderr

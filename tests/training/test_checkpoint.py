@@ -210,6 +210,7 @@ def test_hostile_values_are_one_sentence(small, changes, message):
     [
         ({"config": ENDLESS}, "to be a file of settings, got: maximum recursion depth"),
         ({"optimizer_states": None}, "to hold 'optimizer_states' as list, got NoneType"),
+        ({"optimizer_states": [{"muon": {}, "adamw": {}}]}, "to hold states of optimisers .*: runs that"),
         ({"global_step": "3"}, "to hold 'global_step' as int, got str"),
     ],
 )
