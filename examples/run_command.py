@@ -12,7 +12,7 @@ from collections.abc import Callable
 # OpenMP reads it once, when torch is loaded. Its threads would spin for milliseconds at the end of every parallel loop,
 # and on a machine that others use wait for one that does not run.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import joblib
 import lightning

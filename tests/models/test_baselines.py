@@ -232,8 +232,8 @@ def test_non_local_blocks_stand_where_they_are_wanted():
 @torch._dynamo.config.patch(allow_rnn=True)
 def test_compiled_equals_eager(backbone, block):
     torch._dynamo.reset()
-    net = VideoClassifier(backbone, block, 5).double().eval()
-    video = torch.rand(2, 1, 3, 8, 8, dtype=torch.float64)
+    net = VideoClassifier(backbone, block, 5).eval()
+    video = torch.rand(2, 1, 3, 8, 8)
     torch.testing.assert_close(torch.compile(net, fullgraph=True)(video), net(video))
 
 
