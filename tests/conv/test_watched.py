@@ -8,6 +8,7 @@ import torch
 import torch.autograd.forward_ad as fwd
 from small_graphs import irregular_graph
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.nn.aggr import MaxAggregation, SumAggregation
@@ -199,6 +200,16 @@ def test_hooks_see_every_module_of_a_block_in_clips_and_streams(kind, options):
             call(block, torch.randn(3, 3, 4, 5, 5, requires_grad=True)).sum().backward()
             handle.remove()
             assert seen, name
+
+
+def test_hooks_on_all_modules_see_every_module():
+    conv, seen = RSTGConv(4, 4), set()
+    handle = register_module_forward_hook(lambda module, *_: seen.add(module))
+    try:
+        conv(torch.randn(7, 3, 4), EDGES)
+    finally:
+        handle.remove()
+    assert {m for m in conv.modules() if not isinstance(m, torch.nn.ModuleList)} <= seen
 
 
 # Message passing: twice what any of its parts returns is the layer with twice its messages.
