@@ -72,15 +72,15 @@ def reading(path: str | os.PathLike, kind: type[FileError], what: str) -> Iterat
 
 
 def open_file(path: str | os.PathLike) -> BufferedReader:
-    """Open a file to read its bytes. Pipes and devices, which need not end, are refused.
+    """Open a file to read its bytes. Folders are refused, and pipes and devices, which need not end.
 
     Raises:
         FileError: If it is no regular file.
         OSError: If it cannot be opened.
     """
     mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise FileError(f"expected {path} to be a file, got a pipe or a device")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"expected a file {path}, got {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}")
     return open(path, "rb")
 
 

@@ -53,7 +53,7 @@ def test_errors_of_the_system_get_the_name_of_the_file():
 
 
 def test_a_device_does_not_end():
-    with pytest.raises(FileError, match=r"^expected /dev/zero to be a file, got a pipe or a device$"):
+    with pytest.raises(FileError, match=r"^expected a file /dev/zero, got a pipe or a device$"):
         open_file("/dev/zero")
 
 

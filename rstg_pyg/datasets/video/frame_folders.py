@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_file, require_pillow, stack_frames
+from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_media, require_pillow, stack_frames
 
 _NAME = re.compile(r"((?!\.).*?)([0-9]+)(\.(?:jpe?g|png))", re.IGNORECASE | re.DOTALL)
 
@@ -113,7 +113,7 @@ def read_frame(path: Path) -> np.ndarray:
     pillow = require_pillow()
     from PIL import ImageOps
 
-    with open_file(path, "a JPEG or PNG image") as file:
+    with open_media(path, "a JPEG or PNG image") as file:
         try:
             with pillow.open(file, formats=("JPEG", "PNG")) as image:
                 if image.width * image.height > MAX_PIXELS:

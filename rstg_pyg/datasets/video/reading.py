@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
+from rstg_pyg.files import FileError, open_file
 
 Choose = Callable[[int], np.ndarray]
 """From the number of frames of a video to the numbers of those that are wanted, in any shape."""
@@ -28,8 +28,8 @@ def every_frame(count: int) -> np.ndarray:
 
 
 @contextmanager
-def open_file(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
-    r"""Opens a file that has something in it.
+def open_media(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
+    r"""Opens a video or an image that has something in it.
 
     Args:
         path (str or PathLike): The file.
@@ -39,14 +39,12 @@ def open_file(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
         DamagedVideoError: If it is missing or empty, cannot be read, or is no file: opening a pipe waits for ever.
     """
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise DamagedVideoError(f"expected a file {path}, got {kind}")
-        if found.st_size == 0:
-            raise DamagedVideoError(f"expected {what} in {path}, got an empty file", Damage.EMPTY)
-        with open(path, "rb") as file:
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise DamagedVideoError(f"expected {what} in {path}, got an empty file", Damage.EMPTY)
             yield file
+    except FileError as error:
+        raise DamagedVideoError(str(error)) from error
     except OSError as error:
         damage = Damage.MISSING if isinstance(error, FileNotFoundError) else Damage.UNREADABLE
         raise DamagedVideoError(f"expected a file {path}, got {error.strerror}", damage) from error

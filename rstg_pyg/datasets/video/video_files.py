@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_file, require_av, stack_frames
+from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_media, require_av, stack_frames
 from rstg_pyg.datasets.video.sampling import even_times
 
 # Elements that a WebM file consists of: the EBML header, then one segment.
@@ -164,7 +164,7 @@ def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
 
 def _check_whole(path: str | os.PathLike) -> None:
     """Raises for a file that is missing, empty, or shorter than it says. Decoders take what is there for all."""
-    with open_file(path, "a video") as file:
+    with open_media(path, "a video") as file:
         end, size = _webm_length(file.read(256)), os.fstat(file.fileno()).st_size
     if end is not None and size < end:
         raise DamagedVideoError(f"expected {end} bytes in {path}, got {size}", Damage.TRUNCATED)
