@@ -21,13 +21,13 @@ import torch
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.training.ending import ends_by_signals
 
-MOST_THREADS = 4
-"""Of a process, unless more are asked for: the loops of small networks are too short for more."""
+MOST_THREADS = {"small": 4}
+"""Of a process, by preset, unless more are asked for: the loops of small networks are too short for more."""
 
 
 def prepare_machine(args: argparse.Namespace) -> None:
     """Set the number of CPU threads and the seed, and what makes training faster."""
-    threads = choose_threads(args.threads, args.workers, args.devices)
+    threads = choose_threads(args.threads, args.workers, args.devices, args.preset)
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
@@ -35,12 +35,13 @@ def prepare_machine(args: argparse.Namespace) -> None:
     lightning.seed_everything(args.seed, verbose=False)
 
 
-def choose_threads(asked: int | None, workers: int, processes: int) -> int | None:
+def choose_threads(asked: int | None, workers: int, processes: int, preset: str) -> int | None:
     """The CPU threads of one of several processes with workers of its own: what was asked for; None, torch's choice,
     where ``OMP_NUM_THREADS`` is set; else what the workers leave of the cores that this program may use."""
     if asked is not None or "OMP_NUM_THREADS" in os.environ:
         return asked
-    return min(MOST_THREADS, max(1, joblib.cpu_count() // processes - workers))
+    free = max(1, joblib.cpu_count() // processes - workers)
+    return min(free, MOST_THREADS.get(preset, free))
 
 
 def run_command(name: str, main: Callable, argv: list[str] | None = None) -> int:

@@ -54,7 +54,8 @@ def add_machine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group.add_argument(
         "--threads",
         type=int,
-        help="CPU threads of a process (default: $OMP_NUM_THREADS, else what --workers leaves of the cores, at most 4)",
+        help="CPU threads of a process (default: $OMP_NUM_THREADS, else what --workers leaves of the cores; small: at "
+        "most 4)",
     )
     return group
 

@@ -85,7 +85,7 @@ def test_a_pipe_does_not_hold_up(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     kept_open = os.open(tmp_path / "pipe", os.O_RDWR)
     os.write(kept_open, b"text")
-    with pytest.raises(ValueError, match="expected a file .*pipe, got a pipe or a device"):
+    with pytest.raises(ValueError, match=r"expected a file .*pipe, got a pipe or a device"):
         read_idx(tmp_path / "pipe")
     os.close(kept_open)
 

@@ -188,23 +188,24 @@ def test_ctrl_c_ends_a_run_which_until_then_has_its_folder(example, arguments, t
 
 
 @pytest.mark.parametrize(
-    ("cores", "asked", "workers", "processes", "expected"),
+    ("cores", "asked", "workers", "processes", "preset", "expected"),
     [
-        (2, None, 1, 1, 1),
-        (2, None, 0, 1, 2),
-        (1, None, 4, 1, 1),
-        (8, None, 1, 2, 3),
-        (64, None, 1, 1, 4),
-        (2, 7, 1, 1, 7),
+        (2, None, 1, 1, "small", 1),
+        (2, None, 0, 1, "small", 2),
+        (1, None, 4, 1, "full", 1),
+        (8, None, 1, 2, "small", 3),
+        (64, None, 1, 1, "small", 4),
+        (64, None, 1, 1, "full", 63),
+        (2, 7, 1, 1, "small", 7),
     ],
 )
-def test_threads_and_workers_do_not_exceed_the_cores(monkeypatch, cores, asked, workers, processes, expected):
+def test_threads_and_workers_do_not_exceed_the_cores(monkeypatch, cores, asked, workers, processes, preset, expected):
     choose = load_example("run_command").choose_threads
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert choose(asked, workers, processes) == expected
+    assert choose(asked, workers, processes, preset) == expected
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert choose(asked, workers, processes) == asked
+    assert choose(asked, workers, processes, preset) == asked
 
 
 def test_threads_do_not_spin_unless_the_environment_says_how():
