@@ -18,7 +18,7 @@ from opponents.library import HAS_TEMPORAL, RecurrentGraphLayers, TransformerLST
 from opponents.per_edge import PlainConv, SplitConv
 from problem import Problem
 from rstg_pyg.conv.backend import BACKENDS
-from rstg_pyg.kernels import native
+from rstg_pyg.ops import native
 
 OURS = tuple(f"rstg-{backend}" for backend in BACKENDS)
 
@@ -109,24 +109,24 @@ def _named_gradients(module: Module) -> Callable[[], dict[str, Tensor]]:
 
 
 def _ours(name: str, problem: Problem, model: Module) -> Form:
-    edge_index, pos = problem.edge_index(), problem.pos()
+    edge_index, pe = problem.edge_index(), problem.pe()
     for conv in [model] if problem.num_stages is None else model.space_stages:
         conv.backend = name.removeprefix("rstg-")
 
     def stage(x: Tensor) -> Tensor:
-        return model(x, edge_index, pos)
+        return model(x, edge_index, pe=pe)
 
     def block(x: Tensor) -> Tensor:
-        return model(x, edge_index, pos)[0]
+        return model(x, edge_index, pe=pe)[0]
 
     return Form(model, stage if problem.num_stages is None else block, _identity, _identity, _named_gradients(model))
 
 
 def _stage(name: str, problem: Problem, model: Module) -> Form:
-    edge_index, pos, nodes = problem.edge_index(), problem.pos(), problem.graph.num_nodes
+    edge_index, pe, nodes = problem.edge_index(), problem.pe(), problem.graph.num_nodes
     if name in ("plain", "split"):
         module = {"plain": PlainConv, "split": SplitConv}[name](model)
-        return Form(module, lambda x: module(x, edge_index, pos), _identity, _identity, module.layers.gradients)
+        return Form(module, lambda x: module(x, edge_index, pe), _identity, _identity, module.layers.gradients)
     if name in ("dense-concat", "dense-split"):
         module = {"dense-concat": DenseConcat, "dense-split": DenseSplit}[name](model, edge_index, nodes)
 
@@ -136,7 +136,7 @@ def _stage(name: str, problem: Problem, model: Module) -> Form:
         def unpack(x: Tensor) -> Tensor:
             return x.transpose(0, 1).unflatten(1, (problem.batch, problem.frames))
 
-        return Form(module, lambda x: module(x, pos), pack, unpack, module.layers.gradients)
+        return Form(module, lambda x: module(x, pe), pack, unpack, module.layers.gradients)
 
     make = {"gatv2": GATv2Conv, "transformer": TransformerConv}[name]
     options = {"add_self_loops": False} if name == "gatv2" else {}
@@ -153,14 +153,14 @@ def _stage(name: str, problem: Problem, model: Module) -> Form:
 
 
 def _block(name: str, problem: Problem, model: Module) -> Form:
-    edge_index, pos, nodes = problem.edge_index(), problem.pos(), problem.graph.num_nodes
+    edge_index, pe, nodes = problem.edge_index(), problem.pe(), problem.graph.num_nodes
     if name == "plain":
         module = PlainBlock(model)
-        return Form(module, lambda x: module(x, edge_index, pos), _identity, _identity, module.gradients)
+        return Form(module, lambda x: module(x, edge_index, pe), _identity, _identity, module.gradients)
     if name == "authors":
         module = AuthorsBlock(model, edge_index, nodes)
         return Form(
-            module, lambda x: module(x, pos), lambda x: x.transpose(0, 1), lambda x: x.transpose(0, 1), module.gradients
+            module, lambda x: module(x, pe), lambda x: x.transpose(0, 1), lambda x: x.transpose(0, 1), module.gradients
         )
     if name == "transformer-lstm":
         module = TransformerLSTM(problem.width, problem.num_stages)

@@ -88,17 +88,17 @@ def works(args: argparse.Namespace, scales: tuple[int, ...], width: int) -> dict
     graph = region_graph(scales).to(args.device)
     frame = torch.randn(args.batch, width, args.size, args.size, **place)
     nodes = torch.randn(graph.num_nodes, args.batch, 1, width, **place)
-    pos = graph.heatmap.to(dtype)
+    pe = graph.heatmap.to(dtype)
     found = {}
     for backend in args.backends:
         shared = {"num_stages": args.stages, "backend": backend}
         to_vec = RSTGToVec(width, scales=scales, **shared).to(**place).eval()
-        rstg = RSTG(width, pos_channels=pos.size(1), **shared).to(**place).eval()
+        rstg = RSTG(width, pe_channels=pe.size(1), **shared).to(**place).eval()
         if args.compile:
             to_vec.rstg, rstg = torch.compile(to_vec.rstg, dynamic=False), torch.compile(rstg, dynamic=False)
         found["to-vec", backend] = stream(lambda state, model=to_vec: model.step(frame, state)[1])
         found["graph", backend] = stream(
-            lambda state, model=rstg: model(nodes, graph.edge_index, pos=pos, state=state)[1]
+            lambda state, model=rstg: model(nodes, graph.edge_index, pe=pe, state=state)[1]
         )
     return found
 

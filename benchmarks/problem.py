@@ -18,7 +18,7 @@ class Graph:
     name: str
     num_nodes: int
     edge_index: Tensor = field(repr=False)
-    pos: Tensor | None = field(default=None, repr=False)
+    pe: Tensor | None = field(default=None, repr=False)
 
     @property
     def num_edges(self) -> int:
@@ -91,13 +91,13 @@ class Problem:
     def edge_index(self) -> Tensor:
         return self.graph.edge_index.to(self.device)
 
-    def pos(self) -> Tensor | None:
-        return None if self.graph.pos is None else self.graph.pos.to(self.device, self.dtype)
+    def pe(self) -> Tensor | None:
+        return None if self.graph.pe is None else self.graph.pe.to(self.device, self.dtype)
 
     def model(self) -> RSTGConv | RSTG:
         """The package's module."""
         arguments = {
-            "pos_channels": 0 if self.graph.pos is None else self.graph.pos.size(1),
+            "pe_channels": 0 if self.graph.pe is None else self.graph.pe.size(1),
             "send_act_last": self.relu_last,
         }
         if self.num_stages is None:

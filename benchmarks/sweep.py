@@ -54,7 +54,7 @@ def points(axis: str, problem: Problem, irregular: bool, short: bool) -> list[Pr
     Nodes: region grids from 2-1 to 6-5-4-3-2-1, or irregular graphs of 16 to 4096 nodes with 6 edges each.
     """
     if axis == "nodes":
-        graphs = irregular_graphs() if irregular else [grid_graph(s, problem.graph.pos is not None) for s in SCALES]
+        graphs = irregular_graphs() if irregular else [grid_graph(s, problem.graph.pe is not None) for s in SCALES]
         found = [replace(problem, graph=graph) for graph in graphs]
     elif axis == "width":
         found = [replace(problem, width=width) for width in (64, 128, 256, 512)]

@@ -33,11 +33,11 @@ import torch
 from something_something_options import list_networks, parse_arguments
 from torch import Tensor
 
+from rstg_pyg.blocks.dry_run import dry_run
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.datasets.video import read_annotations
 from rstg_pyg.files import FileError, open_file, reading
 from rstg_pyg.models import VIDEO_ROWS, VideoResNet, build_video_row, load_image_weights
-from rstg_pyg.models.dry_run import dry_run
 from rstg_pyg.predict.checkpoint import TASK
 from rstg_pyg.training import (
     CheckpointError,

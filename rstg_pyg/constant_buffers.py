@@ -1,7 +1,5 @@
 """Buffers that follow from a module's arguments, so that no state dict holds them."""
 
-from typing import Optional
-
 from torch import Tensor
 from torch.nn import Module
 
@@ -23,7 +21,7 @@ class ConstantBuffers(Module):
         tensor([1., 1., 1., 1., 1.])
     """
 
-    def constants(self) -> dict[str, Optional[Tensor]]:
+    def constants(self) -> dict[str, Tensor | None]:
         """Make the buffers, by name."""
         raise NotImplementedError
 

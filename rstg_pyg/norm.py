@@ -1,12 +1,11 @@
 """Normalisations that a stage's input can take."""
 
 from collections.abc import Callable
-from typing import Optional, Union
 
 from torch import Tensor
 from torch.nn import BatchNorm1d, LayerNorm, Module, SyncBatchNorm
 
-Norm = Union[str, Callable[[int], Module], None]
+Norm = str | Callable[[int], Module] | None
 """``"layer_norm"``, ``"batch_norm"``, a function from the number of channels to a module, or None."""
 
 
@@ -20,7 +19,7 @@ class ChannelBatchNorm(BatchNorm1d):
         return super().forward(x.reshape(-1, x.size(-1))).view(x.shape)
 
 
-def normalised(norm: Optional[Module], x: Tensor) -> Tensor:
+def normalised(norm: Module | None, x: Tensor) -> Tensor:
     """Apply a normalisation of ``[*, C]``, or none. What :class:`torch.nn.SyncBatchNorm` puts in the place of
     :class:`ChannelBatchNorm` takes the second dimension for channels, so it gets two."""
     if norm is None:
@@ -31,7 +30,7 @@ def normalised(norm: Optional[Module], x: Tensor) -> Tensor:
 _NAMED = {"layer_norm": LayerNorm, "batch_norm": ChannelBatchNorm}
 
 
-def resolve_norm(norm: Norm, channels: int, name: str = "norm") -> Optional[Module]:
+def resolve_norm(norm: Norm, channels: int, name: str = "norm") -> Module | None:
     """Build a normalisation of ``[*, channels]``, or None.
 
     Raises:

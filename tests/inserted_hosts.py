@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from rstg_pyg.models import insert_rstg
+from rstg_pyg.blocks import insert_rstg
 
 OPTIONS = {"channels": 4, "scales": (2, 1), "num_stages": 1}
 

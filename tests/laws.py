@@ -4,14 +4,14 @@ import torch
 from torch_geometric.data import Batch
 
 
-def assert_permutation_equivariant(run, x, edge_index, pos=None):
-    """Renaming the nodes renames the output: ``run(x, edge_index, pos)`` gives ``[N, ...]``."""
+def assert_permutation_equivariant(run, x, edge_index, pe=None):
+    """Renaming the nodes renames the output: ``run(x, edge_index, pe)`` gives ``[N, ...]``."""
     order = torch.randperm(x.size(0))
     new_name = torch.empty_like(order)
     new_name[order] = torch.arange(x.size(0))
     shuffled_edges = torch.randperm(edge_index.size(1))
-    expected = run(x, edge_index, pos)[order]
-    permuted = run(x[order], new_name[edge_index][:, shuffled_edges], None if pos is None else pos[order])
+    expected = run(x, edge_index, pe)[order]
+    permuted = run(x[order], new_name[edge_index][:, shuffled_edges], None if pe is None else pe[order])
     torch.testing.assert_close(permuted, expected)
 
 

@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 
 
-def plain_messages(conv, v, edge_index, pos=None, edge_attr=None):
+def plain_messages(conv, v, edge_index, edge_attr=None, pe=None):
     """MLP([v_j | p_j | v_i | p_i | e_ji]) for every edge j -> i: ``[E, *, O]``."""
     send, (j, i) = conv.send, edge_index
     source, destination = [v[j]], [v[i]]
     weight_src, weight_dst = [send.lin_src.weight], [send.lin_dst.weight]
-    if pos is not None:
-        pos = _inner(pos, v).expand(*v.shape[:-1], -1)
-        source.append(pos[j])
-        destination.append(pos[i])
-        weight_src.append(send.lin_pos_src.weight)
-        weight_dst.append(send.lin_pos_dst.weight)
+    if pe is not None:
+        pe = _inner(pe, v).expand(*v.shape[:-1], -1)
+        source.append(pe[j])
+        destination.append(pe[i])
+        weight_src.append(send.lin_pe_src.weight)
+        weight_dst.append(send.lin_pe_dst.weight)
     inputs, weights = source + destination, weight_src + weight_dst
     if edge_attr is not None:
         inputs.append(_inner(edge_attr, v).expand(len(j), *v.shape[1:-1], -1))
@@ -48,10 +48,10 @@ def plain_scores(conv, v, edge_index):
     return (query * key).sum(-1) / query.size(-1) ** 0.5
 
 
-def plain_conv(conv, x, edge_index, pos=None, edge_attr=None):
+def plain_conv(conv, x, edge_index, edge_attr=None, pe=None):
     """Return what the layer computes, and its attention weights."""
     v = x if conv.norm is None else conv.norm(x)
-    message = plain_messages(conv, v, edge_index, pos, edge_attr).unflatten(-1, (conv.heads, -1))
+    message = plain_messages(conv, v, edge_index, edge_attr, pe).unflatten(-1, (conv.heads, -1))
     score = plain_scores(conv, v, edge_index)
     alpha = torch.empty_like(score)
     gathered = []

@@ -71,7 +71,7 @@ def test_the_layer_that_was_called_refuses_a_misspelt_option(name):
     layer = LAYERS[name]
     widths = (8, 8) if name == "RSTGConv" else (8,)
     layer(*widths, heads=2, aggr="mean", flow="source_to_target")
-    for wrong, near in (("hedas", "heads"), ("flwo", "flow"), ("out_channel", "pos_channels")):
+    for wrong, near in (("hedas", "heads"), ("flwo", "flow"), ("pe_chanels", "pe_channels")):
         with pytest.raises(TypeError) as caught:
             layer(*widths, **{wrong: 1})
         assert str(caught.value) == f"expected an option of {name}, got {wrong!r} (did you mean {near!r}?)"
@@ -108,7 +108,7 @@ def test_what_can_not_be_meant_is_refused_in_our_words(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, tmp_path, monkeypatch):
-    if name.startswith("rstg_pyg.kernels.triton."):
+    if name.startswith("rstg_pyg.ops.triton."):
         pytest.importorskip("triton")
     monkeypatch.chdir(tmp_path)
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)

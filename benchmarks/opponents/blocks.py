@@ -32,11 +32,11 @@ class PlainBlock(_Block):
     def __init__(self, rstg: RSTG) -> None:
         super().__init__(rstg, PlainConv(rstg.space_stages[0]))
 
-    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, pe: Tensor | None = None) -> Tensor:
         nodes = x.shape[:2]
         for _ in range(self.num_stages):
             x = self.time(x.flatten(0, 1))[0].unflatten(0, nodes)
-            x = self.space(x, edge_index, pos)
+            x = self.space(x, edge_index, pe=pe)
         return self.last(x.flatten(0, 1))[0].unflatten(0, nodes)
 
 
@@ -46,11 +46,11 @@ class AuthorsBlock(_Block):
     def __init__(self, rstg: RSTG, edge_index: Tensor, num_nodes: int) -> None:
         super().__init__(rstg, DenseConcat(rstg.space_stages[0], edge_index, num_nodes))
 
-    def forward(self, x: Tensor, pos: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, pe: Tensor | None = None) -> Tensor:
         batch, nodes, frames, _ = x.shape
         for _ in range(self.num_stages):
             x = self.time(x.flatten(0, 1))[0].unflatten(0, (batch, nodes))
-            x = self.space(x.transpose(1, 2).flatten(0, 1), pos)
+            x = self.space(x.transpose(1, 2).flatten(0, 1), pe)
             x = x.unflatten(0, (batch, frames)).transpose(1, 2)
         return self.last(x.flatten(0, 1))[0].unflatten(0, (batch, nodes))
 

@@ -28,28 +28,28 @@ class _Dense(Module):
             raise ValueError("expected a graph without double edges in which every node has a neighbour")
         self.register_buffer("no_edge", no_edge)
 
-    def messages(self, x: Tensor, pos: Tensor | None) -> Tensor:
+    def messages(self, x: Tensor, pe: Tensor | None) -> Tensor:
         """``[F, N destinations, N sources, C]``."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, pos: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, pe: Tensor | None = None) -> Tensor:
         query, key = self.layers.project(x)
         attention = (query @ key.transpose(1, 2)).masked_fill(self.no_edge, -math.inf).softmax(dim=-1)
-        gathered = (attention.unsqueeze(2) @ self.messages(x, pos)).squeeze(2)
+        gathered = (attention.unsqueeze(2) @ self.messages(x, pe)).squeeze(2)
         return self.layers.update(torch.cat([x, gathered], dim=-1))
 
 
 class DenseConcat(_Dense):
     """Both send layers per pair on ``[v_j | p_j | v_i | p_i]``.
 
-    Shapes: x ``[F, N, C]``, pos ``[N, P]``, output ``[F, N, C]``.
+    Shapes: x ``[F, N, C]``, pe ``[N, P]``, output ``[F, N, C]``.
     """
 
     def __init__(self, conv: RSTGConv, edge_index: Tensor, num_nodes: int) -> None:
         super().__init__(ConcatLayers(conv), edge_index, num_nodes)
 
-    def messages(self, x: Tensor, pos: Tensor | None) -> Tensor:
-        node = with_positions(x, pos)
+    def messages(self, x: Tensor, pe: Tensor | None) -> Tensor:
+        node = with_positions(x, pe)
         pairs = node.size(0), node.size(1), node.size(1), node.size(2)
         sources, destinations = node.unsqueeze(1).expand(pairs), node.unsqueeze(2).expand(pairs)
         return self.layers.messages(torch.cat([sources, destinations], dim=-1))
@@ -58,12 +58,12 @@ class DenseConcat(_Dense):
 class DenseSplit(_Dense):
     """The first send layer as a source and a destination projection per node, the last one per pair.
 
-    Shapes: x ``[F, N, C]``, pos ``[N, P]``, output ``[F, N, C]``.
+    Shapes: x ``[F, N, C]``, pe ``[N, P]``, output ``[F, N, C]``.
     """
 
     def __init__(self, conv: RSTGConv, edge_index: Tensor, num_nodes: int) -> None:
         super().__init__(SplitLayers(conv), edge_index, num_nodes)
 
-    def messages(self, x: Tensor, pos: Tensor | None) -> Tensor:
-        source, destination = self.layers.halves(x, pos)
+    def messages(self, x: Tensor, pe: Tensor | None) -> Tensor:
+        source, destination = self.layers.halves(x, pe)
         return self.layers.end(source.unsqueeze(1) + destination.unsqueeze(2))

@@ -48,8 +48,8 @@ class ConcatLayers(StageLayers):
     def __init__(self, conv: RSTGConv) -> None:
         super().__init__(conv)
         send = conv.send
-        parts = {"lin_src": send.lin_src, "lin_pos_src": send.lin_pos_src}
-        parts |= {"lin_dst": send.lin_dst, "lin_pos_dst": send.lin_pos_dst}
+        parts = {"lin_src": send.lin_src, "lin_pe_src": send.lin_pe_src}
+        parts |= {"lin_dst": send.lin_dst, "lin_pe_dst": send.lin_pe_dst}
         weights = {f"send.{name}.weight": part.weight for name, part in parts.items() if part is not None}
         self.widths = {name: weight.size(1) for name, weight in weights.items()}
         weight = torch.cat(list(weights.values()), dim=1)
@@ -75,25 +75,25 @@ class SplitLayers(StageLayers):
         super().__init__(conv)
         send = conv.send
         self.source, self.destination = _linear(send.lin_src), _linear(send.lin_dst)
-        if send.lin_pos_src is not None:
-            self.pos_source, self.pos_destination = _linear(send.lin_pos_src), _linear(send.lin_pos_dst)
+        if send.lin_pe_src is not None:
+            self.pe_source, self.pe_destination = _linear(send.lin_pe_src), _linear(send.lin_pe_dst)
 
-    def halves(self, x: Tensor, pos: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both projections of every node; ``pos`` has the dimensions of ``x`` or broadcasts to them."""
+    def halves(self, x: Tensor, pe: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both projections of every node; ``pe`` has the dimensions of ``x`` or broadcasts to them."""
         source, destination = self.source(x), self.destination(x)
-        if pos is None:
+        if pe is None:
             return source, destination
-        return source + self.pos_source(pos), destination + self.pos_destination(pos)
+        return source + self.pe_source(pe), destination + self.pe_destination(pe)
 
 
-def as_node_features(pos: Tensor | None, like: Tensor) -> Tensor | None:
-    """View ``pos [N, P]`` as ``[N, 1, ..., P]`` with as many dimensions as ``like [N, *, C]``."""
-    return None if pos is None else pos.view(pos.size(0), *[1] * (like.dim() - 2), -1)
+def as_node_features(pe: Tensor | None, like: Tensor) -> Tensor | None:
+    """View ``pe [N, P]`` as ``[N, 1, ..., P]`` with as many dimensions as ``like [N, *, C]``."""
+    return None if pe is None else pe.view(pe.size(0), *[1] * (like.dim() - 2), -1)
 
 
-def with_positions(x: Tensor, pos: Tensor | None) -> Tensor:
-    """``[v | p]`` of every node; ``pos`` broadcasts to the inner dimensions of ``x``."""
-    return x if pos is None else torch.cat([x, pos.expand(*x.shape[:-1], -1)], dim=-1)
+def with_positions(x: Tensor, pe: Tensor | None) -> Tensor:
+    """``[v | p]`` of every node; ``pe`` broadcasts to the inner dimensions of ``x``."""
+    return x if pe is None else torch.cat([x, pe.expand(*x.shape[:-1], -1)], dim=-1)
 
 
 def _linear(layer: Module) -> Linear:

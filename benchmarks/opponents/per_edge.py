@@ -17,16 +17,16 @@ from rstg_pyg import RSTGConv
 class PlainConv(MessagePassing):
     """Both send layers per edge on ``[v_j | p_j | v_i | p_i]``: the formula as it reads.
 
-    Shapes: x ``[N, *, C]``, pos ``[N, P]``, output ``[N, *, C]``.
+    Shapes: x ``[N, *, C]``, pe ``[N, P]``, output ``[N, *, C]``.
     """
 
     def __init__(self, conv: RSTGConv) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.layers = ConcatLayers(conv)
 
-    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, pe: Tensor | None = None) -> Tensor:
         query, key = self.layers.project(x)
-        node = with_positions(x, as_node_features(pos, x))
+        node = with_positions(x, as_node_features(pe, x))
         gathered = self.propagate(edge_index, node=node, query=query, key=key)
         return self.layers.update(torch.cat([x, gathered], dim=-1))
 
@@ -47,16 +47,16 @@ class PlainConv(MessagePassing):
 class SplitConv(MessagePassing):
     """The first send layer as a source and a destination projection per node, the last one per edge.
 
-    Shapes: x ``[N, *, C]``, pos ``[N, P]``, output ``[N, *, C]``.
+    Shapes: x ``[N, *, C]``, pe ``[N, P]``, output ``[N, *, C]``.
     """
 
     def __init__(self, conv: RSTGConv) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.layers = SplitLayers(conv)
 
-    def forward(self, x: Tensor, edge_index: Tensor, pos: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, pe: Tensor | None = None) -> Tensor:
         query, key = self.layers.project(x)
-        source, destination = self.layers.halves(x, as_node_features(pos, x))
+        source, destination = self.layers.halves(x, as_node_features(pe, x))
         gathered = self.propagate(edge_index, source=source, destination=destination, query=query, key=key)
         return self.layers.update(torch.cat([x, gathered], dim=-1))
 

@@ -12,8 +12,8 @@ from rstg_pyg.conv.attention import PairScore
 from rstg_pyg.conv.linear import Linear
 from rstg_pyg.conv.message_mlp import MessageMLP
 from rstg_pyg.conv.update_mlp import UpdateMLP
-from rstg_pyg.kernels import native
-from rstg_pyg.kernels.triton import attend as triton
+from rstg_pyg.ops import native
+from rstg_pyg.ops.triton import attend as triton
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 if TYPE_CHECKING:

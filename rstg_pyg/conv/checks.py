@@ -1,6 +1,6 @@
 """What the convolution accepts: its arguments and the shapes of its inputs."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ from rstg_pyg.conv.backend import BACKENDS
 def check_arguments(
     in_channels: Any,
     out_channels: int,
-    pos_channels: int,
+    pe_channels: int,
     heads: int,
     attention: str,
-    edge_dim: Optional[int],
+    edge_dim: int | None,
     hidden_channels: int,
     send_layers: int,
     update_layers: int,
@@ -44,8 +44,8 @@ def check_arguments(
         send_layers=send_layers,
         update_layers=update_layers,
     )
-    if not isinstance(pos_channels, int) or pos_channels != 0:
-        check_positive(pos_channels=pos_channels)
+    if not isinstance(pe_channels, int) or pe_channels != 0:
+        check_positive(pe_channels=pe_channels)
     if edge_dim is not None:
         check_positive(edge_dim=edge_dim)
     check_choice("attention", attention, ATTENTION)
@@ -73,11 +73,11 @@ def check_arguments(
 def check_inputs(
     x: Tensor,
     edge_index: Adj,
-    pos: OptTensor,
+    pe: OptTensor,
     edge_attr: OptTensor,
     in_channels: int,
-    pos_channels: int,
-    edge_dim: Optional[int],
+    pe_channels: int,
+    edge_dim: int | None,
 ) -> int:
     """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with; return the number of edges."""
     if isinstance(x, (tuple, list)):
@@ -89,11 +89,11 @@ def check_inputs(
     if num_dims(x) < 2 or (in_channels != -1 and x.size(-1) != in_channels) or not x.is_floating_point():
         raise ValueError(f"expected floating point 'x' of shape [num_nodes, *, {width}], got {describe(x)}")
     num_nodes = x.size(0)
-    if (pos is None) != (pos_channels == 0):
-        got = "none" if pos is None else f"shape {describe(pos)}"
-        raise ValueError(f"expected 'pos' of width pos_channels={pos_channels}, got {got}")
-    if pos is not None:
-        _check_rows("pos", pos, x, num_nodes, pos_channels)
+    if (pe is None) != (pe_channels == 0):
+        got = "none" if pe is None else f"shape {describe(pe)}"
+        raise ValueError(f"expected 'pe' of width pe_channels={pe_channels}, got {got}")
+    if pe is not None:
+        _check_rows("pe", pe, x, num_nodes, pe_channels)
     num_edges = _check_edge_index(edge_index, num_nodes)
     if edge_attr is not None and edge_dim is None:
         raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
@@ -120,7 +120,7 @@ def check_ends(source: Tensor, destination: Tensor, num_nodes: int) -> None:
             )
 
 
-def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: Optional[int]) -> None:
+def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: int | None) -> None:
     inner = list(x.shape[1:-1])
     fits = num_dims(value) == 2 or (
         num_dims(value) == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))

@@ -5,7 +5,7 @@ in one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,13 @@ from torch_geometric.utils import scatter, softmax
 from rstg_pyg.conv.adjacency import ends_of_edges
 from rstg_pyg.conv.backend import is_product_relu, is_weighted_relu
 from rstg_pyg.conv.checks import check_ends
-from rstg_pyg.kernels import native
-from rstg_pyg.kernels.block_messages import Message, block_messages
-from rstg_pyg.kernels.dense_messages import EdgeList, dense_messages
-from rstg_pyg.kernels.neighborhoods import Neighborhoods
-from rstg_pyg.kernels.pair_dot import pair_dot, plain_pair_dot
-from rstg_pyg.kernels.triton import attend as triton
-from rstg_pyg.kernels.weighted_relu import weighted_relu
+from rstg_pyg.ops import native
+from rstg_pyg.ops.block_messages import Message, block_messages
+from rstg_pyg.ops.dense_messages import EdgeList, dense_messages
+from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops.pair_dot import pair_dot, plain_pair_dot
+from rstg_pyg.ops.triton import attend as triton
+from rstg_pyg.ops.weighted_relu import weighted_relu
 
 if TYPE_CHECKING:
     from rstg_pyg.conv.rstg_conv import RSTGConv
@@ -89,7 +89,7 @@ def fast_gather(
 
 
 def _attention_weights(
-    conv: "RSTGConv", backend: str, query: Tensor, key: Tensor, edges: Union[EdgeList, Neighborhoods]
+    conv: "RSTGConv", backend: str, query: Tensor, key: Tensor, edges: EdgeList | Neighborhoods
 ) -> Tensor:
     """Return ``[E, F, K]``, or ``[E, 1, K]`` where every frame has the same weights."""
     if conv.attention != "dot":
@@ -115,7 +115,7 @@ def _weighted_sum(
     dst: Tensor,
     alpha: Tensor,
     edge: OptTensor,
-    edges: Union[EdgeList, Neighborhoods],
+    edges: EdgeList | Neighborhoods,
 ) -> Tensor:
     """Return the weighted sum of messages ``[N, F, K, O / K]``, or of hidden channels ``[N, F, K, H]`` where the last
     send layer is applied to their sum."""

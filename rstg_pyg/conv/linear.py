@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch_geometric.nn.dense import linear as pyg
 
-from rstg_pyg.kernels.linear import linear
+from rstg_pyg.ops.linear import linear
 
 
 class Linear(pyg.Linear):

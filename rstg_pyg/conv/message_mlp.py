@@ -4,7 +4,6 @@ Shape legend: as in :mod:`rstg_pyg.conv.rstg_conv`.
 """
 
 from collections.abc import Callable
-from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -34,12 +33,12 @@ class MessageMLP(Module):
     def __init__(
         self,
         in_channels: int,
-        pos_channels: int,
-        edge_dim: Optional[int],
+        pe_channels: int,
+        edge_dim: int | None,
         hidden_channels: int,
         out_channels: int,
         num_layers: int,
-        act: Union[str, Callable, None],
+        act: str | Callable | None,
         act_last: bool,
         heads: int,
         bias: bool,
@@ -52,8 +51,8 @@ class MessageMLP(Module):
         first = hidden_channels if num_layers > 1 else out_channels
         self.lin_src = Linear(in_channels, first, bias=False)
         self.lin_dst = Linear(in_channels, first, bias=bias)
-        self.lin_pos_src = Linear(pos_channels, first, bias=False) if pos_channels else None
-        self.lin_pos_dst = Linear(pos_channels, first, bias=False) if pos_channels else None
+        self.lin_pe_src = Linear(pe_channels, first, bias=False) if pe_channels else None
+        self.lin_pe_dst = Linear(pe_channels, first, bias=False) if pe_channels else None
         self.lin_edge = Linear(edge_dim, first, bias=False) if edge_dim else None
         self.lins = ModuleList(Linear(hidden_channels, hidden_channels, bias=bias) for _ in range(num_layers - 2))
         self.lin_last = Linear(hidden_channels, out_channels, bias=bias) if num_layers > 1 else None
@@ -68,15 +67,15 @@ class MessageMLP(Module):
         """Whether a linear layer of its own ends the MLP, which then commutes with a weighted sum."""
         return self.lin_last is not None and not self.act_last
 
-    def forward(self, v: Tensor, pos: OptTensor) -> tuple[Tensor, Tensor]:
-        return self.with_positions(self.lin_src(v), self.lin_dst(v), pos)
+    def forward(self, v: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
+        return self.with_positions(self.lin_src(v), self.lin_dst(v), pe)
 
-    def with_positions(self, src: Tensor, dst: Tensor, pos: OptTensor) -> tuple[Tensor, Tensor]:
+    def with_positions(self, src: Tensor, dst: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
         """Add what the positions contribute to both halves of the first layer."""
-        if pos is None:
+        if pe is None:
             return src, dst
-        pos = _with_inner_dims(pos.to(src.dtype), src.dim())
-        return src + self.lin_pos_src(pos), dst + self.lin_pos_dst(pos)
+        pe = _with_inner_dims(pe.to(src.dtype), src.dim())
+        return src + self.lin_pe_src(pe), dst + self.lin_pe_dst(pe)
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
         h = src_j + dst_i

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.typing import OptTensor
 
 from rstg_pyg.conv.backend import can_merge_scores, can_merge_update
-from rstg_pyg.kernels.linear import linear
+from rstg_pyg.ops.linear import linear
 
 if TYPE_CHECKING:
     from rstg_pyg.conv.rstg_conv import RSTGConv
@@ -29,19 +29,19 @@ class Projections(NamedTuple):
     own: OptTensor
 
 
-def project(conv: "RSTGConv", v: Tensor, pos: OptTensor) -> Projections:
+def project(conv: "RSTGConv", v: Tensor, pe: OptTensor) -> Projections:
     """Project nodes ``v [N, *, C]`` layer by layer."""
-    return Projections(*conv.send(v, pos), *conv.pair_score(v), None)
+    return Projections(*conv.send(v, pe), *conv.pair_score(v), None)
 
 
-def project_merged(conv: "RSTGConv", v: Tensor, pos: OptTensor) -> Projections:
+def project_merged(conv: "RSTGConv", v: Tensor, pe: OptTensor) -> Projections:
     """Project nodes ``v [N, *, C]`` with as few products per row as the identities of
     :class:`~rstg_pyg.conv.attention.PairScore` and :class:`~rstg_pyg.conv.update_mlp.UpdateMLP` leave: one for all that
     start from ``v``."""
     rows = v.shape[:-1].numel()
     own = _own_half(conv, v.size(-1)) if can_merge_update(conv, rows) else None
     if not can_merge_scores(conv, rows):
-        return project(conv, v, pos)._replace(own=None if own is None else linear(v, *own))
+        return project(conv, v, pe)._replace(own=None if own is None else linear(v, *own))
 
     layers = [(conv.send.lin_src.weight, None), (conv.send.lin_dst.weight, conv.send.lin_dst.bias)]
     layers.append((conv.pair_score.merged_weight(), None))
@@ -51,7 +51,7 @@ def project_merged(conv: "RSTGConv", v: Tensor, pos: OptTensor) -> Projections:
     src, dst, query, *rest = linear(v, *_join(layers)).split(widths, dim=-1)
     key = v.to(query.dtype)
     return Projections(
-        *conv.send.with_positions(src, dst, pos), query.unsqueeze(-2), key.unsqueeze(-2), rest[0] if rest else None
+        *conv.send.with_positions(src, dst, pe), query.unsqueeze(-2), key.unsqueeze(-2), rest[0] if rest else None
     )
 
 

@@ -5,7 +5,7 @@ Shape legend: N nodes, E edges, C input channels, H hidden channels, O output ch
 """
 
 from collections.abc import Callable
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,7 @@ class RSTGConv(MessagePassing):
     Args:
         in_channels: Size C of each node feature, or -1 to derive it from the first input.
         out_channels: Size O of each output feature.
-        pos_channels: Size P of the node positions ``pos``; 0 for none. Positions enter the messages only.
+        pe_channels: Size P of the node positions ``pe``; 0 for none. Positions enter the messages only.
         heads: Number of attention heads; divides ``out_channels``.
         attention: ``"dot"``, ``"additive"`` or ``"mean"``.
         edge_dim: Size of the edge features, which enter the first send layer; None for none.
@@ -94,7 +94,7 @@ class RSTGConv(MessagePassing):
     Shapes:
         - **x:** ``[N, *, C]``.
         - **edge_index:** ``[2, E]``, source and destination; or a (transposed) sparse adjacency matrix ``[N, N]``.
-        - **pos:** ``[N, P]`` or ``[N, *, P]``. **edge_attr:** ``[E, edge_dim]`` or ``[E, *, edge_dim]``. Both of any
+        - **pe:** ``[N, P]`` or ``[N, *, P]``. **edge_attr:** ``[E, edge_dim]`` or ``[E, *, edge_dim]``. Both of any
           real type: they are cast to that of ``x``.
         - **output:** ``[N, *, O]``; with ``return_attention_weights``, ``(output, (edge_index, [E, *, K]))``.
 
@@ -108,8 +108,8 @@ class RSTGConv(MessagePassing):
         >>> import torch
         >>> from rstg_pyg import RSTGConv, region_graph
         >>> graph = region_graph((3, 2, 1))
-        >>> conv = RSTGConv(64, 64, pos_channels=36, heads=4)
-        >>> conv(torch.randn(14, 10, 64), graph.edge_index, pos=graph.heatmap).shape
+        >>> conv = RSTGConv(64, 64, pe_channels=36, heads=4)
+        >>> conv(torch.randn(14, 10, 64), graph.edge_index, pe=graph.heatmap).shape
         torch.Size([14, 10, 64])
     """
 
@@ -117,14 +117,15 @@ class RSTGConv(MessagePassing):
         self,
         in_channels: int,
         out_channels: int,
-        pos_channels: int = 0,
         heads: int = 1,
+        *,
+        pe_channels: int = 0,
         attention: str = "dot",
-        edge_dim: Optional[int] = None,
-        hidden_channels: Optional[int] = None,
+        edge_dim: int | None = None,
+        hidden_channels: int | None = None,
         send_layers: int = 2,
         update_layers: int = 2,
-        act: Union[str, Callable, None] = "relu",
+        act: str | Callable | None = "relu",
         send_act_last: bool = False,
         update_act_last: bool = False,
         norm: Norm = None,
@@ -141,7 +142,7 @@ class RSTGConv(MessagePassing):
         check_arguments(
             in_channels=in_channels,
             out_channels=out_channels,
-            pos_channels=pos_channels,
+            pe_channels=pe_channels,
             heads=heads,
             attention=attention,
             edge_dim=edge_dim,
@@ -157,7 +158,7 @@ class RSTGConv(MessagePassing):
         super().__init__(node_dim=0, **kwargs)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.pos_channels = pos_channels
+        self.pe_channels = pe_channels
         self.heads = heads
         self.attention = attention
         self.edge_dim = edge_dim
@@ -178,7 +179,7 @@ class RSTGConv(MessagePassing):
 
         self.send = MessageMLP(
             in_channels,
-            pos_channels,
+            pe_channels,
             edge_dim,
             hidden_channels,
             out_channels,
@@ -229,23 +230,23 @@ class RSTGConv(MessagePassing):
         self,
         x: Tensor,
         edge_index: Adj,
-        pos: OptTensor = None,
         edge_attr: OptTensor = None,
-        return_attention_weights: Optional[bool] = None,
-    ) -> Union[Tensor, tuple[Tensor, Any]]:
+        pe: OptTensor = None,
+        return_attention_weights: bool | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         r"""Run one space stage.
 
         Args:
             x: Node features ``[N, *, C]``.
             edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, or the transposed adjacency matrix as
                 a ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``.
-            pos: Node positions ``[N, P]`` or ``[N, *, P]``.
+            pe: Node positions ``[N, P]`` or ``[N, *, P]``.
             edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default the values of a sparse
                 matrix where ``edge_dim`` is set.
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
         """
-        num_edges = check_inputs(x, edge_index, pos, edge_attr, self.in_channels, self.pos_channels, self.edge_dim)
+        num_edges = check_inputs(x, edge_index, pe, edge_attr, self.in_channels, self.pe_channels, self.edge_dim)
         check_type("x", x, self)
         if self.residual and x.size(-1) != self.out_channels:
             raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
@@ -257,7 +258,7 @@ class RSTGConv(MessagePassing):
         if backend == "reference":
             if torch.compiler.is_compiling() and not is_sparse(edge_index):
                 check_ends(*edge_index, x.size(0))
-            src, dst, query, key, _ = project(self, v, pos)
+            src, dst, query, key, _ = project(self, v, pe)
             # edge_updater_type: (query: Tensor, key: Tensor)
             alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
 
@@ -272,7 +273,7 @@ class RSTGConv(MessagePassing):
             )
             out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
         else:
-            src, dst, query, key, own = project_merged(self, v, pos)
+            src, dst, query, key, own = project_merged(self, v, pe)
             value, total, alpha_of_edges = fast_gather(self, backend, src, dst, query, key, edge_index, edge_attr)
             if own is not None:
                 out = self.update_mlp.forward_from_sum(own, value, total, self.send)

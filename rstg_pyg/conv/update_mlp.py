@@ -1,7 +1,6 @@
 """The update MLP, which takes a node's features and what it gathered."""
 
 from collections.abc import Callable, Sequence
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch_geometric.typing import OptTensor
 
 from rstg_pyg.conv.linear import Linear
 from rstg_pyg.conv.message_mlp import MessageMLP
-from rstg_pyg.kernels.linear import linear
+from rstg_pyg.ops.linear import linear
 
 
 class UpdateMLP(MLP):
@@ -28,9 +27,7 @@ class UpdateMLP(MLP):
     :meth:`forward_from_sum`.
     """
 
-    def __init__(
-        self, channel_list: Sequence[int], act: Union[str, Callable, None], bias: bool, plain_last: bool
-    ) -> None:
+    def __init__(self, channel_list: Sequence[int], act: str | Callable | None, bias: bool, plain_last: bool) -> None:
         super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
         self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
 

@@ -1,13 +1,13 @@
 """A recurrent network whose matrices are convolutions."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Conv2d
 
 from rstg_pyg.arguments import check_memory, check_positive
-from rstg_pyg.models.frame_vectors import FrameVectorBlock
+from rstg_pyg.blocks.frame_vectors import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
 
 
@@ -55,7 +55,7 @@ class ConvLSTM(FrameVectorBlock):
     def __init__(
         self,
         in_channels: int,
-        channels: Optional[int] = None,
+        channels: int | None = None,
         kernel_size: int = 3,
         readout: str = "last",
         input_norm: Norm = None,

@@ -1,7 +1,6 @@
 """A small convolutional backbone that sees one frame at a time."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -103,7 +102,7 @@ def folds_on(frames: Tensor) -> bool:
     return frames.is_cuda
 
 
-def pixels_to_unit(video: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+def pixels_to_unit(video: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Map uint8 pixels to floats in 0..1, of the default type where none is given; floats stay as they are."""
     return video if video.is_floating_point() else video.to(dtype or torch.get_default_dtype()) / 255
 

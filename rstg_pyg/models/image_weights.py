@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -117,7 +117,7 @@ def _prefix(state_dict: Mapping[str, Tensor]) -> str:
     raise ValueError(f"expected weights of a ResNet with the names of torchvision, timm or transformers, got {got}")
 
 
-def _place(key: str) -> Optional[str]:
+def _place(key: str) -> str | None:
     """Where a weight goes: a name in the network, "classifier", or None."""
     if _HEADS.fullmatch(key):
         return "classifier"

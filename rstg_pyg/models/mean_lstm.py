@@ -1,12 +1,12 @@
 """A recurrent network over frames whose places are averaged."""
 
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor
 from torch.nn import GRU, LSTM
 
 from rstg_pyg.arguments import check_choice, check_memory
-from rstg_pyg.models.frame_vectors import FrameVectorBlock
+from rstg_pyg.blocks.frame_vectors import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 
@@ -50,7 +50,7 @@ class MeanLSTM(FrameVectorBlock):
     def __init__(
         self,
         in_channels: int,
-        channels: Optional[int] = None,
+        channels: int | None = None,
         rnn: str = "lstm",
         readout: str = "last",
         input_norm: Norm = None,

@@ -1,13 +1,11 @@
 """Attention between all places of all frames."""
 
-from typing import Optional
-
 from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
 from rstg_pyg.arguments import check_flags, check_positive, check_type, describe, num_dims
-from rstg_pyg.models.zero_start import ZeroChannelBatchNorm
+from rstg_pyg.blocks.zero_start import ZeroChannelBatchNorm
 from rstg_pyg.norm import normalised
 
 
@@ -45,7 +43,7 @@ class NonLocalBlock(Module):
         True
     """
 
-    def __init__(self, channels: int, inner_channels: Optional[int] = None, max_pool: bool = True) -> None:
+    def __init__(self, channels: int, inner_channels: int | None = None, max_pool: bool = True) -> None:
         super().__init__()
         check_positive(channels=channels)
         check_flags(max_pool=max_pool)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from contextlib import nullcontext
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,12 +11,12 @@ from torch.nn.init import normal_, zeros_
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rstg_pyg.arguments import check_choice, check_flags, check_positive, check_share, describe, num_dims
+from rstg_pyg.blocks.insertion import HOLDER
+from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.frame_cnn import pixels_to_unit
-from rstg_pyg.models.insertion import HOLDER
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.resnet_blocks import ConvNorm, ResidualBlock
-from rstg_pyg.models.volume_pool import VolumePool
 
 FORMS = ("c2d", "i3d", "nonlocal")
 STAGES = ("res2", "res3", "res4", "res5")
@@ -56,10 +56,10 @@ class VideoState(NamedTuple):
     """
 
     shape: torch.Size
-    pending: Optional[Tensor]
+    pending: Tensor | None
     blocks: dict[str, Any]
     pool: Any
-    logits: Optional[Tensor]
+    logits: Tensor | None
 
 
 class VideoResNet(ConstantBuffers):
@@ -81,7 +81,7 @@ class VideoResNet(ConstantBuffers):
     ``res5_stride=1`` and ``pool_padding=0``, which makes a map of 14 x 14 out of 224 x 224.
 
     In evaluation mode, ``step`` of a ``"c2d"`` takes a stream's next frame, with a mean or a
-    :class:`~rstg_pyg.models.RSTGPool` at the end and with :class:`~rstg_pyg.RSTGToMap` blocks inserted anywhere. It
+    :class:`~rstg_pyg.blocks.RSTGPool` at the end and with :class:`~rstg_pyg.RSTGToMap` blocks inserted anywhere. It
     returns what ``forward`` returns for all frames up to it. ``forward`` looks at whole pairs of frames: so the first,
     third, ... frame of a stream changes nothing yet, and the very first has no logits: ``step`` returns None in their
     place. The other forms look at later frames.
@@ -124,8 +124,8 @@ class VideoResNet(ConstantBuffers):
     """
 
     takes_clips = True
-    pixel_mean: Optional[Tensor]
-    pixel_std: Optional[Tensor]
+    pixel_mean: Tensor | None
+    pixel_std: Tensor | None
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class VideoResNet(ConstantBuffers):
                 parts[f"non_local{number}"] = NonLocalBlock(channels)
         return Sequential(parts), channels
 
-    def constants(self) -> dict[str, Optional[Tensor]]:
+    def constants(self) -> dict[str, Tensor | None]:
         normalises = self.in_channels == len(IMAGENET_MEAN)
         return {
             name: torch.tensor(values).view(1, -1, 1, 1, 1) if normalises else None
@@ -250,7 +250,7 @@ class VideoResNet(ConstantBuffers):
     def _logits(self, vector: Tensor) -> Tensor:
         return self.classifier(self.dropout(vector))
 
-    def step(self, frame: Tensor, state: Optional[VideoState] = None) -> tuple[Optional[Tensor], VideoState]:
+    def step(self, frame: Tensor, state: VideoState | None = None) -> tuple[Tensor | None, VideoState]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start).
 
         Returns the logits of all whole pairs of frames so far, None at the first frame, and the new state.

@@ -1,13 +1,11 @@
 """Residual blocks of space-time convolutions."""
 
-from typing import Optional
-
 from torch import Tensor
 from torch.nn import BatchNorm3d, Conv3d, Module
 from torch.nn.functional import relu
 from torch.nn.init import kaiming_normal_
 
-from rstg_pyg.models.zero_start import ZeroBatchNorm3d
+from rstg_pyg.blocks.zero_start import ZeroBatchNorm3d
 
 
 class ConvNorm(Module):
@@ -92,8 +90,8 @@ class ResidualBlock(Module):
         torch.Size([2, 16, 4, 4, 4])
     """
 
-    c: Optional[ConvNorm]
-    shortcut: Optional[ConvNorm]
+    c: ConvNorm | None
+    shortcut: ConvNorm | None
 
     def __init__(
         self, in_channels: int, inner_channels: int, temporal_kernel: int, stride: int = 1, bottleneck: bool = True

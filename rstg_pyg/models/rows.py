@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import torch
 from torch.nn import Module
 
 from rstg_pyg.arguments import check_name, describe
+from rstg_pyg.blocks.to_vec import RSTGToVec
+from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.datasets.labels import NUM_CLASSES
 from rstg_pyg.models.clip_cnn import ClipCNN
 from rstg_pyg.models.conv_lstm import ConvLSTM
 from rstg_pyg.models.frame_cnn import FrameCNN
 from rstg_pyg.models.mean_lstm import MeanLSTM
-from rstg_pyg.models.to_vec import RSTGToVec
 from rstg_pyg.models.video_classifier import VideoClassifier
-from rstg_pyg.models.volume_pool import VolumePool
 from rstg_pyg.norm import Norm
 
 
@@ -103,7 +102,7 @@ class Row:
 
     name: str
     title: str
-    published: Mapping[int, Optional[float]]
+    published: Mapping[int, float | None]
     parts: Callable[[Network], tuple[Module, Module]]
 
     def build(self, network: Network) -> VideoClassifier:
@@ -186,7 +185,7 @@ def build_row(name: str, network: Network = SMALL) -> VideoClassifier:
     return ROWS[name].build(network)
 
 
-def describe_rows(network: Network = SMALL) -> list[tuple[str, str, int, Mapping[int, Optional[float]]]]:
+def describe_rows(network: Network = SMALL) -> list[tuple[str, str, int, Mapping[int, float | None]]]:
     """Return name, title, number of parameters and published accuracies (%) of every row, in the table's order.
 
     Example:

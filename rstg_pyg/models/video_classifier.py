@@ -1,7 +1,7 @@
 """A whole network: frames -> backbone -> block, such as a recurrent space-time graph -> classes."""
 
 import inspect
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, Sequential
@@ -58,7 +58,7 @@ class VideoClassifier(Module):
         self.block = block
         self.classifier = Sequential(LayerNorm(block.channels), Linear(block.channels, num_classes))
 
-    def forward(self, video: Tensor, return_attention_weights: Optional[bool] = None) -> Any:
+    def forward(self, video: Tensor, return_attention_weights: bool | None = None) -> Any:
         if num_dims(video) != 5:
             raise ValueError(f"expected a video of shape [B, C, T, H, W], got {describe(video)}")
         volume = self._volume(pixels_to_unit(video, weight_dtype(self)))

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from rstg_pyg.arguments import check_name, describe
-from rstg_pyg.models.insertion import insert_rstg
+from rstg_pyg.blocks.insertion import insert_rstg
+from rstg_pyg.blocks.rstg_pool import RSTGPool
 from rstg_pyg.models.resnet import VideoResNet
-from rstg_pyg.models.rstg_pool import RSTGPool
 from rstg_pyg.norm import Norm
 
 VEC = "vec"
-"""The place of a graph at the end of the network, see :class:`~rstg_pyg.models.RSTGPool`."""
+"""The place of a graph at the end of the network, see :class:`~rstg_pyg.blocks.RSTGPool`."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from rstg_pyg.blocks.frame_vectors import next_mean
 from rstg_pyg.datasets.video import spread_indices
-from rstg_pyg.models.frame_vectors import next_mean
 
 
 class StepStream:
@@ -33,10 +32,10 @@ class StepStream:
     """
 
     def __init__(self, model: Module) -> None:
-        self.logits: Optional[Tensor] = None
+        self.logits: Tensor | None = None
         self._model = model
         self._state = None
-        self._only: Optional[Tensor] = None
+        self._only: Tensor | None = None
         self._count = 0
 
     def push(self, frame: Tensor) -> None:
@@ -82,7 +81,7 @@ class WindowStream:
             raise ValueError(f"expected 'window' to be at least 2, got {window}")
         if not 1 <= stride <= window:
             raise ValueError(f"expected 'stride' to be within 1 and the window, {window}, got {stride}")
-        self.logits: Optional[Tensor] = None
+        self.logits: Tensor | None = None
         self.count = 0
         self._model = model
         self._stride = stride

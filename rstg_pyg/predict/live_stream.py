@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class LiveStream:
         classes: tuple[str, ...],
         size: int,
         device: torch.device,
-        attention: Optional[AttentionRecording],
+        attention: AttentionRecording | None,
     ) -> None:
         self._clip_stream = clip_stream
         self._sampler = sampler
@@ -55,7 +54,7 @@ class LiveStream:
         self._size = size
         self._device = device
         self._attention = attention
-        self._last: Optional[Prediction] = None
+        self._last: Prediction | None = None
         self._sampled = self._finished = False
 
     def push(self, frame: Tensor) -> Prediction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 from torch import Tensor
 
@@ -34,12 +33,12 @@ class Prediction:
 
     index: int
     frame: Tensor = field(repr=False)
-    logits: Optional[Tensor]
-    attention: Optional[Tensor] = field(repr=False)
+    logits: Tensor | None
+    attention: Tensor | None = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
 
     @property
-    def probabilities(self) -> Optional[Tensor]:
+    def probabilities(self) -> Tensor | None:
         return None if self.logits is None else self.logits.softmax(0)
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:

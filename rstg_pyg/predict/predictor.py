@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Optional
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.models import VideoResNet
-from rstg_pyg.models.region_block import RegionBlock
 from rstg_pyg.predict.checkpoint import load_trained_network
 from rstg_pyg.predict.clip_streams import StepStream, WindowStream
 from rstg_pyg.predict.frame_rate import FrameSampler, as_rate, default_rate
@@ -89,16 +88,16 @@ class Predictor:
         return self.model.form == "c2d"
 
     @property
-    def graph(self) -> Optional[Data]:
+    def graph(self) -> Data | None:
         """The region graph whose attention predictions hold, or None."""
         return None if self._block is None else region_graph(self._block.pool.scales)
 
     def open(
         self,
-        source_rate: Optional[float] = None,
-        frames_per_second: Optional[float] = None,
-        window: Optional[int] = None,
-        stride: Optional[int] = None,
+        source_rate: float | None = None,
+        frames_per_second: float | None = None,
+        window: int | None = None,
+        stride: int | None = None,
     ) -> LiveStream:
         r"""Begin a stream to which frames are given one by one, such as those of a camera.
 
@@ -128,7 +127,7 @@ class Predictor:
             None if self._block is None else AttentionRecording(self._block),
         )
 
-    def stream(self, frames: Iterable[Tensor], **options: Optional[float]) -> Iterator[Prediction]:
+    def stream(self, frames: Iterable[Tensor], **options: float | None) -> Iterator[Prediction]:
         r"""Say after each frame of a video what happens in it.
 
         It reads one frame ahead, to know the last: the last prediction is that of :meth:`LiveStream.finish`, and the
@@ -153,7 +152,7 @@ class Predictor:
             yield live.finish()
 
     @torch.no_grad()
-    def clip(self, video: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def clip(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
         r"""Say of a whole clip what happens in it, as the evaluation does.
 
         Args:
@@ -191,7 +190,7 @@ class Predictor:
                 alpha = attention[:, min(place, attention.size(1) - 1)]
             yield Prediction(index, frame, logits, alpha, self.classes)
 
-    def _ratio(self, source_rate: Optional[float], frames_per_second: Optional[float]) -> Fraction:
+    def _ratio(self, source_rate: float | None, frames_per_second: float | None) -> Fraction:
         """Frames given for each that is looked at."""
         if source_rate is None:
             if frames_per_second is not None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ class VideoSource:
         (Fraction(24, 1), 6)
     """
 
-    def __init__(self, path: str | os.PathLike, rate: Optional[float] = None) -> None:
+    def __init__(self, path: str | os.PathLike, rate: float | None = None) -> None:
         self.path = Path(path)
         self.is_folder = self.path.is_dir()
         self._counts: list[int] = []

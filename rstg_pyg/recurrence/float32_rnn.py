@@ -5,7 +5,7 @@ Shape legend: R sequences, T frames, C channels.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def autocast_takes_float16(rows: Tensor) -> bool:
     return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
-def run_rnn(rnn: Module, rows: Tensor, memory: Optional[Any] = None) -> tuple[Tensor, Any]:
+def run_rnn(rnn: Module, rows: Tensor, memory: Any | None = None) -> tuple[Tensor, Any]:
     """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
     somebody follows the operations, it is made of several, not of oneDNN's one.
 

@@ -5,7 +5,7 @@ clips on one graph), usually none.
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module, ModuleList
@@ -54,12 +54,12 @@ class RSTG(Module):
         share_space: Whether the space stages share their weights.
         norm: Normalisation of every stage's input, see :class:`~rstg_pyg.RSTGConv`.
         residual: Whether every stage adds its input to its output.
-        **kwargs: Arguments of :class:`~rstg_pyg.RSTGConv` such as ``pos_channels``, ``heads`` or ``attention``.
+        **kwargs: Arguments of :class:`~rstg_pyg.RSTGConv` such as ``pe_channels``, ``heads`` or ``attention``.
 
     Shapes:
         - **x:** ``[N, T, C]``, or ``[N, *, T, C]`` for clips that share one graph.
         - **edge_index:** ``[2, E]`` or any sparse adjacency matrix that :class:`~rstg_pyg.RSTGConv` takes; it serves
-          every frame. **pos:** ``[N, P]``.
+          every frame. **pe:** ``[N, P]``.
         - **state:** None (zero) or a tuple of K + 1 entries as returned, one per stage with a memory.
         - **output:** ``(out [N, *, T, C], state)``; with ``return_attention_weights``, a list with one
           ``(edge_index, alpha [E, *, T, heads])`` per space stage comes third.
@@ -71,12 +71,12 @@ class RSTG(Module):
         >>> import torch
         >>> from rstg_pyg import RSTG, region_graph
         >>> graph = region_graph((3, 2, 1))
-        >>> rstg = RSTG(32, num_stages=3, pos_channels=36)
+        >>> rstg = RSTG(32, num_stages=3, pe_channels=36)
         >>> clip = torch.randn(14, 10, 32)
-        >>> out, state = rstg(clip, graph.edge_index, pos=graph.heatmap)
+        >>> out, state = rstg(clip, graph.edge_index, pe=graph.heatmap)
         >>> out.shape, len(state)
         (torch.Size([14, 10, 32]), 4)
-        >>> more, state = rstg(torch.randn(14, 1, 32), graph.edge_index, pos=graph.heatmap, state=state)
+        >>> more, state = rstg(torch.randn(14, 1, 32), graph.edge_index, pe=graph.heatmap, state=state)
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RSTG(Module):
         channels: int,
         num_stages: int = 3,
         rnn: str = "lstm",
-        stages: Union[str, Sequence[str]] = "all-temp",
+        stages: str | Sequence[str] = "all-temp",
         share_time: bool = True,
         share_space: bool = True,
         norm: Norm = None,
@@ -144,17 +144,17 @@ class RSTG(Module):
         self,
         x: Tensor,
         edge_index: Adj,
-        pos: OptTensor = None,
         edge_attr: OptTensor = None,
-        state: Optional[State] = None,
-        return_attention_weights: Optional[bool] = None,
+        pe: OptTensor = None,
+        state: State | None = None,
+        return_attention_weights: bool | None = None,
     ) -> Any:
         r"""Run a clip, or the next frames of a stream.
 
         Args:
             x: Node sequence ``[N, *, T, C]``.
             edge_index: Edges of one frame, see :class:`~rstg_pyg.RSTGConv`.
-            pos: Node positions ``[N, P]``.
+            pe: Node positions ``[N, P]``.
             edge_attr: Edge features ``[E, edge_dim]``.
             state: What an earlier call returned, or None at the start of a stream.
             return_attention_weights: If true, also return the attention of every space stage.
@@ -172,11 +172,11 @@ class RSTG(Module):
                 new_state.append(entry)
                 continue
             if stage == SPACE:
-                out = module(x, edge_index, pos, edge_attr, return_attention_weights)
+                out = module(x, edge_index, edge_attr, pe, return_attention_weights)
             else:
                 past = memory[len(new_state)]
                 new_state.append(x[..., -1, :])
-                out = space_time_stage(module, x, edge_index, pos, edge_attr, past, return_attention_weights)
+                out = space_time_stage(module, x, edge_index, edge_attr, pe, past, return_attention_weights)
             if return_attention_weights:
                 x, weights = out
                 attention.append(weights)

@@ -1,6 +1,6 @@
 """The homogeneous stage: message passing within frames and from each frame to the next."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ def space_time_stage(
     conv: RSTGConv,
     x: Tensor,
     edge_index: Adj,
-    pos: OptTensor,
     edge_attr: OptTensor,
-    past: Optional[Tensor],
-    return_attention_weights: Optional[bool],
+    pe: OptTensor,
+    past: Tensor | None,
+    return_attention_weights: bool | None,
 ) -> Any:
     r"""Run a convolution on the space-time graph of a sequence.
 
@@ -44,7 +44,7 @@ def space_time_stage(
     out = conv(
         x.movedim(-2, 1).flatten(0, 1),
         spacetime_edge_index(edge_index, num_nodes, num_frames),
-        pos=pos if pos is None else pos.repeat_interleave(num_frames, dim=0),
+        pe=pe if pe is None else pe.repeat_interleave(num_frames, dim=0),
         return_attention_weights=return_attention_weights,
     )
     out, attention = out if return_attention_weights else (out, None)

@@ -1,7 +1,6 @@
 """Which stages a recurrent space-time graph runs, in which order."""
 
 from collections.abc import Sequence
-from typing import Union
 
 TIME = "time"
 SPACE = "space"
@@ -11,7 +10,7 @@ FORMS = ("all-temp", "1-temp", "space-only", "time-only", "homogeneous")
 """Named forms, after the rows of the paper's ablation."""
 
 
-def stage_sequence(stages: Union[str, Sequence[str]], num_stages: int) -> tuple[str, ...]:
+def stage_sequence(stages: str | Sequence[str], num_stages: int) -> tuple[str, ...]:
     """Return the sequence of stages that a form with K = ``num_stages`` runs.
 
     - ``"all-temp"``: time and space stages alternate K times, then one last time stage.

@@ -1,7 +1,6 @@
 """The time stage: one recurrent cell per node, over the node's own past."""
 
 from functools import partial
-from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 from rstg_pyg.watched import everything_is_watched, is_bare
 
-RNNState = Union[Tensor, tuple[Tensor, Tensor]]
+RNNState = Tensor | tuple[Tensor, Tensor]
 """``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
 
 _CELL_ROWS = 128
@@ -78,7 +77,7 @@ class TimeStage(torch.nn.Module):
         if self.norm is not None and hasattr(self.norm, "reset_parameters"):
             self.norm.reset_parameters()
 
-    def forward(self, x: Tensor, state: Optional[RNNState] = None) -> tuple[Tensor, RNNState]:
+    def forward(self, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
         check_sequence(x, self.channels)
         check_type("x", x, self)
         node_shape = x.shape[:-2]
@@ -104,7 +103,7 @@ class TimeStage(torch.nn.Module):
             and (self.rnn.num_layers, self.rnn.bidirectional, self.rnn.proj_size) == (1, False, 0)
         )
 
-    def _one_frame(self, rows: Tensor, memory: Optional[RNNState]) -> tuple[Tensor, RNNState]:
+    def _one_frame(self, rows: Tensor, memory: RNNState | None) -> tuple[Tensor, RNNState]:
         """What ``self.rnn`` returns for ``rows [R, 1, C]``."""
         zero = rows.new_zeros(rows.size(0), self.channels) if memory is None else None
         weights = [getattr(self.rnn, name, None) for name in _WEIGHTS]
@@ -115,7 +114,7 @@ class TimeStage(torch.nn.Module):
         h = torch.gru_cell(rows[:, 0], zero if memory is None else memory[0], *weights)
         return h.unsqueeze(1), h.unsqueeze(0)
 
-    def _to_rnn(self, state: Optional[RNNState], node_shape: torch.Size, dtype: torch.dtype) -> Optional[RNNState]:
+    def _to_rnn(self, state: RNNState | None, node_shape: torch.Size, dtype: torch.dtype) -> RNNState | None:
         if state is None:
             return None
         is_pair = is_lstm(self.rnn, self.kind)

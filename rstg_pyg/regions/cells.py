@@ -5,7 +5,6 @@ rounding can join or part two regions.
 """
 
 from collections.abc import Sequence
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ MAX_REGIONS = 2**14
 MAX_PAIRS = 2**24
 """Of regions that touch: the tensors that find their edges take 1 to 2 GB."""
 
-Scale = Union[int, tuple[int, int]]
+Scale = int | tuple[int, int]
 """A grid of regions: ``s`` for s x s cells, or ``(rows, columns)``."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rstg_pyg.models.frame_vectors import next_mean
+from rstg_pyg.blocks.frame_vectors import next_mean
 
 
 class StepMeans:

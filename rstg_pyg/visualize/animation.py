@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch_geometric.data import Data
@@ -32,17 +32,17 @@ PANEL, GAP, MARGIN, ROW, LINE = 1.8, 0.18, 0.15, 0.29, 0.18
 
 def animate_clips(
     videos: Tensor,
-    graph: Optional[Data],
-    alpha: Optional[Tensor],
+    graph: Data | None,
+    alpha: Tensor | None,
     path: str | os.PathLike,
     fps: float = 3,
-    captions: Optional[Sequence[str]] = None,
-    marks: Optional[Tensor] = None,
+    captions: Sequence[str] | None = None,
+    marks: Tensor | None = None,
     strongest: int = STRONGEST,
-    title: Optional[str] = None,
-    probabilities: Optional[Tensor] = None,
-    labels: Optional[Labels] = None,
-    classes: Optional[Sequence[str]] = None,
+    title: str | None = None,
+    probabilities: Tensor | None = None,
+    labels: Labels | None = None,
+    classes: Sequence[str] | None = None,
     marked: str = "digits in step",
     columns: int = 4,
     hold: int = 3,
@@ -133,7 +133,7 @@ def _writer(path: Path, fps: float) -> AbstractMovieWriter:
 class _Page:
     """The figure of an animation, whose clips all show the same frame."""
 
-    def __init__(self, clips: ClipSet, title: Optional[str], marked: str, columns: int, strongest: int) -> None:
+    def __init__(self, clips: ClipSet, title: str | None, marked: str, columns: int, strongest: int) -> None:
         self.clips, self.strongest = clips, strongest
         height, width = clips.size
         panel = PANEL * min(max(width / height, 0.5), 2.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch_geometric.data import Data
 from rstg_pyg.visualize.pixels import to_pixels
 from rstg_pyg.visualize.regions import scales_of
 
-Labels = Union[Tensor, Sequence[int]]
+Labels = Tensor | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,12 @@ class ClipSet:
     """
 
     pixels: Tensor
-    graph: Optional[Data]
-    alpha: Optional[Tensor]
-    captions: Optional[list[str]]
-    marks: Optional[Tensor]
-    probabilities: Optional[Tensor]
-    labels: list[Optional[int]]
+    graph: Data | None
+    alpha: Tensor | None
+    captions: list[str] | None
+    marks: Tensor | None
+    probabilities: Tensor | None
+    labels: list[int | None]
     names: list[str]
 
     @property
@@ -49,13 +48,13 @@ class ClipSet:
 
 def check_clips(
     videos: Tensor,
-    graph: Optional[Data],
-    alpha: Optional[Tensor],
-    captions: Optional[Sequence[str]],
-    marks: Optional[Tensor],
-    probabilities: Optional[Tensor],
-    labels: Optional[Labels],
-    classes: Optional[Sequence[str]],
+    graph: Data | None,
+    alpha: Tensor | None,
+    captions: Sequence[str] | None,
+    marks: Tensor | None,
+    probabilities: Tensor | None,
+    labels: Labels | None,
+    classes: Sequence[str] | None,
 ) -> ClipSet:
     """Raise unless all of it fits; see :func:`~rstg_pyg.visualize.draw_clips` for what each is."""
     is_colour = videos.dim() == 5 and videos.size(4) == 3
@@ -107,7 +106,7 @@ def _expect(name: str, tensor: Tensor, shape: list) -> None:
         raise ValueError(f"expected {name} of shape [{', '.join(map(str, shape))}], got {list(tensor.shape)}")
 
 
-def _check_labels(labels: Optional[Labels], n: int, num_classes: int) -> list[Optional[int]]:
+def _check_labels(labels: Labels | None, n: int, num_classes: int) -> list[int | None]:
     if labels is None:
         return [None] * n
     labels = torch.as_tensor(labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,16 +26,16 @@ PANEL, GAP, MARGIN = 1.7, 0.1, 0.15
 
 def draw_clips(
     videos: Tensor,
-    graph: Optional[Data] = None,
-    alpha: Optional[Tensor] = None,
-    captions: Optional[Sequence[str]] = None,
-    marks: Optional[Tensor] = None,
+    graph: Data | None = None,
+    alpha: Tensor | None = None,
+    captions: Sequence[str] | None = None,
+    marks: Tensor | None = None,
     num_frames: int = 5,
     strongest: int = STRONGEST,
-    title: Optional[str] = None,
-    probabilities: Optional[Tensor] = None,
-    labels: Optional[Labels] = None,
-    classes: Optional[Sequence[str]] = None,
+    title: str | None = None,
+    probabilities: Tensor | None = None,
+    labels: Labels | None = None,
+    classes: Sequence[str] | None = None,
     marked: str = "digits in step",
 ) -> Figure:
     """Draw clips as rows of frames with the regions, the strongest attention edges and the most probable classes.

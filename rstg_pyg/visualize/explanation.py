@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -32,10 +31,10 @@ class ClipExplanation:
     """
 
     video: Tensor
-    graph: Optional[Data]
-    alpha: Optional[Tensor]
+    graph: Data | None
+    alpha: Tensor | None
     probabilities: Tensor
-    frame_probabilities: Optional[Tensor] = None
+    frame_probabilities: Tensor | None = None
 
 
 def explain_clips(model: Module, video: Tensor, every_frame: bool = False) -> ClipExplanation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import torch
 from torch_geometric.data import Data
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_graph(graph: Data, title: Optional[str] = None) -> Figure:
+def draw_graph(graph: Data, title: str | None = None) -> Figure:
     """Draw a region graph in space: a layer per scale, a node per region, thin edges within and across layers.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +26,10 @@ LABEL_DISTANCE = 13.0
 
 def draw_learning_curves(
     curves: Mapping[str, Sequence[Run]],
-    title: Optional[str] = None,
+    title: str | None = None,
     log: bool = False,
-    published: Optional[Mapping[str, float]] = None,
-    chance: Optional[float] = None,
+    published: Mapping[str, float] | None = None,
+    chance: float | None = None,
 ) -> Figure:
     """Draw accuracy over training clips: the mean over seeds as a line, from the least to the greatest as a band.
 
@@ -146,7 +146,7 @@ def _mean_and_band(name: str, runs: Sequence[Run], log: bool) -> tuple[np.ndarra
     return points, values.mean(0), values.min(0), values.max(0)
 
 
-def _decorate(ax: Axes, chance: Optional[float]) -> None:
+def _decorate(ax: Axes, chance: float | None) -> None:
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 from torch import Tensor
@@ -52,9 +51,7 @@ class VideoOverlay:
         (560, 480, 3)
     """
 
-    def __init__(
-        self, size: tuple[int, int], graph: Optional[Data] = None, box: Optional[Box] = None, rows: int = 5
-    ) -> None:
+    def __init__(self, size: tuple[int, int], graph: Data | None = None, box: Box | None = None, rows: int = 5) -> None:
         self._size = size
         short = min(size)
         scale = min(min(max(short, SMALLEST), LARGEST) / short, LONGEST / max(size))
@@ -72,7 +69,7 @@ class VideoOverlay:
         self._strip_height = max(height, _even(self._strip.height)) if self._beside else _even(self._strip.height)
 
     def draw(
-        self, frame: np.ndarray, classes: Sequence[tuple[str, float]], attention: Optional[Tensor] = None
+        self, frame: np.ndarray, classes: Sequence[tuple[str, float]], attention: Tensor | None = None
     ) -> np.ndarray:
         """The picture of a frame, the likeliest classes with their probabilities, and the attention at it."""
         from PIL import Image

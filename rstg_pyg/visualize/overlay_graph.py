@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,9 +59,9 @@ class GraphLayer:
         centre = graph.pos.cpu() + ((torch.tensor(self._levels) - max(self._levels) / 2) * 0.05)[:, None]
         self._places = torch.stack([left + centre[:, 1] * (right - left), top + centre[:, 0] * (bottom - top)], 1)
         self._ground = self._draw_ground((top, left, bottom, right))
-        self._drawn: tuple[Optional[Tensor], Any] = (None, _smaller(self._with_nodes(self._ground.copy())))
+        self._drawn: tuple[Tensor | None, Any] = (None, _smaller(self._with_nodes(self._ground.copy())))
 
-    def draw(self, attention: Optional[Tensor]) -> Any:
+    def draw(self, attention: Tensor | None) -> Any:
         """The layer, an RGBA image of Pillow. It is drawn anew only where the attention is another tensor."""
         if attention is not None and attention is not self._drawn[0]:
             if attention.shape != (self._graph.num_edges,):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from rstg_pyg.visualize.pair_counting import PairAccuracy
 from rstg_pyg.visualize.palette import FAINT, INK, MUTED
@@ -18,7 +18,7 @@ CELL, LEFT, TOP, BOTTOM = 0.46, 0.6, 0.15, 0.55
 """Inches: a cell, and the borders around the matrix."""
 
 
-def draw_pair_accuracy(pairs: PairAccuracy, title: Optional[str] = None, lowest: Optional[float] = None) -> Figure:
+def draw_pair_accuracy(pairs: PairAccuracy, title: str | None = None, lowest: float | None = None) -> Figure:
     """Draw the accuracy for every pair of digits, and where no two move in step, in percent; cells without clips are
     hatched.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ CHARACTER, NUMBER = 0.068, 0.42
 """Inches that a character of a name and the column of probabilities need."""
 
 
-def leading_classes(probabilities: Tensor, label: Optional[int], count: int = 3) -> list[int]:
+def leading_classes(probabilities: Tensor, label: int | None, count: int = 3) -> list[int]:
     """Return the ``count`` most probable classes of ``[M]``, and the true one where it is not among them.
 
     Example:
@@ -30,7 +30,7 @@ def leading_classes(probabilities: Tensor, label: Optional[int], count: int = 3)
     return leading if label is None or label in leading else [*leading, label]
 
 
-def verdict_colour(predicted: int, label: Optional[int]) -> str:
+def verdict_colour(predicted: int, label: int | None) -> str:
     """Return the colour of a prediction: right, wrong, or unknown."""
     if label is None:
         return INK
@@ -44,7 +44,7 @@ def list_width(names: Sequence[str]) -> float:
 
 
 def draw_predictions(
-    ax: Axes, probabilities: Tensor, classes: Sequence[int], names: Sequence[str], label: Optional[int], rows: int
+    ax: Axes, probabilities: Tensor, classes: Sequence[int], names: Sequence[str], label: int | None, rows: int
 ) -> None:
     """Draw a row per class: its name, its probability and a bar; the true class in a colour of its own.
 

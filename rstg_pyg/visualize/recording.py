@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 
 from rstg_pyg.authors.block import AuthorsRSTG
-from rstg_pyg.models.region_block import RegionBlock
+from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.stages import SPACE_TIME, TIME
 from rstg_pyg.regions.cells import Scale
@@ -40,8 +40,8 @@ class AttentionRecording:
     """
 
     def __init__(self, model: Module) -> None:
-        self.alpha: Optional[Tensor] = None
-        self.scales: Optional[tuple[Scale, ...]] = None
+        self.alpha: Tensor | None = None
+        self.scales: tuple[Scale, ...] | None = None
         self._model = model
         self._handles: list[Any] = []
 

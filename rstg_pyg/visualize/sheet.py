@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from rstg_pyg.visualize.palette import INK
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 
-def wrapped(title: Optional[str], width: float) -> str:
+def wrapped(title: str | None, width: float) -> str:
     """Break a title into lines for so many inches."""
     return textwrap.fill(title or "", max(int(width / 0.09), 12))
 

@@ -32,8 +32,8 @@ def test_all_forms_agree(graph, relu_last, num_stages):
 def test_the_plain_form_is_the_formula():
     problem = Problem(GRAPHS["positions"], 8, 2, 3, dtype=torch.float64)
     conv, x = problem.model(), problem.features()
-    expected = plain_conv(conv, x, problem.edge_index(), problem.pos())[0]
-    torch.testing.assert_close(PlainConv(conv)(x, problem.edge_index(), problem.pos()), expected)
+    expected = plain_conv(conv, x, problem.edge_index(), pe=problem.pe())[0]
+    torch.testing.assert_close(PlainConv(conv)(x, problem.edge_index(), problem.pe()), expected)
 
 
 def test_a_difference_is_found():

@@ -8,9 +8,9 @@ from torch_geometric import EdgeIndex
 
 from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, region_graph
 from rstg_pyg.conv.backend import can_merge_scores, can_merge_update, choose_backend
-from rstg_pyg.kernels import native
-from rstg_pyg.kernels.blocks import Blocks
-from rstg_pyg.kernels.triton import attend as triton
+from rstg_pyg.ops import native
+from rstg_pyg.ops.blocks import Blocks
+from rstg_pyg.ops.triton import attend as triton
 
 OPTIONS = {
     "default": {},
@@ -25,7 +25,7 @@ OPTIONS = {
     "learned activation": {"act": "prelu"},
     "normed": {"norm": "layer_norm", "residual": True},
     "no bias": {"bias": False},
-    "positions": {"pos_channels": 3},
+    "positions": {"pe_channels": 3},
     "edge features": {"edge_dim": 3},
     "edge features, paper": {"edge_dim": 3, "send_act_last": True},
     "no activation": {"act": None},
@@ -71,13 +71,13 @@ def assert_equals_message_passing(backend, graph, options, inner):
     edge_index, num_nodes = GRAPHS[graph]
     conv = layer("reference", options).double()
     x = torch.randn(num_nodes, *inner, 4).double()
-    pos = torch.randn(num_nodes, 3).double() if "pos_channels" in options else None
+    pe = torch.randn(num_nodes, 3).double() if "pe_channels" in options else None
     edge_attr = torch.randn(edge_index.size(1), 3).double() if "edge_dim" in options else None
 
     def run(name):
         def forward(x):
             conv.backend = name
-            return conv(x, edge_index, pos, edge_attr)
+            return conv(x, edge_index, edge_attr, pe)
 
         return forward
 
@@ -118,12 +118,12 @@ def test_gradients_and_second_gradients_of_blocks(options, many_blocks):
     options = {**options, "act": "tanh"} if "act" not in options else options
     conv = layer("blocks", options).double()
     x = torch.randn(7, 3, 4, requires_grad=True).double()
-    pos = torch.randn(7, 3).double() if "pos_channels" in options else None
+    pe = torch.randn(7, 3).double() if "pe_channels" in options else None
     edge_attr = torch.randn(10, 3, requires_grad=True).double() if "edge_dim" in options else None
     inputs = (x,) if edge_attr is None else (x, edge_attr)
 
     def run(x, edge_attr=None):
-        return conv(x, edge_index, pos, edge_attr)
+        return conv(x, edge_index, edge_attr, pe)
 
     assert torch.autograd.gradcheck(run, inputs)
     if options.get("act") != "prelu":
@@ -135,8 +135,8 @@ def test_gradients_and_second_gradients_with_relu(options, many_blocks):
     conv = layer("blocks", options).double()
     x = torch.randn(7, 3, 4, requires_grad=True).double()
     edge_attr = torch.randn(10, 3).double() if "edge_dim" in options else None
-    assert torch.autograd.gradcheck(lambda x: conv(x, irregular_graph(), None, edge_attr), x)
-    assert torch.autograd.gradgradcheck(lambda x: conv(x, irregular_graph(), None, edge_attr), x)
+    assert torch.autograd.gradcheck(lambda x: conv(x, irregular_graph(), edge_attr), x)
+    assert torch.autograd.gradgradcheck(lambda x: conv(x, irregular_graph(), edge_attr), x)
 
 
 @pytest.mark.parametrize("attention", ["dot", "additive", "mean"])
@@ -356,14 +356,14 @@ def test_an_unknown_backend_is_named():
 @pytest.mark.parametrize("backend", FAST)
 def test_recurrent_graph_is_the_same_on_every_backend(backend):
     graph = region_graph((2, 1))
-    rstg = RSTG(8, num_stages=2, pos_channels=36, backend="reference").double()
+    rstg = RSTG(8, num_stages=2, pe_channels=36, backend="reference").double()
     x = torch.randn(5, 3, 6, 8).double()
 
     def run(name):
         def forward(x):
             for stage in rstg.space_stages:
                 stage.backend = name
-            return rstg(x, graph.edge_index, graph.heatmap.double())[0]
+            return rstg(x, graph.edge_index, pe=graph.heatmap.double())[0]
 
         return forward
 

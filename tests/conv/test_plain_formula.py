@@ -39,18 +39,18 @@ def make(options, **more):
 def test_equals_the_plain_formula(options, graph, inner):
     torch.manual_seed(1)
     edge_index, num_nodes = GRAPHS[graph]
-    conv = make(OPTIONS[options], pos_channels=5)
+    conv = make(OPTIONS[options], pe_channels=5)
     x = torch.randn(num_nodes, *inner, conv.in_channels, dtype=torch.float64)
-    pos = torch.randn(num_nodes, 5, dtype=torch.float64)
+    pe = torch.randn(num_nodes, 5, dtype=torch.float64)
     assert_same_with_gradients(
-        lambda x, pos: conv(x, edge_index, pos),
-        lambda x, pos: plain_conv(conv, x, edge_index, pos)[0],
+        lambda x, pe: conv(x, edge_index, pe=pe),
+        lambda x, pe: plain_conv(conv, x, edge_index, pe=pe)[0],
         conv,
         x,
-        pos,
+        pe,
     )
-    _, (_, alpha) = conv(x, edge_index, pos, return_attention_weights=True)
-    torch.testing.assert_close(alpha, plain_conv(conv, x, edge_index, pos)[1])
+    _, (_, alpha) = conv(x, edge_index, pe=pe, return_attention_weights=True)
+    torch.testing.assert_close(alpha, plain_conv(conv, x, edge_index, pe=pe)[1])
 
 
 @pytest.mark.parametrize("options", ["default", "act last", "one layer", "heads"])
@@ -71,22 +71,22 @@ def test_edge_features_equal_the_plain_formula(options, edge_inner):
 
 def test_positions_that_change_over_time():
     edge_index, num_nodes = GRAPHS["grid"]
-    conv = make({}, pos_channels=2)
+    conv = make({}, pe_channels=2)
     x = torch.randn(num_nodes, 3, 4, dtype=torch.float64)
-    pos = torch.randn(num_nodes, 3, 2, dtype=torch.float64)
-    together = conv(x, edge_index, pos)
+    pe = torch.randn(num_nodes, 3, 2, dtype=torch.float64)
+    together = conv(x, edge_index, pe=pe)
     for t in range(3):
-        torch.testing.assert_close(together[:, t], conv(x[:, t], edge_index, pos[:, t]))
+        torch.testing.assert_close(together[:, t], conv(x[:, t], edge_index, pe=pe[:, t]))
 
 
 @pytest.mark.parametrize("options", ["default", "additive heads", "act last heads", "norm residual"])
 def test_gradcheck(options):
     edge_index, num_nodes = GRAPHS["irregular"]
     # ELU: gradcheck's finite differences need a smooth function.
-    conv = make(OPTIONS[options], act="elu", pos_channels=2)
+    conv = make(OPTIONS[options], act="elu", pe_channels=2)
     x = torch.randn(num_nodes, 2, conv.in_channels, dtype=torch.float64, requires_grad=True)
-    pos = torch.randn(num_nodes, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, pos: conv(x, edge_index, pos), (x, pos))
+    pe = torch.randn(num_nodes, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, pe: conv(x, edge_index, pe=pe), (x, pe))
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -22,19 +22,21 @@ from rstg_pyg import RSTGConv, region_graph
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_permutation_equivariance(graph, options):
     edge_index, num_nodes = GRAPHS[graph]
-    conv = RSTGConv(4, 6, pos_channels=3, **options).double()
+    conv = RSTGConv(4, 6, pe_channels=3, **options).double()
     x = torch.randn(num_nodes, 2, 4, dtype=torch.float64)
-    assert_permutation_equivariant(conv, x, edge_index, torch.randn(num_nodes, 3, dtype=torch.float64))
+    assert_permutation_equivariant(
+        lambda x, edges, pe: conv(x, edges, pe=pe), x, edge_index, torch.randn(num_nodes, 3, dtype=torch.float64)
+    )
 
 
 def test_a_batch_equals_its_members():
-    conv = RSTGConv(4, 6, pos_channels=36).double()
+    conv = RSTGConv(4, 6, pe_channels=36).double()
     graphs = []
     for scales in [(3, 2, 1), (1,), (2, 1), ((1, 3),)]:
         graph = region_graph(scales)
         graph.x, graph.heatmap = torch.randn(graph.num_nodes, 2, 4).double(), graph.heatmap.double()
         graphs.append(graph)
-    assert_batch_equals_singles(lambda data: conv(data.x, data.edge_index, data.heatmap), graphs)
+    assert_batch_equals_singles(lambda data: conv(data.x, data.edge_index, pe=data.heatmap), graphs)
 
 
 def unique_edges():
@@ -75,12 +77,12 @@ KINDS = ["EdgeIndex", "EdgeIndex sorted", "COO", "COO not coalesced", "CSR", "CS
 def test_every_kind_of_adjacency_gives_the_same(kind, options):
     edge_index, num_nodes = unique_edges()
     adjacency = adjacencies()[kind]
-    conv = RSTGConv(4, 6, pos_channels=3, **options)
-    x, pos = torch.randn(num_nodes, 2, 4), torch.randn(num_nodes, 3)
-    expected, (_, alpha) = conv(x, edge_index, pos, return_attention_weights=True)
-    torch.testing.assert_close(conv(x, adjacency, pos), expected)
+    conv = RSTGConv(4, 6, pe_channels=3, **options)
+    x, pe = torch.randn(num_nodes, 2, 4), torch.randn(num_nodes, 3)
+    expected, (_, alpha) = conv(x, edge_index, pe=pe, return_attention_weights=True)
+    torch.testing.assert_close(conv(x, adjacency, pe=pe), expected)
 
-    out, attention = conv(x, adjacency, pos, return_attention_weights=True)
+    out, attention = conv(x, adjacency, pe=pe, return_attention_weights=True)
     torch.testing.assert_close(out, expected)
     if kind == "SparseTensor":
         torch.testing.assert_close(attention.storage.value(), alpha)
@@ -188,13 +190,13 @@ def test_a_message_hook_that_mutes_an_edge_removes_it_bias_and_all():
 def test_compiled_equals_eager(options):
     torch._dynamo.reset()
     edge_index, num_nodes = GRAPHS["grid"]
-    conv = RSTGConv(4, 6, pos_channels=3, **options)
+    conv = RSTGConv(4, 6, pe_channels=3, **options)
     compiled = torch.compile(conv, fullgraph=True)
-    x, pos = torch.randn(num_nodes, 2, 4, requires_grad=True), torch.randn(num_nodes, 3)
-    expected = conv(x, edge_index, pos)
+    x, pe = torch.randn(num_nodes, 2, 4, requires_grad=True), torch.randn(num_nodes, 3)
+    expected = conv(x, edge_index, pe=pe)
     expected.square().sum().backward()
     gradient, x.grad = x.grad, None
-    out = compiled(x, edge_index, pos)
+    out = compiled(x, edge_index, pe=pe)
     out.square().sum().backward()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(x.grad, gradient)
@@ -203,33 +205,33 @@ def test_compiled_equals_eager(options):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_is_near_float32(dtype):
     edge_index, num_nodes = GRAPHS["grid"]
-    conv = RSTGConv(16, 16, pos_channels=3, heads=2, norm="layer_norm", residual=True)
-    x, pos = torch.randn(num_nodes, 4, 16), torch.randn(num_nodes, 3)
+    conv = RSTGConv(16, 16, pe_channels=3, heads=2, norm="layer_norm", residual=True)
+    x, pe = torch.randn(num_nodes, 4, 16), torch.randn(num_nodes, 3)
     with torch.autocast("cpu", dtype):
-        out = conv(x, edge_index, pos)
+        out = conv(x, edge_index, pe=pe)
         out.sum().backward()
-    torch.testing.assert_close(out.float(), conv(x, edge_index, pos), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(out.float(), conv(x, edge_index, pe=pe), atol=0.1, rtol=0.05)
     assert all(parameter.grad is not None for parameter in conv.parameters())
 
 
 @withDevice
 def test_devices(device):
     graph = region_graph((3, 2, 1)).to(device)
-    conv = RSTGConv(8, 8, pos_channels=36).to(device)
-    out = conv(torch.randn(14, 3, 8, device=device), graph.edge_index, graph.heatmap)
+    conv = RSTGConv(8, 8, pe_channels=36).to(device)
+    out = conv(torch.randn(14, 3, 8, device=device), graph.edge_index, pe=graph.heatmap)
     out.sum().backward()
     assert out.device == device
 
 
 def test_width_can_follow_the_first_input():
     edge_index, num_nodes = GRAPHS["grid"]
-    lazy = RSTGConv(-1, 6, pos_channels=3)
+    lazy = RSTGConv(-1, 6, pe_channels=3)
     assert repr(lazy) == "RSTGConv(-1, 6, heads=1)"
-    x, pos = torch.randn(num_nodes, 2, 4), torch.randn(num_nodes, 3)
-    lazy(x, edge_index, pos)
-    conv = RSTGConv(4, 6, pos_channels=3)
+    x, pe = torch.randn(num_nodes, 2, 4), torch.randn(num_nodes, 3)
+    lazy(x, edge_index, pe=pe)
+    conv = RSTGConv(4, 6, pe_channels=3)
     conv.load_state_dict(lazy.state_dict())
-    torch.testing.assert_close(conv(x, edge_index, pos), lazy(x, edge_index, pos))
+    torch.testing.assert_close(conv(x, edge_index, pe=pe), lazy(x, edge_index, pe=pe))
 
 
 def test_copies_and_checkpoints():
@@ -244,7 +246,7 @@ def test_copies_and_checkpoints():
 
 
 def test_reset_parameters_draws_all_of_them_anew():
-    conv = RSTGConv(4, 6, pos_channels=3, edge_dim=2, send_layers=4, update_layers=3, norm="layer_norm")
+    conv = RSTGConv(4, 6, pe_channels=3, edge_dim=2, send_layers=4, update_layers=3, norm="layer_norm")
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.fill_(7.0)

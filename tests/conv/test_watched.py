@@ -27,15 +27,15 @@ CASES = pytest.mark.parametrize(
 
 
 def small_conv(**options):
-    return RSTGConv(4, 4, pos_channels=2, norm="layer_norm", residual=True, **options).double()
+    return RSTGConv(4, 4, pe_channels=2, norm="layer_norm", residual=True, **options).double()
 
 
 def run(conv, edge_index=EDGES):
     """Output and gradients of the input and of the parameters by name, for rows enough for all products to merge."""
     torch.manual_seed(0)
-    x, pos = torch.randn(7, 9, 4).double().requires_grad_(), torch.randn(7, 2).double()
+    x, pe = torch.randn(7, 9, 4).double().requires_grad_(), torch.randn(7, 2).double()
     conv.zero_grad()
-    out = conv(x, edge_index, pos)
+    out = conv(x, edge_index, pe=pe)
     out.square().sum().backward()
     return out.detach(), x.grad, {name: parameter.grad for name, parameter in conv.named_parameters()}
 
@@ -44,14 +44,14 @@ def run(conv, edge_index=EDGES):
 
 DOUBLED = {
     "norm": ["norm"],
-    "send": ["send.lin_src", "send.lin_dst", "send.lin_pos_src", "send.lin_pos_dst"],
+    "send": ["send.lin_src", "send.lin_dst", "send.lin_pe_src", "send.lin_pe_dst"],
     "send.act": ["send.lin_last.weight"],
     "pair_score": ["pair_score.lin_dst", "pair_score.lin_src"],
     "update_mlp": ["update_mlp.lins.1"],
     "update_mlp.act": ["update_mlp.lins.1.weight"],
     "update_mlp.norms.0": ["update_mlp.lins.0"],
 }
-LAYERS = ["send.lin_src", "send.lin_dst", "send.lin_pos_src", "send.lin_pos_dst", "send.lin_last"]
+LAYERS = ["send.lin_src", "send.lin_dst", "send.lin_pe_src", "send.lin_pe_dst", "send.lin_last"]
 LAYERS += ["pair_score.lin_dst", "pair_score.lin_src", "update_mlp.lins.0", "update_mlp.lins.1"]
 
 
@@ -216,7 +216,7 @@ def test_hooks_on_all_modules_see_every_module():
 
 
 def with_twice_the_messages(conv):
-    plain = RSTGConv(4, 4, pos_channels=2, norm="layer_norm", residual=True, backend="reference").double()
+    plain = RSTGConv(4, 4, pe_channels=2, norm="layer_norm", residual=True, backend="reference").double()
     plain.load_state_dict(conv.state_dict())
     with torch.no_grad():
         plain.send.lin_last.weight *= 2
@@ -276,7 +276,7 @@ def assert_twice_the_messages(conv, edge_index=EDGES):
 @pytest.mark.parametrize("backend", ["auto", "blocks", "dense"])
 @pytest.mark.parametrize("subclass", SUBCLASSES)
 def test_a_method_of_a_subclass_is_obeyed(subclass, backend):
-    conv = subclass(4, 4, pos_channels=2, norm="layer_norm", residual=True, backend=backend).double()
+    conv = subclass(4, 4, pe_channels=2, norm="layer_norm", residual=True, backend=backend).double()
     edge_index = EDGES.unique(dim=1)
     if subclass is TwiceFused:
         edge_index = to_torch_csr_tensor(edge_index.flip(0), size=(7, 7))
@@ -318,7 +318,7 @@ def test_hooks_of_message_passing_are_obeyed(method, backend):
 
 @pytest.mark.parametrize("when", ["forward_pre_hook", "forward_hook"])
 def test_hooks_of_the_fused_step_are_called(when):
-    conv, seen = TwiceFused(4, 4, pos_channels=2).double(), []
+    conv, seen = TwiceFused(4, 4, pe_channels=2).double(), []
     getattr(conv, f"register_message_and_aggregate_{when}")(lambda *_: seen.append(1))
     run(conv, to_torch_csr_tensor(EDGES.unique(dim=1).flip(0), size=(7, 7)))
     assert seen
@@ -330,7 +330,7 @@ class TwiceSum(SumAggregation):
 
 
 def test_an_aggregation_of_ones_own_is_obeyed():
-    conv = RSTGConv(4, 4, pos_channels=2, norm="layer_norm", residual=True, aggr=TwiceSum()).double()
+    conv = RSTGConv(4, 4, pe_channels=2, norm="layer_norm", residual=True, aggr=TwiceSum()).double()
     assert_twice_the_messages(conv)
     conv = small_conv()
     conv.aggr_module = TwiceSum()

@@ -7,7 +7,8 @@ import torch
 from torch.nn import Conv2d, Module
 
 from rstg_pyg import FrameCNN, RSTGToMap, RSTGToVec, VideoClassifier
-from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock, RSTGPool, VolumePool
+from rstg_pyg.blocks import RSTGPool, VolumePool
+from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock
 
 
 class LastFrame(Module):

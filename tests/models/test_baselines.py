@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from rstg_pyg import FrameCNN, VideoClassifier
-from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock, VolumePool
+from rstg_pyg.blocks import VolumePool
+from rstg_pyg.models import ClipCNN, ConvLSTM, MeanLSTM, NonLocalBlock
 
 RECURRENT = {
     "mean-lstm": MeanLSTM,

@@ -6,7 +6,8 @@ import pytest
 import torch
 from settled import settle
 
-from rstg_pyg.models import VideoResNet, insert_rstg, load_image_weights
+from rstg_pyg.blocks import insert_rstg
+from rstg_pyg.models import VideoResNet, load_image_weights
 
 DEPTHS = {18: ("basic", [2, 2, 2, 2], 1), 50: ("bottleneck", [3, 4, 6, 3], 4)}
 

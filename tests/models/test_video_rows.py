@@ -7,16 +7,15 @@ import torch
 from settled import settle
 
 from rstg_pyg import RSTGToMap, RSTGToVec
+from rstg_pyg.blocks import RSTGPool, load_host_state_dict
 from rstg_pyg.models import (
     VIDEO_PAPER_SIZE,
     VIDEO_ROWS,
     VIDEO_SMALL,
     NonLocalBlock,
-    RSTGPool,
     VideoResNet,
     build_video_row,
     describe_video_rows,
-    load_host_state_dict,
 )
 
 TINY = dataclasses.replace(VIDEO_SMALL, width=4, channels=5, num_classes=7)

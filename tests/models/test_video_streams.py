@@ -10,14 +10,8 @@ from settled import settle
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from rstg_pyg.models import (
-    VIDEO_SMALL,
-    NonLocalBlock,
-    RSTGPool,
-    VideoResNet,
-    build_video_row,
-    insert_rstg,
-)
+from rstg_pyg.blocks import RSTGPool, insert_rstg
+from rstg_pyg.models import VIDEO_SMALL, NonLocalBlock, VideoResNet, build_video_row
 
 TINY = dataclasses.replace(VIDEO_SMALL, width=4, channels=5, num_classes=7)
 BLOCK = {"channels": 5, "scales": (2, 1), "num_stages": 1}

@@ -17,21 +17,21 @@ EDGES, NUM_NODES = GRAPHS["irregular"]
 
 def make(**options):
     torch.manual_seed(3)
-    return RSTG(4, **{"num_stages": 2, "pos_channels": 3, **options}).double()
+    return RSTG(4, **{"num_stages": 2, "pe_channels": 3, **options}).double()
 
 
 def clip(*inner, num_frames=6):
     return torch.randn(NUM_NODES, *inner, num_frames, 4, dtype=torch.float64)
 
 
-POS = torch.randn(NUM_NODES, 3, dtype=torch.float64)
+PE = torch.randn(NUM_NODES, 3, dtype=torch.float64)
 
 
 def test_it_computes_what_the_method_says():
     """Frame by frame, stage by stage, with the stages' own modules: h = f_time(v), v = f_space(h)."""
     rstg = make(rnn="gru")
     x = clip()
-    out, state = rstg(x, EDGES, POS)
+    out, state = rstg(x, EDGES, pe=PE)
     time, space, last = rstg.time_stages[0], rstg.space_stages[0], rstg.last_time_stage
     assert len(rstg.time_stages) == len(rstg.space_stages) == 1
     h = [None, None, None]
@@ -40,7 +40,7 @@ def test_it_computes_what_the_method_says():
         for k in range(2):
             v = time.rnn(v.unsqueeze(1), h[k])[0].squeeze(1)
             h[k] = v.unsqueeze(0)
-            v = space(v, EDGES, POS)
+            v = space(v, EDGES, pe=PE)
         v = last.rnn(v.unsqueeze(1), h[2])[0].squeeze(1)
         h[2] = v.unsqueeze(0)
         torch.testing.assert_close(out[:, t], v)
@@ -53,18 +53,18 @@ def test_it_computes_what_the_method_says():
 @pytest.mark.parametrize("splits", [1, 4, [2, 1, 3]], ids=str)
 def test_clip_equals_stream(form, rnn, splits):
     rstg = make(stages=form, rnn=rnn, norm="layer_norm", residual=True)
-    assert_clip_equals_stream(lambda x, state: rstg(x, EDGES, POS, state=state), clip(2), splits, dim=-2)
+    assert_clip_equals_stream(lambda x, state: rstg(x, EDGES, pe=PE, state=state), clip(2), splits, dim=-2)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_permutation_equivariance(form):
     rstg = make(stages=form)
-    assert_permutation_equivariant(lambda *inputs: rstg(*inputs)[0], clip(), EDGES, POS)
+    assert_permutation_equivariant(lambda x, edges, pe: rstg(x, edges, pe=pe)[0], clip(), EDGES, PE)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_batch_equals_its_members(form):
-    rstg = make(stages=form, pos_channels=36)
+    rstg = make(stages=form, pe_channels=36)
     graphs = []
     for scales in [(3, 1), (2, 1), (1,)]:
         graph = region_graph(scales)
@@ -75,9 +75,9 @@ def test_a_batch_equals_its_members(form):
                 heatmap=graph.heatmap.double(),
             )
         )
-    assert_batch_equals_singles(lambda data: rstg(data.x, data.edge_index, data.heatmap)[0], graphs)
+    assert_batch_equals_singles(lambda data: rstg(data.x, data.edge_index, pe=data.heatmap)[0], graphs)
     batch = next(iter(DataLoader(graphs, batch_size=3)))
-    _, state = rstg(batch.x, batch.edge_index, batch.heatmap)
+    _, state = rstg(batch.x, batch.edge_index, pe=batch.heatmap)
     for entry in state:
         for part in entry if isinstance(entry, tuple) else (entry,):
             assert part.shape == (batch.num_nodes, 4)
@@ -87,8 +87,8 @@ def test_a_batch_equals_its_members(form):
 def test_inner_dimensions_are_separate_clips(form):
     rstg = make(stages=form)
     x = clip(2, 3)
-    out, _ = rstg(x, EDGES, POS)
-    torch.testing.assert_close(out[:, 1, 2], rstg(x[:, 1, 2], EDGES, POS)[0])
+    out, _ = rstg(x, EDGES, pe=PE)
+    torch.testing.assert_close(out[:, 1, 2], rstg(x[:, 1, 2], EDGES, pe=PE)[0])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -97,7 +97,7 @@ def test_the_future_does_not_reach_the_past(form):
     x = clip()
     changed = x.clone()
     changed[:, 4:] += 1
-    torch.testing.assert_close(rstg(changed, EDGES, POS)[0][:, :4], rstg(x, EDGES, POS)[0][:, :4])
+    torch.testing.assert_close(rstg(changed, EDGES, pe=PE)[0][:, :4], rstg(x, EDGES, pe=PE)[0][:, :4])
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 17])
@@ -116,7 +116,7 @@ def test_the_number_of_calls_does_not_depend_on_the_length(num_frames):
             module.rnn.register_forward_hook(count("recurrent"))
         if isinstance(module, RSTGConv):
             module.register_propagate_forward_hook(count("propagate"))
-    rstg(clip(num_frames=num_frames), EDGES, POS)
+    rstg(clip(num_frames=num_frames), EDGES, pe=PE)
     assert calls == {"recurrent": 4, "propagate": 3}
 
 
@@ -135,7 +135,7 @@ def test_forms_hold_the_modules_they_run(form, time, space, last, num_states):
     assert (len(rstg.time_stages), len(rstg.space_stages)) == (time, space)
     assert (rstg.last_time_stage is not None) == last
     assert rstg.num_states == num_states
-    assert len(rstg(clip(), EDGES, POS)[1]) == num_states
+    assert len(rstg(clip(), EDGES, pe=PE)[1]) == num_states
 
 
 def test_weights_can_be_separate():
@@ -143,36 +143,36 @@ def test_weights_can_be_separate():
     rstg = make(num_stages=3, share_space=False)
     assert len(rstg.space_stages) == 3
     x = clip()
-    before = rstg(x, EDGES, POS)[0]
+    before = rstg(x, EDGES, pe=PE)[0]
     with torch.no_grad():
         rstg.space_stages[2].send.lin_last.weight.add_(1)
-    assert not torch.allclose(rstg(x, EDGES, POS)[0], before)
+    assert not torch.allclose(rstg(x, EDGES, pe=PE)[0], before)
 
 
 def test_a_sequence_of_stages_is_a_form_too():
     rstg = make(stages=["space", "time", "space"])
     assert rstg.num_states == 1
     assert rstg.last_time_stage is None
-    out, _ = rstg(clip(), EDGES, POS)
+    out, _ = rstg(clip(), EDGES, pe=PE)
     assert out.shape == (NUM_NODES, 6, 4)
 
 
 def test_homogeneous_is_message_passing_on_the_space_time_graph():
     rstg = make(stages="homogeneous")
-    graph = Data(x=clip(), edge_index=EDGES, pos=POS, num_nodes=NUM_NODES)
+    graph = Data(x=clip(), edge_index=EDGES, pe=PE, num_nodes=NUM_NODES)
     unrolled = spacetime_graph(graph, num_frames=6)
     x = unrolled.x
     for _ in range(2):
-        x = rstg.space_stages[0](x, unrolled.edge_index, unrolled.pos)
-    torch.testing.assert_close(rstg(graph.x, EDGES, POS)[0].flatten(0, 1), x)
+        x = rstg.space_stages[0](x, unrolled.edge_index, pe=unrolled.pe)
+    torch.testing.assert_close(rstg(graph.x, EDGES, pe=PE)[0].flatten(0, 1), x)
 
 
 @pytest.mark.parametrize("form", ["all-temp", "homogeneous", "time-only"])
 def test_attention_of_every_space_stage(form):
     rstg = make(stages=form, heads=2)
     x = clip()
-    out, _, attention = rstg(x, EDGES, POS, return_attention_weights=True)
-    torch.testing.assert_close(out, rstg(x, EDGES, POS)[0])
+    out, _, attention = rstg(x, EDGES, pe=PE, return_attention_weights=True)
+    torch.testing.assert_close(out, rstg(x, EDGES, pe=PE)[0])
     assert len(attention) == (0 if form == "time-only" else 2)
     for edge_index, alpha in attention:
         assert alpha.size(0) == edge_index.size(1)
@@ -183,15 +183,15 @@ def test_attention_of_every_space_stage(form):
 def test_a_sparse_matrix_serves_every_frame():
     rstg = make()
     edges = region_graph((2, 1)).edge_index
-    x, pos = clip()[:5], POS[:5]
+    x, pe = clip()[:5], PE[:5]
     matrix = to_torch_csr_tensor(edges.flip(0), size=(5, 5))
-    torch.testing.assert_close(rstg(x, matrix, pos)[0], rstg(x, edges, pos)[0])
+    torch.testing.assert_close(rstg(x, matrix, pe=pe)[0], rstg(x, edges, pe=pe)[0])
 
 
 def test_gradcheck():
     rstg = make(act="elu", norm="layer_norm", residual=True)
     x = clip(num_frames=2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: rstg(x, EDGES, POS)[0], (x,))
+    assert torch.autograd.gradcheck(lambda x: rstg(x, EDGES, pe=PE)[0], (x,))
 
 
 @pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
@@ -200,8 +200,8 @@ def test_compiled_equals_eager(form):
     torch._dynamo.reset()
     rstg = make(stages=form)
     x = clip()
-    out, state = torch.compile(rstg, fullgraph=True)(x, EDGES, POS)
-    expected, expected_state = rstg(x, EDGES, POS)
+    out, state = torch.compile(rstg, fullgraph=True)(x, EDGES, pe=PE)
+    expected, expected_state = rstg(x, EDGES, pe=PE)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(state, expected_state)
 
@@ -221,36 +221,36 @@ def test_without_the_flag_the_space_stages_compile_and_the_time_stages_run_betwe
     for stage in (rstg.time_stages[0], rstg.last_time_stage):
         stage.rnn.register_forward_hook(lambda *args: order.append("recurrent"))
     x = clip()
-    out, _ = torch.compile(rstg, backend=backend)(x, EDGES, POS)
+    out, _ = torch.compile(rstg, backend=backend)(x, EDGES, pe=PE)
     assert order == ["recurrent", "compiled"] * 3 + ["recurrent"]
-    torch.testing.assert_close(out, rstg(x, EDGES, POS)[0])
+    torch.testing.assert_close(out, rstg(x, EDGES, pe=PE)[0])
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])
 def test_autocast_is_near_float32_and_its_state_goes_on(rnn):
     rstg = make(rnn=rnn, norm="layer_norm", residual=True).float()
-    x, pos = clip().float(), POS.float()
+    x, pe = clip().float(), PE.float()
     with torch.autocast("cpu", torch.bfloat16):
-        first, state = rstg(x[:, :3], EDGES, pos)
-        second, _ = rstg(x[:, 3:], EDGES, pos, state=state)
+        first, state = rstg(x[:, :3], EDGES, pe=pe)
+        second, _ = rstg(x[:, 3:], EDGES, pe=pe, state=state)
         second.sum().backward()
     out = torch.cat([first, second], 1).float()
-    torch.testing.assert_close(out, rstg(x, EDGES, pos)[0], atol=0.1, rtol=0.05)
+    torch.testing.assert_close(out, rstg(x, EDGES, pe=pe)[0], atol=0.1, rtol=0.05)
 
 
 @withDevice
 def test_devices(device):
     graph = region_graph((3, 2, 1)).to(device)
-    rstg = RSTG(8, pos_channels=36).to(device)
-    out, state = rstg(torch.randn(14, 5, 8, device=device), graph.edge_index, graph.heatmap)
+    rstg = RSTG(8, pe_channels=36).to(device)
+    out, state = rstg(torch.randn(14, 5, 8, device=device), graph.edge_index, pe=graph.heatmap)
     assert out.device == state[0][0].device == device
 
 
 def test_nothing_is_kept_on_the_module():
     rstg = make()
     x = clip()
-    first = rstg(x, EDGES, POS)[0]
-    torch.testing.assert_close(rstg(x, EDGES, POS)[0], first)
+    first = rstg(x, EDGES, pe=PE)[0]
+    torch.testing.assert_close(rstg(x, EDGES, pe=PE)[0], first)
 
 
 def test_repr():

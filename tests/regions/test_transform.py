@@ -63,5 +63,5 @@ def test_syncmnist_clips_become_region_graphs_on_the_way_into_the_loader(tmp_pat
     assert batch.num_nodes == 20
     assert batch.edge_index.max() == 19
     assert batch.y.shape == (4,)
-    out, _ = RSTG(1, num_stages=1, pos_channels=36)(batch.x, batch.edge_index, pos=batch.heatmap)
+    out, _ = RSTG(1, num_stages=1, pe_channels=36)(batch.x, batch.edge_index, pe=batch.heatmap)
     assert out.shape == batch.x.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 FLIPS = ("undirected", "swap", "never")
 """Forms of left-right flips in training:
@@ -18,7 +17,7 @@ _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
-def mirror_classes(classes: Sequence[str]) -> list[Optional[int]]:
+def mirror_classes(classes: Sequence[str]) -> list[int | None]:
     r"""What every class is when the clip is flipped left to right.
 
     A class names a direction if the word "left" or "right" stands in its name; "upright" does not. The class in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,8 +121,8 @@ class SomethingSomething(Dataset):
         version: str = "v1",
         split: str = "train",
         num_frames: int = 32,
-        views: Optional[str] = None,
-        size: Optional[int] = None,
+        views: str | None = None,
+        size: int | None = None,
         scale: tuple[float, float] = (8 / 7, 10 / 7),
         colour_jitter: float = 0.2,
         flip: str = "undirected",

@@ -1,0 +1,76 @@
+"""RSTG-to-map: a block inside a network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rstg_pyg.blocks.region_block import RegionBlock
+from rstg_pyg.blocks.zero_start import ZeroLinear
+from rstg_pyg.regions import RegionProject
+from rstg_pyg.regions.cells import Scale
+
+
+class RSTGToMap(RegionBlock):
+    r"""RSTG-to-map of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
+    `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_): every node is spread back over its cell, the scales are
+    summed, and the result is added to the volume that came in.
+
+    .. math::
+        \mathbf{F}'_t = \mathbf{F}_t + \mathrm{project}\left( \mathbf{W} \mathbf{h}^{t,K} + \mathbf{b} \right)
+
+    :math:`\mathbf{W}` and :math:`\mathbf{b}` start at zero, so a network that takes the block in computes what it did
+    before until they are trained. ``step`` takes a stream's next frame and returns that frame's map.
+
+    Args:
+        in_channels: Size C of the volume's features.
+        channels: Size G of the graph's features (default: C).
+        scales: Grids of regions, see :func:`~rstg_pyg.region_graph`.
+        **kwargs: ``heatmap_size``, ``input_norm``; ``checkpoint=True``, which in training runs the graph twice
+            to save memory; and the arguments of :class:`~rstg_pyg.RSTG` (``num_stages``, ``rnn``, ``stages``, ...) and
+            :class:`~rstg_pyg.RSTGConv` (``heads``, ``attention``, ...).
+
+    Shapes:
+        - **forward:** ``[B, C, T, H, W] -> [B, C, T, H, W]``; with ``return_attention_weights``,
+          ``(volume, [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+        - **step:** ``[B, C, H, W], state -> ([B, C, H, W], state)``.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg import RSTGToMap
+        >>> block, volume = RSTGToMap(64, channels=32), torch.randn(2, 64, 10, 14, 14)
+        >>> torch.equal(block(volume), volume)
+        True
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int | None = None,
+        scales: Sequence[Scale] = (3, 2, 1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, channels, scales, **kwargs)
+        self.project = RegionProject(scales)
+        self.lin_out = ZeroLinear(self.channels, in_channels)
+
+    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
+        x, _, *attention = self.run(volume, return_attention_weights=return_attention_weights)
+        out = self._add_map(volume, x)
+        return (out, attention[0]) if return_attention_weights else out
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        volume = self._as_clip(frame)
+        x, state = self.run(volume, state)
+        return self._add_map(volume, x).squeeze(2), state
+
+    def _add_map(self, volume: Tensor, x: Tensor) -> Tensor:
+        maps = self.project(self.lin_out(x).permute(1, 2, 0, 3), volume.shape[-2:])
+        return volume + maps.transpose(1, 2).to(volume.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"

@@ -1,0 +1,208 @@
+"""RSTGToVec and RSTGToMap: volumes in, vectors or volumes out."""
+
+import copy
+
+import pytest
+import torch
+from laws import assert_clip_equals_stream
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from torch_geometric.testing import withDevice
+
+from rstg_pyg import RegionPool, RegionProject, RSTGToMap, RSTGToVec, ToRegionGraph
+from rstg_pyg.blocks import VolumePool
+from rstg_pyg.blocks.frame_vectors import next_mean
+
+FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
+
+
+def volume(num_frames=5):
+    return torch.randn(2, 3, num_frames, 7, 9, dtype=torch.float64)
+
+
+def to_vec(**options):
+    return RSTGToVec(3, 4, **{"scales": (2, 1), "num_stages": 2, **options}).double()
+
+
+def to_map(**options):
+    block = RSTGToMap(3, 4, **{"scales": (2, 1), "num_stages": 2, **options}).double()
+    torch.nn.init.normal_(block.lin_out.weight)
+    torch.nn.init.normal_(block.lin_out.bias)
+    return block
+
+
+@pytest.mark.parametrize("heatmap_size", [None, 6])
+def test_to_vec_is_the_sum_of_the_nodes(heatmap_size):
+    """Against the explicit route: transform, stock loader, RSTG on a batch of graphs, sum per graph."""
+    clips = volume()
+    vec = to_vec(heatmap_size=heatmap_size)
+    transform = ToRegionGraph((2, 1))
+    batch = next(iter(DataLoader([transform(Data(video=clip)) for clip in clips], batch_size=2)))
+    pe = None if heatmap_size is None else batch.heatmap.double()
+    out, _ = vec.rstg(vec.lin_in(batch.x), batch.edge_index, pe=pe)
+    per_clip = out.view(2, 5, 5, 4).sum(1)
+    torch.testing.assert_close(vec(clips), per_clip[:, -1])
+    vec.readout = "mean"
+    torch.testing.assert_close(vec(clips), per_clip.mean(1))
+
+
+def test_to_map_spreads_the_nodes_over_their_cells():
+    block, clips = to_map(), volume()
+    nodes = block.lin_in(RegionPool((2, 1))(clips.transpose(1, 2)))
+    out, _ = block.rstg(nodes.movedim(2, 0), block.edge_index, pe=block.heatmap)
+    maps = RegionProject((2, 1))(block.lin_out(out).movedim(0, 2), (7, 9))
+    torch.testing.assert_close(block(clips), clips + maps.transpose(1, 2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_fresh_map_block_changes_nothing_and_learns(form):
+    block = RSTGToMap(3, stages=form)
+    clips = torch.randn(2, 3, 5, 7, 9)
+    out = block(clips)
+    assert torch.equal(out, clips)
+    (out**2).sum().backward()
+    assert block.lin_out.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", [to_vec, to_map])
+@pytest.mark.parametrize("readout", ["last", "mean"])
+def test_stream_equals_clip(make, form, readout):
+    if make is to_vec:
+        block = make(stages=form, readout=readout, norm="layer_norm", residual=True)
+    else:
+        block = make(stages=form, rnn="gru" if readout == "mean" else "lstm")
+    clips, state = volume(), None
+    for t in range(5):
+        out, state = block.step(clips[:, :, t], state)
+        expected = block(clips[:, :, : t + 1])
+        torch.testing.assert_close(out, expected if make is to_vec else expected[:, :, -1])
+
+
+@pytest.mark.parametrize(
+    "block", [VolumePool(3), RSTGToVec(3, stages="space-only", scales=(1,), num_stages=1)], ids=["pool", "vec"]
+)
+def test_the_mean_of_a_long_stream_keeps_its_digits(block):
+    """A sum in bfloat16 stops to grow where a frame is less than half its last digit."""
+    block, frame, state = copy.deepcopy(block).bfloat16(), torch.full((1, 3, 2, 2), 1.1, dtype=torch.bfloat16), None
+    with torch.no_grad():
+        once = block(frame.unsqueeze(2))
+        for _ in range(400):
+            out, state = block.step(frame, state)
+    torch.testing.assert_close(out, once)
+    assert int(state[-1]) == 400
+
+
+def test_a_mean_counts_more_than_a_float_can():
+    memory = (torch.tensor([1.0]), torch.tensor(2**24))
+    for _ in range(3):
+        value, *memory = next_mean(torch.tensor([1.0 + 2**24]), *memory)
+    assert memory[1] == 2**24 + 3
+    torch.testing.assert_close(value, torch.tensor([4.0]))
+    value.zero_()
+    assert memory[0] > 3
+
+
+def test_nodes_run_in_pieces():
+    block = to_vec(input_norm="batch_norm").eval()
+    nodes = block.run(volume())[0]
+    assert nodes.shape == (5, 2, 5, 4)
+    assert_clip_equals_stream(block.run, volume(), 2, dim=2)
+
+
+@pytest.mark.parametrize("make", [to_vec, to_map])
+def test_a_batch_equals_its_members(make):
+    block, clips = make(), volume()
+    torch.testing.assert_close(block(clips), torch.cat([block(clip[None]) for clip in clips]))
+
+
+def test_forms_without_memory_average_over_time_by_default():
+    assert to_vec(stages="space-only").readout == "mean"
+    assert to_vec().readout == to_vec(stages="homogeneous").readout == "last"
+
+
+@pytest.mark.parametrize("make", [to_vec, to_map])
+def test_attention(make):
+    block, clips = make(heads=2), volume()
+    out, attention = block(clips, return_attention_weights=True)
+    torch.testing.assert_close(out, block(clips))
+    assert [alpha.shape for _, alpha in attention] == [(16, 2, 5, 2)] * 2
+
+
+@pytest.mark.parametrize("make", [to_vec, to_map])
+@torch._dynamo.config.patch(allow_rnn=True)
+def test_compiled_equals_eager(make):
+    torch._dynamo.reset()
+    block, clips = make(), volume()
+    torch.testing.assert_close(torch.compile(block, fullgraph=True)(clips), block(clips))
+
+
+@pytest.mark.parametrize("make", [to_vec, to_map])
+def test_autocast_is_near_float32(make):
+    block, clips = make().float(), volume().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(clips)
+        out.sum().backward()
+    torch.testing.assert_close(out.float(), block(clips), atol=0.15, rtol=0.1)
+
+
+@withDevice
+def test_devices(device):
+    for block in (RSTGToVec(3, 4), RSTGToMap(3, 4)):
+        block = block.to(device)
+        assert block(torch.randn(1, 3, 2, 6, 6, device=device)).device == device
+
+
+def test_the_checkpoint_holds_weights_alone():
+    names = set(to_vec().state_dict())
+    assert names
+    assert not any("heatmap" in name or "edge_index" in name or "cells" in name for name in names)
+    block = to_map()
+    twin = copy.deepcopy(block)
+    twin.load_state_dict(block.state_dict())
+    clips = volume()
+    torch.testing.assert_close(twin(clips), block(clips))
+
+
+def test_reset_parameters_zeroes_the_output_again():
+    block, clips = to_map(), volume()
+    assert not torch.equal(block(clips), clips)
+    block.reset_parameters()
+    assert torch.equal(block(clips), clips)
+
+
+def test_repr():
+    assert repr(RSTGToVec(3, 4)) == "RSTGToVec(3, 4, scales=((3, 3), (2, 2), (1, 1)))"
+    assert repr(RSTGToMap(3, scales=((1, 2),))) == "RSTGToMap(3, 3, scales=((1, 2),))"
+
+
+@pytest.mark.parametrize("block", [RSTGToVec, RSTGToMap])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_channels": 0}, "'in_channels' to be a positive int, got 0"),
+        ({"channels": -1}, "'channels' to be a positive int, got -1"),
+        ({"scales": ()}, "at least one scale"),
+        ({"heatmap_size": 0}, "'heatmap_size' to be a positive int, got 0"),
+        ({"input_norm": "batch"}, "'input_norm' to be one of"),
+        ({"pe_channels": 36}, "no 'pe_channels'"),
+    ],
+)
+def test_bad_arguments(block, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        block(**{"in_channels": 3, **arguments})
+
+
+def test_bad_readout():
+    with pytest.raises(ValueError, match="'readout' to be one of 'last', 'mean', got 'sum'"):
+        RSTGToVec(3, readout="sum")
+
+
+@pytest.mark.parametrize("block", [RSTGToVec(3), RSTGToMap(3)], ids=["vec", "map"])
+def test_bad_volumes_and_frames(block):
+    with pytest.raises(ValueError, match=r"volume of shape \[B, 3, T, H, W\], got \[3, 5, 6, 6\]"):
+        block(torch.randn(3, 5, 6, 6))
+    with pytest.raises(ValueError, match=r"got \[1, 4, 5, 6, 6\]"):
+        block(torch.randn(1, 4, 5, 6, 6))
+    with pytest.raises(ValueError, match=r"frame of shape \[B, 3, H, W\], got \[1, 3, 5, 6, 6\]"):
+        block.step(torch.randn(1, 3, 5, 6, 6), None)

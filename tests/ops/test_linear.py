@@ -1,0 +1,61 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rstg_pyg.conv.linear import Linear
+from rstg_pyg.ops.linear import MIN_PRODUCT, _goes_to_onednn, linear
+
+SHAPES = {"many rows": ((14, 160, 64), 64), "wide": ((600, 128), 128), "one inner dimension": ((3, 1000, 48), 96)}
+
+
+def contiguous(size, out):
+    return torch.randn(out, size[-1])
+
+
+def transposed(size, out):
+    return torch.randn(size[-1], out).t()
+
+
+def columns(size, out):
+    return torch.randn(out, 2 * size[-1])[:, : size[-1]]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [contiguous, transposed, columns])
+@pytest.mark.parametrize("size, out", SHAPES.values(), ids=SHAPES.keys())
+def test_products_of_both_libraries_agree(size, out, layout, bias):
+    x, weight = torch.randn(size, requires_grad=True), layout(size, out).requires_grad_()
+    inputs = (x, weight, torch.randn(out, requires_grad=True)) if bias else (x, weight)
+    if x.numel() * out >= MIN_PRODUCT and torch.backends.mkldnn.is_available():
+        assert _goes_to_onednn(*inputs, *[None] * (3 - len(inputs)))
+    one, other = linear(*inputs), F.linear(*inputs)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    grad = torch.randn_like(one)
+    for a, b in zip(torch.autograd.grad(one, inputs, grad), torch.autograd.grad(other, inputs, grad), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_gradient_that_is_one_number_everywhere():
+    x, weight = torch.randn(2240, 64, requires_grad=True), torch.randn(64, 64, requires_grad=True)
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight.detach().sum(0).expand_as(x), rtol=1e-4, atol=1e-4)
+
+
+def test_second_gradients():
+    x, weight = torch.randn(2240, 64, requires_grad=True), torch.randn(64, 64, requires_grad=True)
+    results = []
+    for function in (linear, F.linear):
+        (first,) = torch.autograd.grad(function(x, weight).square().mean(), x, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), (x, weight)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-6)
+
+
+def test_transforms_of_functions_still_work():
+    layer, x = Linear(64, 64), torch.randn(8, 2240, 64)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_a_frozen_layer_passes_gradients_on():
+    layer, x = Linear(64, 64).requires_grad_(False), torch.randn(2240, 64, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.weight.grad is None
