@@ -11,7 +11,7 @@ from rstg_pyg.predict.clip_streams import StepStream, WindowStream
 from rstg_pyg.predict.frame_rate import FrameSampler
 from rstg_pyg.predict.frames import to_square
 from rstg_pyg.predict.prediction import Prediction
-from rstg_pyg.visualize.recording import AttentionRecording
+from rstg_pyg.visualize.explanation import AttentionRecording
 
 
 class LiveStream:

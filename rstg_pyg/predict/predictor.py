@@ -19,7 +19,7 @@ from rstg_pyg.predict.live_stream import LiveStream
 from rstg_pyg.predict.prediction import Prediction
 from rstg_pyg.predict.source import VideoSource
 from rstg_pyg.regions import region_graph
-from rstg_pyg.visualize.recording import AttentionRecording
+from rstg_pyg.visualize.explanation import AttentionRecording
 
 
 class Predictor:

@@ -3,16 +3,12 @@ matplotlib). :func:`explain_clips` runs a model and returns what the pictures of
 """
 
 from rstg_pyg.visualize.animation import animate_clips
-from rstg_pyg.visualize.attention import draw_attention
 from rstg_pyg.visualize.clips import draw_clips
 from rstg_pyg.visualize.explanation import ClipExplanation, explain_clips
-from rstg_pyg.visualize.graph import draw_graph
 from rstg_pyg.visualize.learning_curves import draw_learning_curves
-from rstg_pyg.visualize.pair_counting import PairAccuracy, pair_accuracy
-from rstg_pyg.visualize.pair_matrix import draw_pair_accuracy
-from rstg_pyg.visualize.palette import COLOURS
-from rstg_pyg.visualize.regions import draw_regions, scale_colours
-from rstg_pyg.visualize.syncmnist import digits_in_step, pair_names
+from rstg_pyg.visualize.pairs import PairAccuracy, digits_in_step, draw_pair_accuracy, pair_accuracy, pair_names
+from rstg_pyg.visualize.regions import draw_attention, draw_graph, draw_regions, scale_colours
+from rstg_pyg.visualize.sheet import COLOURS
 
 __all__ = [
     "COLOURS",

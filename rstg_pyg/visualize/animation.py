@@ -15,13 +15,17 @@ from torch_geometric.data import Data
 from rstg_pyg.arguments import check_positive
 from rstg_pyg.datasets.video.writing import gif_frames
 from rstg_pyg.files import naming
-from rstg_pyg.visualize.attention import STRONGEST
-from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips
-from rstg_pyg.visualize.frame import draw_frame
-from rstg_pyg.visualize.legend import draw_legend, legend_height, legend_of, legend_width
-from rstg_pyg.visualize.palette import FAINT, INK, MUTED
-from rstg_pyg.visualize.predictions import draw_predictions, leading_classes, verdict_colour
-from rstg_pyg.visualize.sheet import Sheet, title_height, wrapped
+from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips, draw_frame
+from rstg_pyg.visualize.clips import (
+    draw_legend,
+    draw_predictions,
+    leading_classes,
+    legend_height,
+    legend_of,
+    legend_width,
+)
+from rstg_pyg.visualize.regions import STRONGEST
+from rstg_pyg.visualize.sheet import FAINT, INK, MUTED, TRUE, WRONG, Sheet, title_height, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.animation import AbstractMovieWriter
@@ -124,9 +128,8 @@ def _writer(path: Path, fps: float) -> AbstractMovieWriter:
     if path.suffix.lower() == ".gif":
         return GifWriter(fps=fps)
     if not FFMpegWriter.isAvailable():
-        raise RuntimeError(
-            f"expected the program 'ffmpeg' to write {str(path)!r} with, found none: install it or take a .gif"
-        )
+        message = f"expected the program 'ffmpeg' to write {str(path)!r} with, found none: install it or take a .gif"
+        raise RuntimeError(message)
     return FFMpegWriter(fps=fps, codec="h264")
 
 
@@ -137,9 +140,8 @@ class _Page:
         self.clips, self.strongest = clips, strongest
         height, width = clips.size
         panel = PANEL * min(max(width / height, 0.5), 2.5)
-        self.listed = []
-        if clips.probabilities is not None:
-            self.listed = [leading_classes(clips.probabilities[i, -1], clips.labels[i]) for i in range(len(clips))]
+        last = [] if clips.probabilities is None else clips.probabilities[:, -1]
+        self.listed = [leading_classes(of_clip, label) for of_clip, label in zip(last, clips.labels, strict=False)]
         rows_listed = max(map(len, self.listed), default=0)
         above = 0.22 if self.listed or clips.captions is not None else 0
         cell = above + PANEL + (0.04 + rows_listed * ROW if rows_listed else 0)
@@ -167,9 +169,8 @@ class _Page:
         line.set(xlim=(0, clips.num_frames), ylim=(0, 1))
         line.barh(0.5, clips.num_frames, height=1, color=FAINT)
         (self.elapsed,) = line.barh(0.5, 0, height=1, color=MUTED)
-        self.counter = self.sheet.text(
-            width - MARGIN, self.sheet.height - bottom + LINE - 0.01, "", fontsize=7.5, color=MUTED, ha="right"
-        )
+        y = self.sheet.height - bottom + LINE - 0.01
+        self.counter = self.sheet.text(width - MARGIN, y, "", fontsize=7.5, color=MUTED, ha="right")
 
     def show(self, t: int) -> None:
         clips = self.clips
@@ -187,4 +188,5 @@ class _Page:
             draw_predictions(below, now, self.listed[clip], clips.names, label, rows)
             if clips.captions is None:
                 predicted = int(now.argmax())
-                said.set(text=f"{clips.names[predicted]}  {now[predicted]:.0%}", color=verdict_colour(predicted, label))
+                colour = INK if label is None else TRUE if predicted == label else WRONG
+                said.set(text=f"{clips.names[predicted]}  {now[predicted]:.0%}", color=colour)

@@ -1,27 +1,31 @@
-"""Clips as rows of frames."""
+"""Clips as rows of frames, with a legend and the most probable classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.visualize.attention import STRONGEST
-from rstg_pyg.visualize.clip_set import Labels, check_clips
-from rstg_pyg.visualize.frame import draw_frame
-from rstg_pyg.visualize.legend import draw_legend, legend_height, legend_of, legend_width
-from rstg_pyg.visualize.palette import INK, MUTED
-from rstg_pyg.visualize.predictions import draw_predictions, leading_classes, list_width
-from rstg_pyg.visualize.sheet import Sheet, title_height, wrapped
+from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips, draw_frame
+from rstg_pyg.visualize.regions import STRONGEST, scales_of
+from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MARK, MUTED, TRUE, Sheet, title_height, wrapped
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 PANEL, GAP, MARGIN = 1.7, 0.1, 0.15
 """Inches: height of a frame, between frames, around everything."""
+
+SIGN = " (true)"
+CHARACTER, NUMBER = 0.068, 0.42
+"""Inches that a character of a name and the column of probabilities need."""
 
 
 def draw_clips(
@@ -85,7 +89,7 @@ def draw_clips(
     shown = torch.linspace(0, clips.num_frames - 1, min(num_frames, clips.num_frames)).round().long().tolist()
     height, width = clips.size
     panel = PANEL * min(max(width / height, 0.4), 2.5)
-    left = MARGIN + (0 if clips.captions is None else caption_width(clips.captions))
+    left = MARGIN + (0 if clips.captions is None else _caption_width(clips.captions))
     list_inches = 0 if clips.probabilities is None else list_width(clips.names)
     bars = 2 * GAP + list_inches if list_inches else 0
     legend = legend_of(clips, marked)
@@ -119,6 +123,89 @@ def draw_clips(
     return sheet.figure
 
 
-def caption_width(captions: Sequence[str]) -> float:
+def _caption_width(captions: Sequence[str]) -> float:
     """Return the inches that the longest line needs."""
     return 0.15 + 0.073 * max((len(line) for caption in captions for line in caption.splitlines()), default=0)
+
+
+def legend_of(clips: ClipSet, marked: str) -> list[Any]:
+    """Return legend entries for what :func:`draw_frame` draws."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries = []
+    if clips.marks is not None and not clips.marks.isnan().all():
+        entries.append(Patch(facecolor="black", edgecolor=MARK, linewidth=1.5, label=marked))
+    if clips.graph is not None:
+        for number, (rows, columns) in enumerate(scales_of(clips.graph)):
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 4, "linewidth": 1.8}
+            entries.append(Line2D([], [], label=f"{rows} x {columns} regions", **style))
+    if clips.alpha is not None:
+        style = {"color": MUTED, "marker": ">", "markersize": 5, "linewidth": 1.8}
+        entries.append(Line2D([], [], label="attention, sender to receiver", **style))
+    return entries
+
+
+def legend_width(entries: list[Any], columns: int = 1) -> float:
+    """Return the inches that the legend needs with its entries in so many columns."""
+    if not entries:
+        return 0.0
+    widths = [0.42 + 0.062 * len(entry.get_label()) for entry in entries]
+    return sum(max(column) for column in np.array_split(widths, columns))
+
+
+def _num_columns(entries: list[Any], width: float) -> int:
+    return max((n for n in range(1, len(entries) + 1) if legend_width(entries, n) <= width), default=1)
+
+
+def legend_height(entries: list[Any], width: float) -> float:
+    """Return the inches below the frames that the legend needs on a sheet of some width."""
+    return 0.22 + 0.2 * math.ceil(len(entries) / _num_columns(entries, width)) if entries else 0.15
+
+
+def draw_legend(sheet: Sheet, entries: list[Any], middle: float, height: float) -> None:
+    """Draw it in the lowest ``height`` inches, about ``middle`` inches from the left."""
+    if not entries:
+        return
+    columns = _num_columns(entries, sheet.width)
+    half = legend_width(entries, columns) / 2
+    middle = max(min(middle, sheet.width - half), half)
+    style = {"fontsize": 8, "frameon": False, "labelcolor": MUTED, "handlelength": 1.6, "columnspacing": 1.6}
+    place = (middle / sheet.width, height / 2 / sheet.height)
+    sheet.figure.legend(handles=entries, loc="center", bbox_to_anchor=place, ncols=columns, **style)
+
+
+def leading_classes(probabilities: Tensor, label: int | None, count: int = 3) -> list[int]:
+    """Return the ``count`` most probable classes of ``[M]``, and the true one where it is not among them."""
+    leading = probabilities.topk(min(count, probabilities.numel())).indices.tolist()
+    return leading if label is None or label in leading else [*leading, label]
+
+
+def list_width(names: Sequence[str]) -> float:
+    """Return the inches that a list of classes needs, or gets where names are very long."""
+    longest = max(map(len, names), default=0)
+    return min(max(CHARACTER * (longest + len(SIGN)) + NUMBER, 1.2), 2.3)
+
+
+def draw_predictions(
+    ax: Axes, probabilities: Tensor, classes: Sequence[int], names: Sequence[str], label: int | None, rows: int
+) -> None:
+    """Draw a row per class: its name, its probability and a bar; the true class in a colour of its own.
+
+    Shapes:
+        - **probabilities:** ``[M]``. **rows:** number of rows that there is room for.
+    """
+    room = int((ax.get_position().width * ax.figure.get_figwidth() - NUMBER) / CHARACTER)
+    ax.set(xlim=(0, 1), ylim=(rows, 0), xticks=[], yticks=[])
+    ax.axis("off")
+    for row, index in enumerate(classes):
+        value, is_true = float(probabilities[index]), index == label
+        colour = TRUE if is_true else MUTED
+        look = {"color": TRUE, "weight": "bold"} if is_true else {"color": INK, "weight": "normal"}
+        style = {"fontsize": 7.5, "va": "baseline", **look}
+        name, longest = names[index], room - len(SIGN) * is_true
+        name = name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+        ax.text(0, row + 0.56, name + SIGN * is_true, **style)
+        ax.text(1, row + 0.56, f"{value:.0%}", ha="right", **style)
+        ax.barh(row + 0.76, 1, height=0.14, color=FAINT)
+        ax.barh(row + 0.76, value, height=0.14, color=colour, alpha=1 if is_true else 0.75)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rstg_pyg.visualize.palette import CURVES, FAINT, MUTED
-from rstg_pyg.visualize.sheet import Sheet, title_height, wrapped
+from rstg_pyg.visualize.sheet import FAINT, MUTED, Sheet, title_height, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +16,17 @@ if TYPE_CHECKING:
 Run = tuple[Any, Any]
 """Numbers of clips and the accuracies after them, two arrays of one length."""
 
+CURVES = (
+    *("#8a8f98", "#b8860b", "#8c564b", "#e377c2", "#56a3d9"),
+    *("#8e6bbf", "#d1495b", "#e07b00", "#009e73", "#1f3a93"),
+)
+"""Colours, in the order of the curves."""
+
 WIDTH, HEIGHT, CHARACTER = 5.0, 2.95, 0.088
 """Inches: the axes, a character of a name."""
 
-LABEL_DISTANCE = 13.0
-"""Points between two labels."""
+LABEL_DISTANCE = 13.0 / (72 * HEIGHT)
+"""13 points between two labels, in heights of the axes."""
 
 
 def draw_learning_curves(
@@ -74,39 +79,24 @@ def draw_learning_curves(
     ax.set(ylim=(0, 1), xlim=(start, end) if start < end else None, xscale="log" if log else "linear")
     _decorate(ax, chance)
     sheet.title(0.75, title)
-    heights = spread([mean[-1] for _, mean, *_ in lines.values()], LABEL_DISTANCE / (72 * HEIGHT))
+    heights = spread([mean[-1] for _, mean, *_ in lines.values()], LABEL_DISTANCE)
     for number, (name, (clips, mean, low, high)) in enumerate(lines.items()):
         colour, dashes = CURVES[number % len(CURVES)], ("-", "--", ":")[number // len(CURVES) % 3]
         if len(curves[name]) > 1:
             ax.fill_between(clips, low, high, color=colour, alpha=0.16, linewidth=0)
         ax.plot(clips, mean, color=colour, linestyle=dashes, linewidth=1.9, label=name, marker="o" * (len(clips) == 1))
-        ax.annotate(
-            ends[name],
-            xy=(clips[-1], mean[-1]),
-            xytext=(1 + 0.3 / WIDTH, heights[number]),
-            textcoords="axes fraction",
-            va="center",
-            color=colour,
-            fontsize=9,
-            weight="bold",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.6, "relpos": (0, 0.5)},
-        )
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.6, "relpos": (0, 0.5)}
+        style = {"textcoords": "axes fraction", "va": "center", "color": colour, "fontsize": 9, "weight": "bold"}
+        place = {"xy": (clips[-1], mean[-1]), "xytext": (1 + 0.3 / WIDTH, heights[number]), "annotation_clip": False}
+        ax.annotate(ends[name], arrowprops=line, **place, **style)
         if name in papers:
-            x = 1 + (0.3 + names_width) / WIDTH
-            style = {"fontsize": 8, "color": MUTED, "va": "center"}
-            ax.text(x, heights[number], papers[name], transform=ax.transAxes, **style)
+            style = {"fontsize": 8, "color": MUTED, "va": "center", "transform": ax.transAxes}
+            ax.text(1 + (0.3 + names_width) / WIDTH, heights[number], papers[name], **style)
     return sheet.figure
 
 
 def spread(heights: Sequence[float], distance: float) -> list[float]:
-    """Move heights within 0..1 apart until they keep a distance, each as little as that allows, in their order.
-
-    Example:
-        >>> from rstg_pyg.visualize.learning_curves import spread
-        >>> [round(height, 2) for height in spread([0.5, 0.2, 0.5], 0.1)]
-        [0.45, 0.2, 0.55]
-    """
+    """Move heights within 0..1 apart until they keep a distance, each as little as that allows, in their order."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     # Minus what the distances take, apart means not falling: pool neighbours that fall to their mean.
     pools: list[tuple[float, int]] = []

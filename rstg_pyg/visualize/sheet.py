@@ -1,16 +1,28 @@
-"""A figure whose parts are placed by hand, which keeps distances the same whatever it shows."""
+"""A figure whose parts are placed by hand, so that distances stay the same whatever it shows; the colours of all
+pictures.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from rstg_pyg.visualize.palette import INK
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
+
+COLOURS = ("#4cc9f0", "#ffb703", "#f15bb5", "#b8a1ff", "#ff6d00", "#b5179e")
+"""Of the scales, in the order in which they stand in the graph."""
+
+MARK, TRUE, WRONG = "#a6ff3d", "#1e8e3e", "#d93025"
+"""Of what the answer is about, of the true class, of a prediction that is not the true class."""
+
+INK, MUTED, FAINT = "#202124", "#5f6368", "#e3e5e8"
+"""Of text, of lesser text and bars, of lines and empty cells."""
+
+LARGEST_SHEET = 6000.0
+"""Square inches of a figure: 60 million pixels at 100 an inch, a quarter of a gigabyte."""
 
 
 def wrapped(title: str | None, width: float) -> str:
@@ -23,24 +35,14 @@ def title_height(title: str) -> float:
     return 0.14 + 0.2 * len(title.splitlines()) if title else 0.0
 
 
-LARGEST = 6000.0
-"""Square inches of a figure: 60 million pixels at 100 an inch, a quarter of a gigabyte."""
-
-
 class Sheet:
-    """A white figure that takes places in inches from its upper left corner. It belongs to no window.
-
-    Example:
-        >>> from rstg_pyg.visualize.sheet import Sheet
-        >>> Sheet(4, 2).axes(1, 0.5, 2, 1).get_position()
-        Bbox([[0.25, 0.25], [0.75, 0.75]])
-    """
+    """A white figure that takes places in inches from its upper left corner. It belongs to no window."""
 
     def __init__(self, width: float, height: float) -> None:
-        if width * height > LARGEST:
+        if width * height > LARGEST_SHEET:
             raise ValueError(
-                f"expected a picture of at most {LARGEST:.0f} square inches, got {width:.0f} x {height:.0f}: draw "
-                "fewer clips or frames"
+                f"expected a picture of at most {LARGEST_SHEET:.0f} square inches, got {width:.0f} x {height:.0f}: "
+                "draw fewer clips or frames"
             )
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from rstg_pyg import region_graph
 from rstg_pyg.visualize import draw_clips
-from rstg_pyg.visualize.palette import MARK, TRUE
+from rstg_pyg.visualize.sheet import MARK, TRUE
 
 GRAPH = region_graph((3, 2, 1))
 VIDEOS = torch.rand(2, 10, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -33,8 +33,11 @@ def test_frames_are_spread_over_the_clip():
         assert len(ax.texts) == 8
 
 
-def test_no_more_frames_than_there_are():
-    assert len(draw_clips(VIDEOS[:1, :3], num_frames=5).axes) == 3
+def test_without_graph_and_attention_there_are_only_frames_and_no_more_than_there_are():
+    figure = draw_clips(VIDEOS[:1, :3], num_frames=5)
+    assert len(figure.axes) == 3
+    assert all(len(ax.patches) == len(ax.texts) == 0 for ax in figure.axes)
+    assert figure.legends == []
 
 
 def test_marks_are_at_their_pixels_and_nan_is_none():
@@ -48,16 +51,16 @@ def test_marks_are_at_their_pixels_and_nan_is_none():
     assert figure.legends[0].get_texts()[0].get_text() == "things"
 
 
-@pytest.mark.parametrize("background", [0.0, 1.0])
-def test_marks_can_be_seen_on_dark_and_on_bright(background):
+def test_marks_can_be_seen_on_dark_and_on_bright():
     marks = torch.tensor([8.0, 8.0, 24.0, 24.0]).expand(1, 1, 1, 4)
-    figure = draw_clips(torch.full((1, 1, 32, 32), background), marks=marks)
-    figure.canvas.draw()
-    grey = torch.from_numpy(np.array(figure.canvas.buffer_rgba()))[..., :3].float().mean(-1) / 255
-    box = figure.axes[0].get_window_extent()
-    row = grey.size(0) - round((box.y0 + box.y1) / 2)
-    across = grey[row, round(box.x0) + 3 : round(box.x0 + box.width / 2)]
-    assert across.max() - across.min() > 0.5
+    for background in (0.0, 1.0):
+        figure = draw_clips(torch.full((1, 1, 32, 32), background), marks=marks)
+        figure.canvas.draw()
+        grey = torch.from_numpy(np.array(figure.canvas.buffer_rgba()))[..., :3].float().mean(-1) / 255
+        box = figure.axes[0].get_window_extent()
+        row = grey.size(0) - round((box.y0 + box.y1) / 2)
+        across = grey[row, round(box.x0) + 3 : round(box.x0 + box.width / 2)]
+        assert across.max() - across.min() > 0.5
 
 
 def test_the_three_most_probable_classes_and_the_true_one_are_listed():
@@ -102,14 +105,10 @@ def test_colour_and_wide_frames():
     assert box.width / box.height == pytest.approx(2)
 
 
-def test_without_graph_and_attention_there_are_only_frames():
-    figure = draw_clips(VIDEOS, num_frames=2)
-    assert all(len(ax.patches) == len(ax.texts) == 0 for ax in figure.axes)
-    assert figure.legends == []
-
-
-def test_a_legend_names_what_is_drawn():
+def test_a_legend_names_what_is_drawn_and_it_is_saved_without_a_display(tmp_path):
     figure = draw_clips(VIDEOS, GRAPH, ALPHA)
+    figure.savefig(tmp_path / "clips.png")
+    assert (tmp_path / "clips.png").stat().st_size > 10_000
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "3 x 3 regions",
         "2 x 2 regions",
@@ -118,13 +117,13 @@ def test_a_legend_names_what_is_drawn():
     ]
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 5])
-def test_the_legend_fits(num_frames):
-    figure = draw_clips(VIDEOS, GRAPH, ALPHA, marks=torch.zeros(2, 10, 2, 4), num_frames=num_frames)
-    figure.canvas.draw()
-    box = figure.legends[0].get_window_extent()
-    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
-    assert 0 <= box.y0 < box.y1 <= min(ax.get_window_extent().y0 for ax in figure.axes)
+def test_the_legend_fits():
+    for num_frames in (1, 2, 5):
+        figure = draw_clips(VIDEOS[:1], GRAPH, ALPHA[:, :1], marks=torch.zeros(1, 10, 2, 4), num_frames=num_frames)
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert 0 <= box.y0 < box.y1 <= min(ax.get_window_extent().y0 for ax in figure.axes)
 
 
 def test_a_long_title_is_wrapped():
@@ -135,35 +134,30 @@ def test_a_long_title_is_wrapped():
     assert title.y0 > max(text.get_window_extent().y1 for text in figure.texts[1:])
 
 
-def test_it_is_saved_without_a_display(tmp_path):
-    draw_clips(VIDEOS, GRAPH, ALPHA).savefig(tmp_path / "clips.png")
-    assert (tmp_path / "clips.png").stat().st_size > 10_000
+ERRORS = [
+    ({"videos": VIDEOS[0]}, r"videos of shape \[n, T, H, W\] or \[n, T, H, W, 3\], got \[10, 32, 32\]"),
+    ({"videos": VIDEOS[:0]}, r"videos of shape \[n, T, H, W\] or \[n, T, H, W, 3\], got \[0, 10, 32, 32\]"),
+    ({"alpha": ALPHA[:, :1]}, r"alpha of shape \[90, 2, 10\], got \[90, 1, 10\]"),
+    ({"graph": None}, "a 'graph' for the attention weights 'alpha', got None"),
+    ({"captions": ["one"]}, "2 captions, got 1"),
+    ({"marks": torch.zeros(2, 10, 4)}, r"marks of shape \[2, 10, K, 4\], got \[2, 10, 4\]"),
+    ({"marks": torch.zeros(2, 9, 2, 4)}, r"marks of shape \[2, 10, 2, 4\], got \[2, 9, 2, 4\]"),
+    ({"num_frames": 0}, "'num_frames' to be at least 1, got 0"),
+    ({"labels": [0, 1]}, "'probabilities' with 'labels' or 'classes', got None"),
+    (
+        {"probabilities": torch.rand(2, 9, 4)},
+        r"probabilities of shape \[2, M\] or \[2, 10, M\], got \[2, 9, 4\]",
+    ),
+    ({"probabilities": torch.rand(2, 4), "classes": ["a"]}, "names of 4 classes, got 1"),
+    ({"probabilities": torch.rand(2, 4), "labels": [0, 4]}, r"2 labels within 0 to 3, got \[0, 4\]"),
+    ({"probabilities": torch.rand(2, 4), "labels": [0]}, r"2 labels within 0 to 3, got \[0\]"),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"videos": VIDEOS[0]}, r"videos of shape \[n, T, H, W\] or \[n, T, H, W, 3\], got \[10, 32, 32\]"),
-        ({"videos": VIDEOS[:0]}, r"videos of shape \[n, T, H, W\] or \[n, T, H, W, 3\], got \[0, 10, 32, 32\]"),
-        ({"alpha": ALPHA[:, :1]}, r"alpha of shape \[90, 2, 10\], got \[90, 1, 10\]"),
-        ({"graph": None}, "a 'graph' for the attention weights 'alpha', got None"),
-        ({"captions": ["one"]}, "2 captions, got 1"),
-        ({"marks": torch.zeros(2, 10, 4)}, r"marks of shape \[2, 10, K, 4\], got \[2, 10, 4\]"),
-        ({"marks": torch.zeros(2, 9, 2, 4)}, r"marks of shape \[2, 10, 2, 4\], got \[2, 9, 2, 4\]"),
-        ({"num_frames": 0}, "'num_frames' to be at least 1, got 0"),
-        ({"labels": [0, 1]}, "'probabilities' with 'labels' or 'classes', got None"),
-        (
-            {"probabilities": torch.rand(2, 9, 4)},
-            r"probabilities of shape \[2, M\] or \[2, 10, M\], got \[2, 9, 4\]",
-        ),
-        ({"probabilities": torch.rand(2, 4), "classes": ["a"]}, "names of 4 classes, got 1"),
-        ({"probabilities": torch.rand(2, 4), "labels": [0, 4]}, r"2 labels within 0 to 3, got \[0, 4\]"),
-        ({"probabilities": torch.rand(2, 4), "labels": [0]}, r"2 labels within 0 to 3, got \[0\]"),
-    ],
-)
-def test_errors(changes, message):
-    with pytest.raises(ValueError, match=f"^expected {message}$"):
-        draw_clips(**{"videos": VIDEOS, "graph": GRAPH, "alpha": ALPHA, **changes})
+def test_errors():
+    for changes, message in ERRORS:
+        with pytest.raises(ValueError, match=f"^expected {message}$"):
+            draw_clips(**{"videos": VIDEOS, "graph": GRAPH, "alpha": ALPHA, **changes})
 
 
 def test_a_picture_of_too_many_frames_is_refused():

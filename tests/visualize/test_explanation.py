@@ -7,7 +7,7 @@ from rstg_pyg import RSTGToMap, RSTGToVec, region_graph, spacetime_edge_index
 from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.models import ROWS, Network, build_row
 from rstg_pyg.visualize import explain_clips
-from rstg_pyg.visualize.recording import AttentionRecording
+from rstg_pyg.visualize.explanation import AttentionRecording
 
 VIDEO = torch.randint(256, (3, 1, 4, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -8,8 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from rstg_pyg.visualize import draw_learning_curves
-from rstg_pyg.visualize.learning_curves import spread
-from rstg_pyg.visualize.palette import CURVES
+from rstg_pyg.visualize.learning_curves import CURVES, spread
 
 CLIPS = [0, 100, 200]
 CURVE = {"one": [(CLIPS, [0.0, 0.4, 0.8]), (CLIPS, [0.2, 0.6, 0.6])], "two": [(CLIPS, [0.1, 0.2, 0.3])]}
@@ -59,46 +58,42 @@ def test_runs_of_different_points_are_compared_where_all_are():
     assert line.get_ydata() == pytest.approx([0.2, 0.3, 0.5])
 
 
-def test_a_logarithmic_axis():
-    assert draw_learning_curves({"a": [([10, 100], [0, 1])]}, log=True).axes[0].get_xscale() == "log"
-
-
-def test_one_point_is_a_dot():
-    assert lines_of(draw_learning_curves({"a": [([10], [0.5])]}))["a"].get_marker() == "o"
-
-
-@pytest.mark.parametrize("heights", [[0.5], [0.5, 0.5, 0.5], [0.0, 0.01, 0.9, 1.0, 0.99], [0.3, 0.1, 0.2]])
-def test_spread(heights):
-    placed = spread(heights, 0.1)
-    order = np.argsort(heights, kind="stable")
-    assert (np.diff(np.array(placed)[order]) > 0.1 - 1e-9).all()
-    assert min(placed) >= 0
-    assert max(placed) <= 1 + 1e-9
-    if (np.diff(np.array(heights)[order]) >= 0.1 - 1e-9).all():
-        assert placed == pytest.approx(heights)
-
-
-@pytest.mark.parametrize(
-    ("curves", "message"),
-    [
-        ({}, "at least one curve, got none"),
-        ({"a": []}, "at least one run of 'a', got none"),
-        ({"a": [([1, 2], [0.5])]}, r"runs \(clips \[P\], accuracy \[P\]\) of 'a', got \[2\] and \[1\]"),
-        ({"a": [([], [])]}, r"runs \(clips \[P\], accuracy \[P\]\) of 'a', got \[0\] and \[0\]"),
-        ({"a": [([2, 1], [0, 1])]}, r"rising numbers of clips of 'a', got \[2\.0, 1\.0\]"),
-        ({"a": [([1, 2], [50, 97.2])]}, r"accuracies within 0 to 1 of 'a', got \[50\.0, 97\.2\]"),
-        ({"a": [([1, 2], [0, float("nan")])]}, r"accuracies within 0 to 1 of 'a', got \[0\.0, nan\]"),
-        (
-            {"a": [([1, 2], [0, 1]), ([3, 4], [0, 1])]},
-            r"runs of 'a' that share a range of clips, got a start at 3\.0 after 2\.0",
-        ),
-    ],
-)
-def test_errors(curves, message):
-    with pytest.raises(ValueError, match=f"^expected {message}$"):
-        draw_learning_curves(curves)
-
-
-def test_zero_clips_have_no_place_on_a_logarithmic_axis():
+def test_a_logarithmic_axis_and_a_point_that_is_a_dot():
+    figure = draw_learning_curves({"a": [([10, 100], [0, 1])], "b": [([10], [0.5])]}, log=True)
+    assert figure.axes[0].get_xscale() == "log"
+    assert [line.get_marker() for line in lines_of(figure).values()] == ["", "o"]
     with pytest.raises(ValueError, match=r"^expected rising numbers of clips above 0 of 'one', got \[0\.0, 100"):
         draw_learning_curves(CURVE, log=True)
+
+
+def test_labels_are_moved_apart_and_no_more_than_they_must():
+    for heights in ([0.5], [0.5, 0.5, 0.5], [0.0, 0.01, 0.9, 1.0, 0.99], [0.3, 0.1, 0.2]):
+        placed = spread(heights, 0.1)
+        order = np.argsort(heights, kind="stable")
+        assert (np.diff(np.array(placed)[order]) > 0.1 - 1e-9).all()
+        assert min(placed) >= 0
+        assert max(placed) <= 1 + 1e-9
+        if (np.diff(np.array(heights)[order]) >= 0.1 - 1e-9).all():
+            assert placed == pytest.approx(heights)
+    assert spread([0.5, 0.2, 0.5], 0.1) == pytest.approx([0.45, 0.2, 0.55])
+
+
+ERRORS = [
+    ({}, "at least one curve, got none"),
+    ({"a": []}, "at least one run of 'a', got none"),
+    ({"a": [([1, 2], [0.5])]}, r"runs \(clips \[P\], accuracy \[P\]\) of 'a', got \[2\] and \[1\]"),
+    ({"a": [([], [])]}, r"runs \(clips \[P\], accuracy \[P\]\) of 'a', got \[0\] and \[0\]"),
+    ({"a": [([2, 1], [0, 1])]}, r"rising numbers of clips of 'a', got \[2\.0, 1\.0\]"),
+    ({"a": [([1, 2], [50, 97.2])]}, r"accuracies within 0 to 1 of 'a', got \[50\.0, 97\.2\]"),
+    ({"a": [([1, 2], [0, float("nan")])]}, r"accuracies within 0 to 1 of 'a', got \[0\.0, nan\]"),
+    (
+        {"a": [([1, 2], [0, 1]), ([3, 4], [0, 1])]},
+        r"runs of 'a' that share a range of clips, got a start at 3\.0 after 2\.0",
+    ),
+]
+
+
+def test_errors():
+    for curves, message in ERRORS:
+        with pytest.raises(ValueError, match=f"^expected {message}$"):
+            draw_learning_curves(curves)

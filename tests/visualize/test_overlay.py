@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from rstg_pyg import region_graph
-from rstg_pyg.visualize.overlay import VideoOverlay
-from rstg_pyg.visualize.overlay_graph import GraphLayer
+from rstg_pyg.visualize.overlay import GraphLayer, VideoOverlay
 
 GRAPH = region_graph((2, 1))
 SAID = [("Moving something up", 0.75), ("Moving something down", 0.25)]
@@ -17,23 +16,22 @@ def black(height, width):
 
 
 @pytest.mark.parametrize("graph", [GRAPH, None], ids=["graph", "plain"])
-@pytest.mark.parametrize("size", [(31, 45), (45, 31), (240, 427), (1081, 1921), (360, 360)])
-def test_every_size_becomes_an_even_one_that_can_be_read(size, graph):
-    overlay = VideoOverlay(size, graph)
-    shapes = {overlay.draw(black(*size), said).shape for said in ([], SAID)}
-    ((height, width, channels),) = shapes
-    assert height % 2 == width % 2 == 0
-    assert channels == 3
-    assert min(height, width) >= 360
+def test_every_size_becomes_an_even_one_that_can_be_read(graph):
+    for size in ((31, 45), (45, 31), (240, 427), (1081, 1921), (360, 360)):
+        overlay = VideoOverlay(size, graph)
+        ((height, width, channels),) = {overlay.draw(black(*size), said).shape for said in ([], SAID)}
+        assert height % 2 == width % 2 == 0
+        assert channels == 3
+        assert min(height, width) >= 360
 
 
-@pytest.mark.parametrize("size", [(400, 500), (500, 400)], ids=["below", "beside"])
-def test_classes_stand_next_to_the_frame_and_not_over_it(size):
-    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    shown = VideoOverlay(size).draw(frame, SAID)
-    assert np.array_equal(shown[: size[0], : size[1]], frame)
-    other = VideoOverlay(size).draw(frame, [("Holding something", 0.5)])
-    assert not np.array_equal(shown, other)
+def test_classes_stand_below_or_beside_the_frame_and_not_over_it():
+    for size in ((400, 500), (500, 400)):
+        frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        shown = VideoOverlay(size).draw(frame, SAID)
+        assert np.array_equal(shown[: size[0], : size[1]], frame)
+        other = VideoOverlay(size).draw(frame, [("Holding something", 0.5)])
+        assert not np.array_equal(shown, other)
 
 
 def test_a_bar_is_as_long_as_its_probability():
@@ -80,10 +78,10 @@ def test_long_names_are_shortened_and_spaces_kept_on_one_line():
     assert np.array_equal(overlay.draw(frame, [(long, 0.5)]), overlay.draw(frame, [(longer, 0.5)]))
 
 
-@pytest.mark.parametrize(("size", "shown"), [((1, 10_000), (202, 4096)), ((10_000, 1), (4096, 402))])
-def test_frames_of_an_extreme_shape(size, shown):
+def test_frames_of_an_extreme_shape():
     """Their shorter side stays as short as it must for the longer one to be bounded; the list can be read."""
-    assert VideoOverlay(size, GRAPH).draw(black(*size), SAID, torch.rand(GRAPH.num_edges)).shape == (*shown, 3)
+    for size, shown in (((1, 10_000), (202, 4096)), ((10_000, 1), (4096, 402))):
+        assert VideoOverlay(size, GRAPH).draw(black(*size), SAID, torch.rand(GRAPH.num_edges)).shape == (*shown, 3)
 
 
 def test_errors():

@@ -78,31 +78,31 @@ def test_colours_start_at_the_least_accuracy():
         assert scale.get_xticks() == pytest.approx(ticks)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda: pair_accuracy(LABELS, PREDICTIONS[:3]),
-            r"labels and predictions of one shape \[n\], got \[7\] and \[3\]",
-        ),
-        (lambda: pair_accuracy([46], [0]), r"labels to be whole numbers within 0 to 45, got \[46\]"),
-        (lambda: pair_accuracy([0], [-1]), r"predictions to be whole numbers within 0 to 45, got \[-1\]"),
-        (lambda: pair_accuracy([0.5], [1]), r"labels to be whole numbers within 0 to 45, got \[0\.5\]"),
-        (lambda: PairAccuracy.of_counts([1], [1]), r"counts and correct of shape \[46\], got \[1\] and \[1\]"),
-        (
-            lambda: PairAccuracy.of_counts(torch.zeros(46), torch.ones(46)),
-            "'correct' within 0 to 'counts' in every class, got 1.0 of 0.0 in class 0",
-        ),
-        (
-            lambda: draw_pair_accuracy(PairAccuracy.of_counts(torch.zeros(46), torch.zeros(46))),
-            "the accuracy of at least one clip, got none",
-        ),
-        (
-            lambda: draw_pair_accuracy(pair_accuracy(LABELS, LABELS), lowest=1),
-            "'lowest' to be at least 0 and less than 1, got 1",
-        ),
-    ],
-)
-def test_errors(call, message):
-    with pytest.raises(ValueError, match=f"^expected {message}$"):
-        call()
+ERRORS = [
+    (
+        lambda: pair_accuracy(LABELS, PREDICTIONS[:3]),
+        r"labels and predictions of one shape \[n\], got \[7\] and \[3\]",
+    ),
+    (lambda: pair_accuracy([46], [0]), r"labels to be whole numbers within 0 to 45, got \[46\]"),
+    (lambda: pair_accuracy([0], [-1]), r"predictions to be whole numbers within 0 to 45, got \[-1\]"),
+    (lambda: pair_accuracy([0.5], [1]), r"labels to be whole numbers within 0 to 45, got \[0\.5\]"),
+    (lambda: PairAccuracy.of_counts([1], [1]), r"counts and correct of shape \[46\], got \[1\] and \[1\]"),
+    (
+        lambda: PairAccuracy.of_counts(torch.zeros(46), torch.ones(46)),
+        "'correct' within 0 to 'counts' in every class, got 1.0 of 0.0 in class 0",
+    ),
+    (
+        lambda: draw_pair_accuracy(PairAccuracy.of_counts(torch.zeros(46), torch.zeros(46))),
+        "the accuracy of at least one clip, got none",
+    ),
+    (
+        lambda: draw_pair_accuracy(pair_accuracy(LABELS, LABELS), lowest=1),
+        "'lowest' to be at least 0 and less than 1, got 1",
+    ),
+]
+
+
+def test_errors():
+    for call, message in ERRORS:
+        with pytest.raises(ValueError, match=f"^expected {message}$"):
+            call()
