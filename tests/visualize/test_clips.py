@@ -76,9 +76,7 @@ def test_the_three_most_probable_classes_and_the_true_one_are_listed():
     assert [text.get_color() == TRUE for text in first.texts] == [False] * 6 + [True] * 2
     widths = [bar.get_width() for bar in first.patches if isinstance(bar, Rectangle)]
     assert widths == pytest.approx([1, 0.4, 1, 0.3, 1, 0.2, 1, 0.1])
-
-
-def test_of_probabilities_over_time_the_last_ones_are_listed():
+    # Of probabilities over time, the last ones are listed.
     probabilities = torch.rand(2, 10, 4).softmax(-1)
     texts = [
         [text.get_text() for text in draw_clips(VIDEOS, num_frames=1, probabilities=given).axes[1].texts]
