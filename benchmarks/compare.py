@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
 import torch
+from torch import Tensor
 
 import forms
-from agree import assert_equal
 from bound import bound_names, bounds
-from measure import Work, median_ratio, quartiles, time_interleaved
-from memory import peak_bytes
+from forms import Form
+from measure import Work, median_ratio, peak_bytes, quartiles, time_interleaved
 from problem import Problem
 
 COMPILED = " compiled"
@@ -141,7 +142,7 @@ def _why_not(name: str, problem: Problem, settings: Settings) -> str | None:
     return forms.why_not(name, problem, settings.memory_limit)
 
 
-def _check_and_build(problem: Problem, settings: Settings) -> dict[str, forms.Form]:
+def _check_and_build(problem: Problem, settings: Settings) -> dict[str, Form]:
     """The forms that take part; a problem of low precision is checked in float32 too, where gradients can be."""
     names = [name for name in _names(problem, settings) if not _why_not(name, problem, settings)]
     for twin in dict.fromkeys((replace(problem, dtype=torch.float32), problem)):
@@ -160,10 +161,43 @@ def _check_and_build(problem: Problem, settings: Settings) -> dict[str, forms.Fo
     return built
 
 
-def _peak(form: forms.Form, work: Work, device: str) -> int:
+def _peak(form: Form, work: Work, device: str) -> int:
     work.prepare()
     work.run()
     work.prepare()
-    return peak_bytes(
-        work.run, device, lambda: [value.grad for value in form.module.parameters() if value.grad is not None]
-    )
+    parameters = list(form.module.parameters())
+    return peak_bytes(work.run, device, lambda: [value.grad for value in parameters if value.grad is not None])
+
+
+OUTPUT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2}
+"""Largest norm of a difference, relative to the norm of the tensor."""
+
+GRADIENT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-2}
+"""The same for gradients. A rounding that moves a value over the kink of a ReLU switches a gradient on or off: in
+float32 that befalls a few of millions of values, in bfloat16 so many that gradients cannot be compared."""
+
+
+def results(form: Form, x: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+    """The output and the gradients of a form for node features ``[N, B, T, C]`` and the gradient of the output."""
+    x, gradient = form.pack(x).detach().contiguous().requires_grad_(), form.pack(gradient)
+    form.module.zero_grad(set_to_none=True)
+    out = form.call(x)
+    out.backward(gradient)
+    found = {"output": form.unpack(out.detach()), "gradient of the input": form.unpack(x.grad)}
+    return found | {f"gradient of {name}": value for name, value in form.gradients().items()}
+
+
+def assert_equal(built: Mapping[str, Form], x: Tensor, gradient: Tensor) -> None:
+    """Raise unless all forms of the package's function give the same output and gradients up to rounding."""
+    expected: dict[str, Tensor] = {}
+    for name, form in built.items():
+        if form.gradients is None:
+            continue
+        found = results(form, x, gradient)
+        form.module.zero_grad(set_to_none=True)
+        expected = expected or found
+        for what, value in expected.items():
+            tolerances = OUTPUT_TOLERANCE if what == "output" else GRADIENT_TOLERANCE
+            error, norm = (found[what] - value).float().norm(), value.float().norm()
+            if not error <= tolerances.get(x.dtype, math.inf) * norm:
+                raise AssertionError(f"form {name!r}: the {what} of norm {norm:.1e} is off by {error:.1e}")

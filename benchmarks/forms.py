@@ -12,10 +12,8 @@ from torch.nn import Module, RNNBase
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
 from measure import Work
-from opponents.blocks import AuthorsBlock, PlainBlock
-from opponents.dense import DenseConcat, DenseSplit
 from opponents.library import HAS_TEMPORAL, RecurrentGraphLayers, TransformerLSTM, batched_edges
-from opponents.per_edge import PlainConv, SplitConv
+from opponents.same_function import AuthorsBlock, DenseConcat, DenseSplit, PlainBlock, PlainConv, SplitConv
 from problem import Problem
 from rstg_pyg.conv.backend import BACKENDS
 from rstg_pyg.ops import native

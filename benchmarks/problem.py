@@ -1,8 +1,9 @@
-"""What is computed: a graph, the sizes, and one space stage or the whole block."""
+"""What is computed: a graph, the sizes, one space stage or the whole block; and the axes along which that is swept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -96,10 +97,8 @@ class Problem:
 
     def model(self) -> RSTGConv | RSTG:
         """The package's module."""
-        arguments = {
-            "pe_channels": 0 if self.graph.pe is None else self.graph.pe.size(1),
-            "send_act_last": self.relu_last,
-        }
+        pe_channels = 0 if self.graph.pe is None else self.graph.pe.size(1)
+        arguments = {"pe_channels": pe_channels, "send_act_last": self.relu_last}
         if self.num_stages is None:
             module = RSTGConv(self.width, self.width, **arguments)
         else:
@@ -110,3 +109,49 @@ class Problem:
         """Random node features ``[N, B, T, C]``."""
         shape = self.graph.num_nodes, self.batch, self.frames, self.width
         return torch.randn(shape, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is swept: what ``size`` counts, the place of a problem on the axis, what stays the same in words, and the
+    exponent of the cost to expect."""
+
+    name: str
+    label: str
+    size: Callable[[Problem], int]
+    held: Callable[[Problem], str]
+    slope: int = 1
+
+
+AXES = {
+    "width": Axis(
+        "width", "channels", lambda p: p.width, lambda p: f"{p.graph.name}, B = {p.batch}, T = {p.frames}", 2
+    ),
+    "nodes": Axis(
+        "nodes",
+        "nodes + edges",
+        lambda p: p.graph.num_nodes + p.graph.num_edges,
+        lambda p: f"C = {p.width}, B = {p.batch}, T = {p.frames}",
+    ),
+    "frames": Axis("frames", "frames", lambda p: p.frames, lambda p: f"{p.graph.name}, C = {p.width}, B = {p.batch}"),
+    "batch": Axis("batch", "clips", lambda p: p.batch, lambda p: f"{p.graph.name}, C = {p.width}, T = {p.frames}"),
+}
+
+
+def points(axis: str, problem: Problem, irregular: bool, short: bool) -> list[Problem]:
+    """The problems along an axis; all else as in ``problem``.
+
+    Nodes: region grids from 2-1 to 6-5-4-3-2-1, or irregular graphs of 16 to 4096 nodes with 6 edges each.
+    """
+    if axis == "nodes":
+        if irregular:
+            graphs = [random_graph(2**power, 6) for power in range(4, 13)]
+        else:
+            scales = (tuple(range(largest, 0, -1)) for largest in range(2, 7))
+            graphs = [grid_graph(one, problem.graph.pe is not None) for one in scales]
+        found = [replace(problem, graph=graph) for graph in graphs]
+    elif axis == "width":
+        found = [replace(problem, width=width) for width in (64, 128, 256, 512)]
+    else:
+        found = [replace(problem, **{axis: 2**power}) for power in range(9)]
+    return found[:3] if short else found

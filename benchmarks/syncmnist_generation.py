@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch_geometric.loader import DataLoader
 
-from options import device, positive
+from command import device, positive
 from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 
 

@@ -9,18 +9,16 @@ same command is given again.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import syncmnist_report as report
-from options import positive
+from command import end_well, positive
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
 from rstg_pyg.training import Phase, Recipe
 from rstg_pyg.training.replace_file import replace_file
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
-from syncmnist_table import BUDGETS
+from syncmnist_table import BUDGETS, as_csv, whole
 
 ROW = "positional"
 WITHOUT = "all-temp-stages"
@@ -79,7 +77,7 @@ def make_run(change: str, clips: int | None) -> Run:
 
 
 def markdown(results: dict[str, dict]) -> str:
-    ended = report.whole(list(results.values()))
+    ended = whole(list(results.values()))
     base = results.get(BASE)
     lines = ["| change | test accuracy | difference | min |", "|---|---|---|---|"]
     for change, held in results.items():
@@ -116,14 +114,10 @@ def main(argv: list[str] | None = None) -> None:
     if not found:
         raise ValueError(f"expected at least one finished run in {args.runs}, got none")
     paths = [args.results / "syncmnist_recipe.csv", args.results / "syncmnist_recipe.md"]
-    replace_file(paths[0], report.as_csv([{**held, "row": change} for change, held in found.items()]))
+    replace_file(paths[0], as_csv([{**held, "row": change} for change, held in found.items()]))
     replace_file(paths[1], markdown(found).encode())
     print("\n".join(map(str, paths)))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"syncmnist_recipe.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    end_well(main)

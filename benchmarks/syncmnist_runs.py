@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ import lightning
 import torch
 from tqdm import tqdm
 
-from options import positive
+from command import add_data, cpu_name, positive
 from rstg_pyg import SyncMNIST
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.models import Network, build_row
@@ -74,9 +73,7 @@ class Run:
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where the data is and on what to run."""
-    parser.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to (default: %(default)s)")
-    parser.add_argument("--mnist-dir", help="folder with the MNIST files (default: $RSTG_PYG_MNIST)")
-    parser.add_argument("--digits", default="auto", choices=["auto", "mnist", "sklearn"])
+    add_data(parser)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="bf16-mixed", choices=["32-true", "bf16-mixed"])
     parser.add_argument("--compile", action="store_true", help="run backbones through torch.compile")
@@ -114,6 +111,7 @@ def train(run: Run, args: argparse.Namespace) -> dict:
     if args.compile:
         model.backbone.compile()
     trainer = run_trainer(folder, run.recipe, args.device, precision=args.precision, progress=False)
+    on_cuda = trainer.strategy.root_device.type == "cuda"
     held = {
         "row": run.row,
         "seed": run.seed,
@@ -122,7 +120,7 @@ def train(run: Run, args: argparse.Namespace) -> dict:
         "test_clips": run.recipe.test_clips,
         "parameters": sum(p.numel() for p in model.parameters()),
         "optimizer": run.recipe.optimizer,
-        "machine": machine_name(trainer.strategy.root_device.type),
+        "machine": torch.cuda.get_device_name() if on_cuda else cpu_name(),
         "torch": torch.__version__,
     }
     try:
@@ -140,18 +138,6 @@ def train(run: Run, args: argparse.Namespace) -> dict:
         }
     replace_file(folder / "result.json", (json.dumps(held) + "\n").encode())
     return held
-
-
-def machine_name(device: str) -> str:
-    """What the run ran on."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def read_run(folder: Path) -> Run | None:

@@ -19,7 +19,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-import options
+import command
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, frame_cnn
 from rstg_pyg.training import ClipClassifier, ClipStream, full_recipe, small_recipe
 from rstg_pyg.training.classifier import clip_loss
@@ -148,18 +148,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small", help="of examples/syncmnist.py (default: small)")
     parser.add_argument("--row", choices=ROWS, default="positional", metavar="ROW", help="(default: positional)")
-    parser.add_argument("--num-digits", type=options.positive, default=2, help="(default: 2)")
-    parser.add_argument("--batch-sizes", type=options.positive, nargs="+", default=[16], help="(default: 16)")
+    parser.add_argument("--num-digits", type=command.positive, default=2, help="(default: 2)")
+    parser.add_argument("--batch-sizes", type=command.positive, nargs="+", default=[16], help="(default: 16)")
     parser.add_argument("--forms", choices=FORMS, nargs="+", help="of the backbone (default: all of the device)")
-    parser.add_argument("--steps", type=options.positive, default=20, help="timed steps (default: 20)")
-    parser.add_argument("--kernels", type=options.positive, metavar="N", help="name the N that take most of a step")
+    parser.add_argument("--steps", type=command.positive, default=20, help="timed steps (default: 20)")
+    parser.add_argument("--kernels", type=command.positive, metavar="N", help="name the N that take most of a step")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
-    parser.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to")
-    parser.add_argument("--mnist-dir", help="folder with the MNIST files (default: $RSTG_PYG_MNIST)")
-    parser.add_argument("--digits", choices=["auto", "mnist", "sklearn"], default="auto")
-    options.add_machine(parser)
+    command.add_data(parser)
+    command.add_machine(parser)
     args = parser.parse_args(argv)
-    options.prepare(args)
+    command.prepare(args)
     args.forms = args.forms or [form for form, (folded, _) in FORMS.items() if not folded or args.device != "cpu"]
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

@@ -14,14 +14,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm import tqdm
 
+import command
 import forms
-import options
+from command import machine
 from compare import Row, Settings, compare, count_turns
-from goal_measures import Measured, measure_goals
-from output import write_all
-from problem import Problem, grid_graph
-from report import machine, table
-from sweep import AXES, Axis, points, table_of_sweep
+from goals import Measured, measure_goals
+from problem import AXES, Axis, Problem, grid_graph, points
+from results import table, table_of_sweep, write_all
 
 PASSES = {True: "forward + backward", False: "forward"}
 NORMAL = {
@@ -47,8 +46,8 @@ SWEEP = {
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_common(parser)
-    parser.add_argument("--frames", type=options.positive, help="frames per clip (default: 10; in a sweep 4)")
+    command.add_common(parser)
+    parser.add_argument("--frames", type=command.positive, help="frames per clip (default: 10; in a sweep 4)")
     parser.add_argument(
         "--dtype",
         dest="dtypes",
@@ -65,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--forms", nargs="+", metavar="NAME", help="rows of the table (default: all)")
     parser.add_argument("--whole-block", action="store_true", help="K space stages between K + 1 time stages")
-    parser.add_argument("--stages", type=options.positive, default=3, help="K of --whole-block (default: 3)")
+    parser.add_argument("--stages", type=command.positive, default=3, help="K of --whole-block (default: 3)")
     parser.add_argument(
         "--compile",
         nargs="?",
@@ -76,8 +75,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sweep", nargs="+", choices=list(AXES), help="one axis at a time instead of the table")
     parser.add_argument("--irregular", action="store_true", help="sweep nodes over irregular graphs")
     parser.add_argument("--goals", action="store_true", help="measure the goals at their settings and nothing else")
-    parser.add_argument("--rounds", type=options.positive, help="turns of every form (default: 7)")
-    parser.add_argument("--calls", type=options.positive, help="timed calls per turn (default: 2)")
+    parser.add_argument("--rounds", type=command.positive, help="turns of every form (default: 7)")
+    parser.add_argument("--calls", type=command.positive, help="timed calls per turn (default: 2)")
     parser.add_argument(
         "--memory-limit", type=float, metavar="GIB", help="leave out forms that may need more (default: half of it all)"
     )
@@ -179,8 +178,8 @@ def print_above(bar: tqdm, title: str, text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    options.prepare(args)
-    limit = options.memory_limit(args.device, args.memory_limit)
+    command.prepare(args)
+    limit = command.memory_limit(args.device, args.memory_limit)
     settings = Settings(args.forms, args.rounds, args.calls, args.compile, memory_limit=limit)
     description = machine(args.device)
     print(", ".join(f"{name} {value}" for name, value in description.items()))

@@ -10,11 +10,11 @@ import argparse
 
 import torch
 
-import options
+import command
 from bound import bounds_of, time_stage_products
+from command import aligned, machine, write_csv, write_json
 from measure import Work, quartiles, time_interleaved
 from problem import Problem, grid_graph
-from report import aligned, machine, write_csv, write_json
 from rstg_pyg import TimeStage
 
 SIZES = {64: (16, 10), 256: (16, 10), 512: (4, 10)}
@@ -35,10 +35,10 @@ def stage(problem: Problem, rnn: str) -> Work:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_common(parser)
-    parser.add_argument("--frames", type=options.positive, help="frames per clip")
+    command.add_common(parser)
+    parser.add_argument("--frames", type=command.positive, help="frames per clip")
     args = parser.parse_args()
-    options.prepare(args)
+    command.prepare(args)
     description = machine(args.device)
     print(", ".join(f"{key} {value}" for key, value in description.items()))
 

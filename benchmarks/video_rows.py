@@ -7,36 +7,30 @@ alike. Random pixels, new weights: no dataset is needed and nothing is learned.
 from __future__ import annotations
 
 import argparse
+import copy
+import operator
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import options
-from measure import Work, time_interleaved
-from memory import peak_bytes
-from report import aligned, machine
+import command
+from command import aligned, machine, markdown, write_csv
+from measure import Work, median_ratio, peak_bytes, quartiles, time_interleaved
 from rstg_pyg.models import VIDEO_PAPER_SIZE, VIDEO_ROWS, VIDEO_SMALL, VideoNetwork
-from video_rows_flops import forward_flops
-from video_rows_report import Row, columns, write
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes, and how often each row is timed.
-
-    Attributes:
-        network: What all rows share.
-        frames: Frames of a clip.
-        size: Height and width of a frame.
-        batch: Clips.
-        rounds: Turns of every row.
-        calls: Timed calls per turn, after an untimed one.
-    """
+    """The networks' sizes, the clips, and how often each row is timed."""
 
     network: VideoNetwork
     frames: int
@@ -50,6 +44,13 @@ PRESETS = {
     "small": Preset(VIDEO_SMALL, frames=16, size=64, batch=8, rounds=7, calls=2),
     "full": Preset(VIDEO_PAPER_SIZE, frames=32, size=224, batch=1, rounds=1, calls=2),
 }
+PASSES = ("inference", "training")
+LEGEND = """
+- **GFLOP** of the convolutions and matrix products of one clip's forward pass, two for a multiply-add.
+- **frames/s** of the clips' frames. Training is forward, backward and a step of SGD with momentum.
+- **peak MiB**: the most bytes of tensors that live at once in a training step, weights and momentum included.
+- **+**: what is added to the bare backbone, C2D or I3D. Times per batch, compared within the same turns.
+"""
 TWICE = ", computed twice"
 """What is added to the name of a row whose graph is not kept for the backward pass."""
 
@@ -66,11 +67,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         ("rounds", "turns of every row"),
         ("calls", "timed calls per turn, after an untimed one"),
     ):
-        parser.add_argument(f"--{name}", type=options.positive, help=f"{text} (default: that of the preset)")
-    options.add_machine(parser)
+        parser.add_argument(f"--{name}", type=command.positive, help=f"{text} (default: that of the preset)")
+    command.add_machine(parser)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument(
-        "--results", type=options.folder, metavar="FOLDER", help="write video_rows_<preset>.csv and .md there"
+        "--results", type=command.folder, metavar="FOLDER", help="write video_rows_<preset>.csv and .md there"
     )
     args = parser.parse_args(argv)
     preset = PRESETS[args.preset]
@@ -172,21 +173,113 @@ def measure(args: argparse.Namespace, tick: Callable[[], object] = lambda: None)
         peaks[name] = steps[name].peak()
         tick()
     times = time_interleaved(dict(works(steps)), sizes.rounds, sizes.calls, args.device, tick)
-    return [
-        Row(
-            name,
-            VIDEO_ROWS[name.removesuffix(TWICE)].title + ("" if not name.endswith(TWICE) else TWICE),
-            None if backbone(name) == name else backbone(name),
-            sum(parameter.numel() for parameter in net.parameters()),
-            flops[name],
-            peaks[name],
-            sizes.batch,
-            sizes.frames,
-            times[name, "inference"],
-            times[name, "training"],
-        )
-        for name, net in nets.items()
-    ]
+    rows = []
+    for name, net in nets.items():
+        bare, title = backbone(name), VIDEO_ROWS[name.removesuffix(TWICE)].title + TWICE * name.endswith(TWICE)
+        costs = sum(parameter.numel() for parameter in net.parameters()), flops[name], peaks[name]
+        spent = times[name, "inference"], times[name, "training"]
+        rows.append(Row(name, title, None if bare == name else bare, *costs, sizes.batch, sizes.frames, *spent))
+    return rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: what a command line and the paper call it, the row that it adds to or None, parameters, operations
+    of a clip's forward pass, bytes that live at once in a training step, and milliseconds of both passes."""
+
+    name: str
+    title: str
+    backbone: str | None
+    parameters: int
+    flops: int
+    peak: int
+    batch: int
+    frames: int
+    inference: list[float]
+    training: list[float]
+
+    def frames_per_second(self, what: str) -> float:
+        return 1000 * self.batch * self.frames / statistics.median(getattr(self, what))
+
+
+class Added(NamedTuple):
+    """What a row costs beyond its backbone; times by pass, the medians of differences and of ratios, less one, of times
+    of the same round."""
+
+    parameters: int
+    flops: int
+    peak: int
+    milliseconds: dict[str, float]
+    share: dict[str, float]
+
+
+def added(row: Row, rows: Sequence[Row]) -> Added | None:
+    """What a row adds to its backbone; None for a backbone."""
+    if row.backbone is None:
+        return None
+    bare = next(other for other in rows if other.name == row.backbone)
+    times = {what: (getattr(row, what), getattr(bare, what)) for what in PASSES}
+    more = (getattr(row, name) - getattr(bare, name) for name in ("parameters", "flops", "peak"))
+    milliseconds = {what: statistics.median(map(operator.sub, *both)) for what, both in times.items()}
+    return Added(*more, milliseconds, {what: median_ratio(*both) - 1 for what, both in times.items()})
+
+
+def columns(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The table as text, its head first."""
+    head = ("row", "parameters", "GFLOP", *(f"frames/s, {what}" for what in PASSES), "peak MiB")
+    lines = [(*head, "+ parameters", "+ GFLOP", *(f"+ ms, {what}" for what in PASSES), "+ MiB")]
+    for row in rows:
+        speeds = (f"{row.frames_per_second(what):,.1f}" for what in PASSES)
+        cells = (f"{row.title} ({row.name})", f"{row.parameters:,}", f"{row.flops / 1e9:,.3f}", *speeds)
+        lines.append((*cells, f"{row.peak / 2**20:,.0f}", *_added_cells(added(row, rows))))
+    return lines
+
+
+def _added_cells(more: Added | None) -> tuple[str, ...]:
+    if more is None:
+        return ("",) * 5
+    times = (f"{more.milliseconds[what]:+,.1f} ({more.share[what]:+.0%})" for what in PASSES)
+    return f"{more.parameters:+,}", f"{more.flops / 1e9:+,.3f}", *times, f"{more.peak / 2**20:+,.0f}"
+
+
+def record(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    """A row as a line of the CSV."""
+    names = ("title", "backbone", "batch", "frames", "parameters", "flops")
+    values = {"row": row.name, **{name: getattr(row, name) for name in names}, "peak_mib": row.peak / 2**20}
+    for what in PASSES:
+        lower, middle, upper = quartiles(getattr(row, what))
+        values |= {f"{what}_ms": middle, f"{what}_lower_ms": lower, f"{what}_upper_ms": upper}
+        values[f"{what}_frames_per_s"] = row.frames_per_second(what)
+    more = added(row, rows)
+    parameters, flops, peak, milliseconds, share = more or (None, None, None, {}, {})
+    peak = None if peak is None else peak / 2**20
+    values |= {"added_parameters": parameters, "added_flops": flops, "added_mib": peak}
+    for what in PASSES:
+        values |= {f"added_{what}_ms": milliseconds.get(what), f"added_{what}_share": share.get(what)}
+    return values
+
+
+def write(folder: Path, preset: str, setting: str, rows: Sequence[Row]) -> list[Path]:
+    """Write ``video_rows_<preset>.csv`` and ``.md``; return the paths."""
+    table, text = (folder / f"video_rows_{preset}{end}" for end in (".csv", ".md"))
+    write_csv((record(row, rows) for row in rows), table)
+    text.write_text(f"# Cost of the video networks\n\n{setting}.\n\n{markdown(columns(rows))}\n{LEGEND}")
+    return [table, text]
+
+
+def forward_flops(net: Module, shape: tuple[int, ...]) -> int:
+    """Floating-point operations of the convolutions and matrix products of one call, two for a multiply-add.
+
+    The network runs in evaluation mode on the meta device, where nothing is calculated, and where recurrent layers,
+    attention and space stages fall apart into products that torch's counter knows: on a CPU it sees neither oneDNN's
+    LSTM and fused attention nor the package's native code. A space stage thus counts as its formula reads, 8 products
+    of a C-vector with a C x C matrix per node, also where a backend saves some of them. Additions, norms, activations,
+    poolings, and the scores and sums over edges do not count.
+    """
+    twin = copy.deepcopy(net).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(shape, device="meta"))
+    return counter.get_total_flops()
 
 
 def describe(args: argparse.Namespace) -> str:
@@ -204,7 +297,7 @@ def describe(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    options.prepare(args)
+    command.prepare(args)
     setting = describe(args)
     print(setting)
     with tqdm(total=len(names_of(args)) * (1 + 2 * args.sizes.rounds), disable=None) as bar:

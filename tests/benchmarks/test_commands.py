@@ -90,23 +90,22 @@ def test_steps_of_training(tmp_path, capsys):
 
 
 def test_latency(tmp_path, capsys):
-    latency.main([*TINY, "--frames", "20", "--backends", "auto", "reference", "--output", str(tmp_path)])
+    options = ["--frames", "20", "--backends", "auto", "reference", "--export", "--output", str(tmp_path)]
+    latency.main([*TINY, *options])
     assert "p99 ms" in capsys.readouterr().out
     rows = read(tmp_path / "latency.csv")
-    assert [(row["what"], row["backend"]) for row in rows] == [
-        ("to-vec", "auto"),
-        ("graph", "auto"),
-        ("to-vec", "reference"),
-        ("graph", "reference"),
+    assert [(row["what"], row["backend"], row["form"]) for row in rows] == [
+        (what, backend, form)
+        for backend in ("auto", "reference")
+        for what, form in (("to-vec", "eager"), ("graph", "eager"), ("to-vec", "exported"))
     ]
     assert all(0 < float(row["median_ms"]) <= float(row["p99_ms"]) for row in rows)
     assert all(row["frames"] == "20" for row in rows)
     assert json.loads((tmp_path / "latency.json").read_text())["machine"]["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_arguments(capsys):
+    for options, message in [
         (["--widths", "0"], "expected a positive int, got '0'"),
         (["--scales", "3-x"], "expected scales such as 3-2-1, got '3-x'"),
         (["--device", "tpu"], "expected 'cpu' or 'cuda', got 'tpu'"),
@@ -118,27 +117,29 @@ def test_latency(tmp_path, capsys):
         (["--goals", "--quick"], "--goals has settings of its own"),
         (["--memory-limit", "-1"], "expected --memory-limit to be positive, got -1.0"),
         (["--output", "/dev/null/folder"], "cannot make the folder '/dev/null/folder'"),
-    ],
-)
-def test_bad_arguments_of_throughput(options, message, capsys):
-    assert message in refused(throughput.main, options, capsys)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+    ]:
+        assert message in refused(throughput.main, options, capsys)
+    for options, message in [
         (["--frames", "0"], "expected a positive int, got '0'"),
         (["--backends", "fast"], "invalid choice: 'fast'"),
         (["--device", "cpu", "--backends", "triton"], "the backend 'triton' needs a CUDA device"),
-    ],
-)
-def test_bad_arguments_of_latency(options, message, capsys):
-    assert message in refused(latency.main, options, capsys)
+    ]:
+        assert message in refused(latency.main, options, capsys)
+    if not torch.cuda.is_available():
+        assert "torch sees no CUDA device" in refused(throughput.main, ["--device", "cuda"], capsys)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_cuda(capsys):
-    assert "torch sees no CUDA device" in refused(throughput.main, ["--device", "cuda"], capsys)
+def test_latency_of_what_is_compiled_and_what_cannot_be_exported(tmp_path, capsys, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("\nno graph\nof this")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    latency.main([*TINY, "--frames", "10", "--backends", "reference", "--compile", "--export"])
+    out = capsys.readouterr().out
+    assert "to-vec, reference: not exported: RuntimeError: no graph\n" in out
+    lines = [line.split()[:3] for line in out.splitlines() if line.startswith(("to-vec  ", "graph  "))]
+    assert lines == [[what, "reference", form] for form in ("eager", "compiled") for what in ("to-vec", "graph")]
 
 
 def refused(main, options, capsys):

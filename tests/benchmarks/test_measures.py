@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from bound import products
-from goal_measures import Measured, stream_peak
-from goals import CUDA_GOALS, GOALS, Goal
-from measure import Work, median_ratio, quartiles, time_interleaved
-from memory import peak_bytes, saved_bytes
+from bound import BOUND, FASTEST, products
+from compare import Row
+from goals import CUDA_GOALS, GOALS, Goal, Measured, stage_values, stream_peak
+from measure import Work, median_ratio, peak_bytes, quartiles, saved_bytes, time_interleaved
 from problem import Problem, grid_graph
 
 KB = 1000
@@ -30,16 +29,10 @@ def test_peak_of_a_call_that_can_be_calculated():
         return b, c
 
     assert peak_bytes(run, "cpu") == 20 * KB
-
-
-def test_temporaries_within_an_operator_count():
+    # Temporaries within an operator count.
     x = torch.randn(100, 10, requires_grad=True)
-
-    def run():
-        (x * 2 + 1).sum().backward()
-
     # The product and the sum after it, or in the backward pass two gradients; a few scalars beside them.
-    assert 2 * 4 * KB <= peak_bytes(run, "cpu") <= 2 * 4 * KB + 64
+    assert 2 * 4 * KB <= peak_bytes(lambda: (x * 2 + 1).sum().backward(), "cpu") <= 2 * 4 * KB + 64
 
 
 def test_gradients_of_parameters_can_be_left_out():
@@ -98,9 +91,7 @@ def test_works_take_turns():
     assert calls == turn * 2
     assert {name: len(values) for name, values in times.items()} == {"a": 4, "b": 4}
     assert len(ticks) == 4
-
-
-def test_statistics():
+    # What is made of times.
     assert quartiles([1, 2, 3, 4, 5]) == (2, 3, 4)
     assert quartiles([7]) == (7, 7, 7)
     assert median_ratio([2, 40, 9], [1, 10, 3]) == 3
@@ -117,18 +108,26 @@ def test_units_of_the_bound():
     assert units(num_stages=3) == 3 * 112 + 4 * 112
 
 
-def test_goals_are_judged_by_their_direction():
+def test_goals_are_judged_by_their_direction_and_their_table_says_what_is_missed():
     assert Goal("a", "", 2, at_least=True).met(2.5)
     assert not Goal("a", "", 2).met(2.5)
     assert len({goal.key for goal in GOALS}) == len(GOALS)
-
-
-def test_table_of_goals():
     first, second = GOALS[:2]
-    lines = Measured(values={first.key: first.required, second.key: 0.0}).table().splitlines()
+    *lines, empty, summary = Measured(values={first.key: first.required, second.key: 0.0}).table().splitlines()
     assert lines[2] == f"| {first.text} | at least 5 | 5.00 | yes |"
     assert lines[3].endswith("| 0.00 | **no** |")
     assert sum("not measured" in line for line in lines) == len(GOALS) - 2
     assert lines[-1].startswith(f"| {CUDA_GOALS[-1].text}")
+    assert (empty, summary) == ("", f"1 of 2 measured goals is met; missed: {second.text}.")
     compiled = Measured(values={first.key: 6.0}, compiled={first.key: 7.0}).table().splitlines()
     assert compiled[2].endswith("| 6.00 | yes | 7.00 |")
+    assert compiled[-1] == "1 of 1 measured goals is met."
+
+
+def test_a_stage_is_held_against_the_faster_bound():
+    problem = Problem(grid_graph((3, 2, 1)), 64, 16, 10)
+    times = {"rstg-auto": 6.0, "plain": 12.0, "gatv2": 3.0, BOUND: 4.0, FASTEST: 2.0}
+    rows = [Row(problem, True, name, [time]) for name, time in times.items()]
+    assert stage_values(rows, "rstg-auto") == {"default-64-plain": 2, "default-64-bound": 3, "default-64-gatv2": 2}
+    of_one_library = [row for row in rows if row.name != FASTEST]
+    assert stage_values(of_one_library, "rstg-auto")["default-64-bound"] == 1.5

@@ -4,19 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from agree import assert_equal
+from compare import assert_equal
 from forms import OTHER_FUNCTIONS, OURS, build, names, why_not
 from opponents.library import batched_edges
-from opponents.per_edge import PlainConv
+from opponents.same_function import PlainConv
 from plain_formula import plain_conv
 from problem import Problem, grid_graph, random_graph
 
 GRAPHS = {"grid": grid_graph((2, 1)), "positions": grid_graph((2, 1), positions=True), "irregular": random_graph(12, 3)}
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("relu_last", [False, True], ids=["default", "relu-last"])
-@pytest.mark.parametrize("num_stages", [None, 2], ids=["stage", "block"])
+@pytest.mark.parametrize(
+    ("graph", "relu_last", "num_stages"),
+    [("grid", True, None), ("positions", False, 2), ("positions", True, None), ("irregular", False, None)],
+)
 def test_all_forms_agree(graph, relu_last, num_stages):
     problem = Problem(GRAPHS[graph], 8, 2, 3, relu_last, num_stages, torch.float64)
     model = problem.model()
@@ -56,13 +57,13 @@ def test_bfloat16_runs():
         assert form.call(form.pack(x)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("stride", [1, 3])
-def test_batched_edges_stay_within_their_frame(stride):
-    edge_index = torch.tensor([[0, 1, 2], [1, 2, 3]])
-    source, destination = batched_edges(edge_index, 4, 6, stride).unflatten(1, (6, 3))
-    numbers = torch.arange(24).view(-1, 4, stride).transpose(1, 2).reshape(6, 4)
-    assert torch.equal(source, numbers[:, :3])
-    assert torch.equal(destination, numbers[:, 1:])
+def test_batched_edges_stay_within_their_frame():
+    for stride in [1, 3]:
+        edge_index = torch.tensor([[0, 1, 2], [1, 2, 3]])
+        source, destination = batched_edges(edge_index, 4, 6, stride).unflatten(1, (6, 3))
+        numbers = torch.arange(24).view(-1, 4, stride).transpose(1, 2).reshape(6, 4)
+        assert torch.equal(source, numbers[:, :3])
+        assert torch.equal(destination, numbers[:, 1:])
 
 
 def test_what_cannot_take_part_says_why():

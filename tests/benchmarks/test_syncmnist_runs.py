@@ -9,6 +9,7 @@ from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import syncmnist_runs
@@ -60,9 +61,8 @@ def test_a_finished_run_is_read_and_not_trained(args, trained):
     assert run_all([RUN], args, "title") == [first] == [read_result(RUN, args)]
     assert trained == [RUN.folder]
     assert (first["row"], first["test_accuracy"]) == ("positional", 0.4)
-
-
-def test_results_come_in_the_order_of_the_runs(args, trained):
+    # Results come in the order of the runs.
+    trained.clear()
     runs = [replace(RUN, folder=str(seed), seed=seed) for seed in (3, 1, 2)]
     run_all(runs[1:2], args, "title")
     assert [held["seed"] for held in run_all(runs, args, "title")] == [3, 1, 2]
@@ -76,19 +76,18 @@ SETTINGS = [
     (RUN, {"digits": "mnist"}, "digits='sklearn' there, 'mnist' now"),
     (RUN, {"precision": "32-true"}, "precision='bf16-mixed' there, '32-true' now"),
 ]
-NAMES = ["clips", "seed", "network", "digits", "precision"]
 
 
-@pytest.mark.parametrize(("run", "options", "difference"), SETTINGS, ids=NAMES)
-def test_a_result_of_other_settings_is_neither_taken_nor_lost(args, trained, run, options, difference):
+def test_a_result_of_other_settings_is_neither_taken_nor_lost(args, trained):
     run_all([RUN], args, "title")
-    before, args = content(args.runs), changed(args, **options)
-    assert read_result(run, args) is None
-    folder = re.escape(str(args.runs / RUN.folder))
-    message = rf"^{folder} belongs to a run with other settings \({difference}\); choose another --runs, or remove that"
-    with pytest.raises(CheckpointError, match=message):
-        run_all([replace(RUN, folder="new"), run], args, "title")
-    assert content(args.runs) == before
+    before, folder = content(args.runs), re.escape(str(args.runs / RUN.folder))
+    for run, options, difference in SETTINGS:
+        other = changed(args, **options)
+        assert read_result(run, other) is None
+        message = rf"^{folder} belongs to a run with other settings \({difference}\); choose another --runs, or remove"
+        with pytest.raises(CheckpointError, match=message):
+            run_all([replace(RUN, folder="new"), run], other, "title")
+        assert content(args.runs) == before
     assert trained == [RUN.folder]
 
 
@@ -122,7 +121,12 @@ def test_any_digits_and_results_that_do_not_say_their_precision(args, trained):
     assert read_result(RUN, changed(args, precision="32-true")) == held
 
 
-def test_a_damaged_description_is_named(args, trained):
+def test_a_description_says_everything_and_a_damaged_one_is_named(args, trained):
+    assert Run.from_json(RUN.to_json()) == RUN
+    assert Run.from_json(OTHER.to_json()) == OTHER != RUN
+    held = json.loads(RUN.to_json())
+    del held["recipe"]["augment"]
+    assert Run.from_json(json.dumps(held)).recipe.augment == Recipe.augment
     run_all([RUN], args, "title")
     path = args.runs / RUN.folder / "run.json"
     text = path.read_text()
@@ -130,14 +134,6 @@ def test_a_damaged_description_is_named(args, trained):
         path.write_text(damaged)
         with pytest.raises(ValueError, match=f"^expected {re.escape(str(path))} to describe a run, got: "):
             read_result(RUN, args)
-
-
-def test_a_description_says_everything():
-    assert Run.from_json(RUN.to_json()) == RUN
-    assert Run.from_json(OTHER.to_json()) == OTHER != RUN
-    held = json.loads(RUN.to_json())
-    del held["recipe"]["augment"]
-    assert Run.from_json(json.dumps(held)).recipe.augment == Recipe.augment
 
 
 # The queue
@@ -179,31 +175,28 @@ def test_a_run_in_a_process_of_its_own(args):
     assert {"run.json", "result.json", "last.ckpt", "weights.pt", "metrics.csv"} <= files
 
 
-@pytest.mark.parametrize(
-    ("code", "text", "message"),
-    [
+def test_how_a_process_ended(args, monkeypatch):
+    commands = []
+    args = changed(args, threads=3, compile=True)
+    for code, text, message in [
         (0, "a note", None),
         (-9, "", f"{RUN.folder}: ended by signal 9"),
         (1, "", f"{RUN.folder}: no message"),
         (2, "a note\nexpected 3, got 4\n", f"{RUN.folder}: expected 3, got 4"),
-    ],
-)
-def test_how_a_process_ended(args, monkeypatch, code, text, message):
-    commands = []
-
-    def run(command, env, **options):
-        commands.append((command, env["OMP_NUM_THREADS"]))
-        return Namespace(returncode=code, stderr=text, stdout="")
-
-    monkeypatch.setattr(syncmnist_runs.subprocess, "run", run)
-    assert syncmnist_runs.train_in_process(RUN, changed(args, threads=3, compile=True)) == message
-    ((command, threads),) = commands
-    assert threads == "3"
-    assert command[1:3] == [syncmnist_runs.__file__, str(args.runs / RUN.folder / "run.json")]
-    assert command[3:] == [
+    ]:
+        done = Namespace(returncode=code, stderr=text, stdout="")
+        run = Mock(return_value=done)
+        monkeypatch.setattr(syncmnist_runs.subprocess, "run", run)
+        assert syncmnist_runs.train_in_process(RUN, args) == message
+        (command,), options = run.call_args
+        assert options["env"]["OMP_NUM_THREADS"] == "3"
+        commands.append(command)
+    assert commands[0][1:3] == [syncmnist_runs.__file__, str(args.runs / RUN.folder / "run.json")]
+    assert commands[0][3:] == [
         *["--root", str(args.root), "--digits", "sklearn", "--device", "cpu", "--precision", "bf16-mixed"],
         *["--runs", str(args.runs), "--threads", "3", "--compile"],
     ]
+    assert commands == [commands[0]] * 4
 
 
 def test_an_interrupt_begins_no_more_runs(args, monkeypatch):
@@ -228,21 +221,20 @@ def test_an_interrupt_begins_no_more_runs(args, monkeypatch):
     assert begun in ([0], [0, 1])
 
 
-@pytest.mark.parametrize(
-    ("cuda", "options", "jobs"),
-    [
+def test_how_many_runs_at_a_time(monkeypatch):
+    monkeypatch.setattr(syncmnist_runs.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(syncmnist_runs.os, "cpu_count", lambda: 8)
+    for cuda, options, jobs in [
         (False, {}, 8),
         (False, {"threads": 3}, 2),
         (False, {"threads": 9}, 1),
         (True, {}, 1),
         (True, {"device": "cpu"}, 8),
         (True, {"jobs": 4}, 4),
-    ],
-)
-def test_how_many_runs_at_a_time(monkeypatch, cuda, options, jobs):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(syncmnist_runs.os, "cpu_count", lambda: 8)
-    assert syncmnist_runs.choose_jobs(Namespace(**{"jobs": None, "device": "auto", "threads": 1, **options})) == jobs
+    ]:
+        monkeypatch.setattr(torch.cuda, "is_available", Mock(return_value=cuda))
+        given = Namespace(**{"jobs": None, "device": "auto", "threads": 1, **options})
+        assert syncmnist_runs.choose_jobs(given) == jobs
 
 
 # The commands
@@ -256,16 +248,16 @@ def command(monkeypatch, capsys, script, *options):
     return error.value.code, capsys.readouterr().err.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("script", ["syncmnist_table.py", "syncmnist_recipe.py"])
-def test_bad_input_ends_the_commands_with_one_sentence(tmp_path, monkeypatch, capsys, script):
-    for option in ("--jobs", "--threads", "--clips"):
-        code, said = command(monkeypatch, capsys, script, option, "0")
-        assert (code, said) == (2, f"{script}: error: argument {option}: expected a positive int, got '0'")
-    code, said = command(monkeypatch, capsys, script, "--mnist-dir", tmp_path / "none", "--runs", tmp_path / "runs")
-    assert code == 2
-    assert said.startswith(f"{script}: ")
-    assert str(tmp_path / "none") in said
-    assert list(tmp_path.iterdir()) == []
+def test_bad_input_ends_the_commands_with_one_sentence(tmp_path, monkeypatch, capsys):
+    for script in ["syncmnist_table.py", "syncmnist_recipe.py"]:
+        for option in ("--jobs", "--threads", "--clips"):
+            code, said = command(monkeypatch, capsys, script, option, "0")
+            assert (code, said) == (2, f"{script}: error: argument {option}: expected a positive int, got '0'")
+        code, said = command(monkeypatch, capsys, script, "--mnist-dir", tmp_path / "none", "--runs", tmp_path / "runs")
+        assert code == 2
+        assert said.startswith(f"{script}: ")
+        assert str(tmp_path / "none") in said
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_run_ends_its_process_with_one_sentence(args, monkeypatch, capsys):

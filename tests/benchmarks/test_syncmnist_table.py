@@ -6,21 +6,21 @@ import shutil
 import statistics
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import syncmnist_report
 import syncmnist_runs
 import syncmnist_table
 import torch
 from PIL import Image
-from syncmnist_report import QUESTIONS, questions
-from syncmnist_table import BUDGETS
+from syncmnist_table import BUDGETS, MARKS, QUESTIONS, put_between, questions
 from tiny_table import BUDGET, Table, pretend
 
 from rstg_pyg.models import ROWS
 from rstg_pyg.training import ClipClassifier, full_recipe
 from rstg_pyg.training.metrics import read_rows
 
+README = f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
 TWO = ("--rows", "mean-lstm", "positional", "--seeds", "0", "1")
 
 
@@ -165,32 +165,30 @@ def test_the_two_parts_of_an_answer():
     assert list(questions({"confusion": confusion.tolist()})) == ["in_step_accuracy"]
 
 
-def test_one_seed_has_no_spread(table):
-    table.start("--rows", "i3d", "--seeds", "3")
-    assert cells(table, "i3d")[3:5] == ["**40.0**", "1"]
-
-
-@pytest.mark.parametrize("budget", BUDGETS)
-def test_rows_differ_in_their_method_alone(budget):
-    runs = [
-        BUDGETS[budget].run(row, trial, seed) for trial in BUDGETS[budget].trials for row in ROWS for seed in (0, 1)
-    ]
-    assert len({run.folder for run in runs}) == len(runs)
-    for trial in BUDGETS[budget].trials:
-        alike = [run for run in runs if f"/{trial}/" in run.folder]
-        assert len({str(replace(run, folder="", row="", seed=0)) for run in alike}) == 1
-    assert all(syncmnist_runs.Run.from_json(run.to_json()) == run for run in runs)
+def test_rows_differ_in_their_method_alone():
+    for budget in BUDGETS:
+        runs = [
+            BUDGETS[budget].run(row, trial, seed) for trial in BUDGETS[budget].trials for row in ROWS for seed in (0, 1)
+        ]
+        assert len({run.folder for run in runs}) == len(runs)
+        for trial in BUDGETS[budget].trials:
+            alike = [run for run in runs if f"/{trial}/" in run.folder]
+            assert len({str(replace(run, folder="", row="", seed=0)) for run in alike}) == 1
+        assert all(syncmnist_runs.Run.from_json(run.to_json()) == run for run in runs)
+    gpu = BUDGETS["gpu"]
+    assert gpu.recipe.clips == 1_625_000
+    assert gpu.run("positional", "muon-hidden", 0).recipe == full_recipe(5).with_clips(1_625_000)
 
 
 def test_the_picture_shows_validation_accuracy_over_clips(copied, monkeypatch):
     drawn = {}
-    draw = syncmnist_report.draw_learning_curves
+    draw = syncmnist_table.draw_learning_curves
 
     def note(curves, title, published):
         drawn.update(curves=curves, title=title, published=published)
         return draw(curves, title, published=published)
 
-    monkeypatch.setattr(syncmnist_report, "draw_learning_curves", note)
+    monkeypatch.setattr(syncmnist_table, "draw_learning_curves", note)
     copied.start("--report-only", *TWO)
     assert list(drawn["curves"]) == [ROWS["mean-lstm"].title, ROWS["positional"].title]
     for run in read(copied.results / "syncmnist_cpu.csv"):
@@ -208,12 +206,35 @@ def test_the_picture_of_a_published_task_shows_what_is_published(table, monkeypa
     five = replace(BUDGET, recipe=replace(BUDGET.recipe, phases=(replace(BUDGET.recipe.task, num_digits=5),)))
     monkeypatch.setitem(BUDGETS, "cpu", five)
     drawn = []
-    draw = syncmnist_report.draw_learning_curves
-    monkeypatch.setattr(syncmnist_report, "draw_learning_curves", lambda *a, **k: drawn.append(k) or draw(*a, **k))
+    draw = syncmnist_table.draw_learning_curves
+    monkeypatch.setattr(syncmnist_table, "draw_learning_curves", lambda *a, **k: drawn.append(k) or draw(*a, **k))
     table.start("--rows", "i3d", "positional", "--seeds", "0")
     (options,) = drawn
     assert options["published"][ROWS["positional"].title] == pytest.approx(0.972)
     assert ROWS["space-only"].title not in options["published"]
+
+
+def test_the_table_goes_between_the_marks_of_a_readme(table):
+    path = table.folder / "README.md"
+    path.write_text(README)
+    table.start("--rows", "i3d", "--seeds", "0", "--readme", str(path))
+    # One seed has no spread.
+    assert cells(table, "i3d")[3:5] == ["**40.0**", "1"]
+    text = (table.results / "syncmnist_cpu.md").read_text().split("\n\n", 1)[1]
+    assert path.read_text() == f"before\n\n{MARKS[0]}\n{text}{MARKS[1]}\nafter\n"
+    table.start("--report-only", "--rows", "i3d", "--seeds", "0", "--readme", str(path))
+    assert path.read_text() == f"before\n\n{MARKS[0]}\n{text}{MARKS[1]}\nafter\n"
+
+
+def test_a_readme_without_the_marks_is_refused_before_anything_is_trained(table):
+    for text in ["", MARKS[0], f"{MARKS[1]} {MARKS[0]}", README + MARKS[0]]:
+        with pytest.raises(ValueError, match="expected the README to hold <!-- syncmnist table --> and then "):
+            put_between(text, "table")
+        (table.folder / "README.md").write_text(text)
+        with pytest.raises(ValueError, match="expected the README to hold"):
+            table.start("--readme", str(table.folder / "README.md"))
+        assert table.trained == []
+    put_between((Path(__file__).parents[2] / "README.md").read_text(), "table")
 
 
 # Going on
@@ -257,10 +278,10 @@ def test_report_only_writes_what_is_finished(copied, whole):
     assert cells(copied, "mean-lstm")[3] == "not run"
 
 
-@pytest.mark.parametrize("options", [["--clips", "48"], ["--precision", "32-true"], ["--digits", "mnist"]], ids=str)
-def test_runs_of_other_settings_are_not_reported(copied, options):
-    copied.start("--report-only", *TWO, *options)
-    assert {cells(copied, row)[3] for row in ROWS} == {"not run"}
+def test_runs_of_other_settings_are_not_reported(copied):
+    for options in [["--clips", "48"], ["--precision", "32-true"], ["--digits", "mnist"]]:
+        copied.start("--report-only", *TWO, *options)
+        assert {cells(copied, row)[3] for row in ROWS} == {"not run"}
 
 
 def test_a_report_of_nothing(table):
@@ -276,9 +297,3 @@ def test_trials_of_another_budget_are_refused(table, capsys):
         syncmnist_table.main(["--budget", "gpu", "--trials", "muon"])
     assert "--trials muon: expected one of muon-hidden with --budget gpu" in capsys.readouterr().err
     assert table.trained == []
-
-
-def test_the_budgets_of_the_package_are_of_the_recipes(table):
-    gpu = BUDGETS["gpu"]
-    assert gpu.recipe.clips == 1_625_000
-    assert gpu.run("positional", "muon-hidden", 0).recipe == full_recipe(5).with_clips(1_625_000)

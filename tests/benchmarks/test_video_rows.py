@@ -6,8 +6,7 @@ import dataclasses
 import pytest
 import torch
 import video_rows
-from video_rows_flops import forward_flops
-from video_rows_report import Row, added, columns, write
+from video_rows import Row, added, columns, forward_flops, write
 
 from rstg_pyg import RSTG, RSTGToVec, region_graph
 from rstg_pyg.models import VIDEO_ROWS, NonLocalBlock
@@ -38,24 +37,19 @@ NODES, FRAMES, CHANNELS = 5, 3, 8
 UNIT = 2 * NODES * FRAMES * CHANNELS**2
 
 
-@pytest.mark.parametrize(
-    ("options", "units"),
-    [
+def test_products_of_a_graph():
+    """2 + 2 + 1 + 3 products per node in a space stage, 4 or 3 gates of two products each in a time stage."""
+    for options, units in [
         ({"stages": "space-only", "num_stages": 1}, 8),
         ({"stages": "space-only", "num_stages": 3}, 24),
         ({"stages": "time-only", "num_stages": 1, "rnn": "lstm"}, 2 * 8),
         ({"stages": "time-only", "num_stages": 1, "rnn": "gru"}, 2 * 6),
         ({"stages": "all-temp", "num_stages": 2, "norm": "layer_norm", "residual": True}, 2 * 8 + 3 * 8),
-    ],
-)
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_products_of_a_graph(options, units, backend):
-    """2 + 2 + 1 + 3 products per node in a space stage, 4 or 3 gates of two products each in a time stage."""
-    graph = Graph(CHANNELS, backend=backend, **options)
-    assert forward_flops(graph, (NODES, FRAMES, CHANNELS)) == units * UNIT
-
-
-def test_a_product_per_edge():
+    ]:
+        for backend in ("auto", "reference"):
+            graph = Graph(CHANNELS, backend=backend, **options)
+            assert forward_flops(graph, (NODES, FRAMES, CHANNELS)) == units * UNIT
+    # An activation after the last send layer: a product per edge.
     edges = region_graph((2, 1)).num_edges
     graph = Graph(CHANNELS, stages="space-only", num_stages=1, send_act_last=True)
     assert forward_flops(graph, (NODES, FRAMES, CHANNELS)) == 2 * FRAMES * CHANNELS**2 * (7 * NODES + edges)
@@ -138,19 +132,16 @@ def test_what_is_added_is_that_of_the_same_round(tmp_path):
     assert "\n\nSetting.\n\n| row | parameters |" in paths[1].read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_arguments(capsys):
+    for arguments, message in [
         (["--rows", "i3"], "invalid choice: 'i3'"),
         (["--batch-size", "0"], "expected a positive int, got '0'"),
         (["--frames", "1"], "expected at least 2 --frames and a --size of at least 1, got 1 and 64"),
         (["--preset", "full", "--size", "4"], "expected at least 2 --frames and a --size of at least 5, got 32 and 4"),
         (["--precision", "16"], "invalid choice: '16'"),
         (["--results", "/dev/null/folder"], "cannot make the folder '/dev/null/folder'"),
-    ],
-)
-def test_bad_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit) as error:
-        video_rows.main(arguments)
-    assert error.value.code == 2
-    assert message in capsys.readouterr().err
+    ]:
+        with pytest.raises(SystemExit) as error:
+            video_rows.main(arguments)
+        assert error.value.code == 2
+        assert message in capsys.readouterr().err

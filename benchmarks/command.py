@@ -1,14 +1,21 @@
-"""Options that the commands share, and their checks."""
+"""What all commands share: options, the machine that they describe, tables and files."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import os
+import platform
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch_geometric
 
+import rstg_pyg
 from rstg_pyg.allocator import keep_freed_memory
 
 
@@ -71,6 +78,22 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="small settings that end within a minute")
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Where the digits of SyncMNIST come from."""
+    parser.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to (default: %(default)s)")
+    parser.add_argument("--mnist-dir", help="folder with the MNIST files (default: $RSTG_PYG_MNIST)")
+    parser.add_argument("--digits", default="auto", choices=["auto", "mnist", "sklearn"], help="(default: auto)")
+
+
+def end_well(main: Callable[[], None]) -> None:
+    """Run a command; an error that a user can cause is one sentence and exit code 2."""
+    try:
+        main()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Do what ``--threads`` and ``--keep-memory`` say, and have every command draw the same random numbers."""
     if args.threads is not None:
@@ -87,3 +110,59 @@ def memory_limit(device: str, gibibytes: float | None) -> float:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 2
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the times depend on."""
+    description = {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "rstg_pyg": rstg_pyg.__version__,
+    }
+    if torch.device(device).type == "cuda":
+        description |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(device)}
+    return description
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first one to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first line is its head."""
+    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
+
+
+def write_csv(records: Iterable[dict[str, Any]], path: Path) -> None:
+    records = list(records)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
