@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from rstg_pyg.datasets.labels import NO_SYNC
+from rstg_pyg.files import replace_file
 from rstg_pyg.models import ROWS
 from rstg_pyg.training.metrics import read_rows
-from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.visualize import draw_learning_curves
 
 if TYPE_CHECKING:

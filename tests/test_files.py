@@ -11,11 +11,10 @@ import torch
 
 from rstg_pyg.datasets.store import ClipFile
 from rstg_pyg.datasets.video.writing import write_frame_folder
-from rstg_pyg.files import FileError, naming, open_file, reading
+from rstg_pyg.files import FileError, naming, open_file, reading, replace_file
 from rstg_pyg.predict.writing import write_video
 from rstg_pyg.training import ClipMetrics, Phase, Recipe, save_weights
 from rstg_pyg.training.metrics import COLUMNS
-from rstg_pyg.training.replace_file import replace_file
 
 
 class OwnError(FileError):

@@ -14,7 +14,7 @@ import numpy as np
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.reading import require_av, require_pillow
 from rstg_pyg.datasets.video.writing import gif_frames
-from rstg_pyg.training.replace_file import part_of
+from rstg_pyg.files import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")
 

@@ -9,8 +9,7 @@ import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rstg_pyg.training.checkpoint_reading import check_settings, check_weights
-from rstg_pyg.training.torch_file import CheckpointError, describe, read_file, write_file
+from rstg_pyg.training.weights import CheckpointError, check_settings, check_weights, describe, read_file, write_file
 
 NAME = "last"
 PARTS = {"config": dict, "random_seed": int, "global_step": int, "optimizer_states": list, "lr_schedulers": list}
@@ -33,12 +32,17 @@ class ChunkCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.strategy.checkpoint_io = WholeFiles(pl_module)
 
 
 class WholeFiles(TorchCheckpointIO):
     """Write checkpoints by :func:`write_file`: Lightning's own way moves them here from the system's folder for
-    temporary files, which on another disk is a copy that can break off. Read them with every check."""
+    temporary files, which on another disk is a copy that can break off. Read them by :func:`read_file`, unless the
+    classifier holds one that :func:`~rstg_pyg.training.open_run` read."""
+
+    def __init__(self, module: lightning.LightningModule) -> None:
+        super().__init__()
+        self._module = module
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None
@@ -48,7 +52,8 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_file(path)
+        held_path, held = self._module.held_checkpoint
+        return held if held_path == os.fspath(path) else read_file(path)
 
 
 def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
@@ -96,8 +101,9 @@ def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule |
         FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/last.ckpt'
     """
     checkpoint = read_file(path)
-    check_parts(checkpoint, str(path))
-    if module is not None:
+    if module is None:
+        check_parts(checkpoint, str(path))
+    else:
         check_checkpoint(checkpoint, module, str(path))
     return checkpoint
 

@@ -1,4 +1,4 @@
-"""A clip classifier under Lightning's trainer."""
+"""A clip classifier under Lightning's trainer, which stops when its loss or its weights are no longer finite."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import lightning
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.datasets.video.views import average_views
 from rstg_pyg.models.frame_cnn import weight_dtype
-from rstg_pyg.training.answer_counts import AnswerCounts
 from rstg_pyg.training.checkpoint import check_checkpoint
-from rstg_pyg.training.checkpoint_reading import plain
-from rstg_pyg.training.finite import LossWatch, check_weights_finite
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
-from rstg_pyg.training.run_recipe import RunRecipe
+from rstg_pyg.training.recipe import RunRecipe
+from rstg_pyg.training.weights import plain
 
 MATRICES = {"muon": graph_matrices, "muon-hidden": hidden_matrices}
 """Which parameters the optimisers of a recipe train by Muon."""
+TOP = 5
 
 
 def clip_loss(logits: Tensor, label: Tensor, binary: Tensor | None = None) -> Tensor:
@@ -42,6 +42,10 @@ def clip_loss(logits: Tensor, label: Tensor, binary: Tensor | None = None) -> Te
         return -of_label
     of_question = torch.where(label == NO_SYNC, log_p[:, NO_SYNC], log_p[:, :NO_SYNC].logsumexp(1))
     return -torch.where(binary, of_question, of_label)
+
+
+class DivergenceError(RuntimeError):
+    """A loss or a weight that is not finite."""
 
 
 class ClipClassifier(lightning.LightningModule):
@@ -102,6 +106,9 @@ class ClipClassifier(lightning.LightningModule):
         self._advice = f"lower the learning rate ({recipe.lr}) or use float32; the last checkpoint is intact"
         self._watch = LossWatch(self._advice)
         self._random_seed: int | None = None
+        self._answers: tuple[MulticlassConfusionMatrix, MulticlassAccuracy] | None = None
+        self.held_checkpoint: tuple[str | None, dict[str, Any]] = (None, {})
+        """The path and the content of a checkpoint that was read and checked, until it is gone on from."""
         self.confusion: Tensor | None = None
         """Test clips by label and answer, ``[M, M]``, once there was a test."""
         self.top5: float | None = None
@@ -161,47 +168,62 @@ class ClipClassifier(lightning.LightningModule):
         checkpoint["random_seed"] = self._random_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_checkpoint(checkpoint, self, str(self.trainer.ckpt_path or "the checkpoint"))
+        if checkpoint is not self.held_checkpoint[1]:
+            check_checkpoint(checkpoint, self, str(self.trainer.ckpt_path or "the checkpoint"))
+        self.held_checkpoint = (None, {})
         self._random_seed = checkpoint["random_seed"]
 
-    def validation_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch)
-
-    def test_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch)
-
     def on_validation_epoch_start(self) -> None:
-        self._start_count()
+        self._answers = None
 
     def on_test_epoch_start(self) -> None:
-        self._start_count()
+        self._answers = None
+
+    def validation_step(self, batch: Data, batch_idx: int) -> None:
+        self._count(batch, "val")
+
+    def test_step(self, batch: Data, batch_idx: int) -> None:
+        self._count(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_count("val")
+        self._log_accuracy("val")
 
     def on_test_epoch_end(self) -> None:
-        counts = self._log_count("test")
-        self.confusion, self.top5 = counts.confusion.cpu(), float(counts.top5)
+        confusion, top5 = self._log_accuracy("test")
+        self.confusion, self.top5 = confusion.cpu(), float(top5)
 
-    def _start_count(self) -> None:
-        self._counts = AnswerCounts()
-
-    def _count(self, batch: Data) -> None:
+    def _count(self, batch: Data, stage: str) -> None:
         logits = torch.cat([self(part).float() for part in batch.video.split(self.recipe.batch_size)])
         logits, label = average_views(logits, len(logits) // len(batch.y)), batch.y
         if "valid" in batch:
             logits, label = logits[batch.valid], label[batch.valid]
-        self._counts.add(logits, label)
+        if (label < 0).any():
+            raise ValueError("expected labels to count answers by, got -1: the test split is published without")
+        if self._answers is None:
+            classes = logits.size(1)
+            top5 = MulticlassAccuracy(classes, min(TOP, classes), average="micro", validate_args=False)
+            confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+            self._answers = confusion.to(logits.device), top5.to(logits.device)
+        # torchmetrics takes no empty batches.
+        for answers in self._answers if len(label) else ():
+            answers.update(logits, label)
+        losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+        loss = losses.sum() / max(1, len(losses))
+        self.log(f"{stage}_loss", loss, batch_size=len(losses), on_epoch=True, sync_dist=True, logger=self._logs)
 
-    def _log_count(self, stage: str) -> AnswerCounts:
-        """Log the means over all clips of all batches and processes; return the counts."""
-        self._counts.gather(self.trainer.strategy)
-        self._counts.check()
-        # While it trains, ClipMetrics gives the loggers their rows.
-        logger = self.trainer.state.fn != "fit"
-        self.log(f"{stage}_accuracy", self._counts.accuracy, logger=logger)
-        self.log(f"{stage}_loss", self._counts.loss, logger=logger)
-        return self._counts
+    def _log_accuracy(self, stage: str) -> tuple[Tensor, Tensor]:
+        """Log the share of right answers of all processes; return clips by label and answer, and the share of clips
+        whose label is among the five likeliest classes."""
+        confusion, top5 = (answers.compute() for answers in self._answers)
+        if not confusion.any():
+            raise ValueError("expected at least one clip that can be read, got none")
+        self.log(f"{stage}_accuracy", confusion.trace() / confusion.sum(), logger=self._logs)
+        return confusion, top5
+
+    @property
+    def _logs(self) -> bool:
+        """While it trains, ClipMetrics gives the loggers their rows."""
+        return self.trainer.state.fn != "fit"
 
     def configure_optimizers(self) -> dict:
         recipe = self.recipe
@@ -223,3 +245,59 @@ class ClipClassifier(lightning.LightningModule):
         warmup = max(1, round(self.recipe.warmup * self.recipe.num_steps))
         progress = min(1.0, step / self.recipe.num_steps)
         return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class LossWatch:
+    """Look at every loss one step late: by then it has been computed, and nothing has to wait for it.
+
+    Args:
+        advice: End of the error's sentence.
+
+    Raises:
+        DivergenceError: By :meth:`check`, if the loss that was noted last is not finite.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.training.classifier import LossWatch
+        >>> watch = LossWatch("lower the learning rate")
+        >>> watch.note(torch.tensor(torch.nan), step=3)
+        >>> watch.check()
+        Traceback (most recent call last):
+        rstg_pyg.training.classifier.DivergenceError: expected a finite loss, got nan at step 3: lower the learning rate
+    """
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+        self._noted: tuple[Tensor, int] | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Begin to copy a step's loss to the host."""
+        self._noted = loss.detach().to("cpu", non_blocking=True), step
+        if loss.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def check(self) -> None:
+        """Raise if the noted loss is not finite, then forget it."""
+        if self._noted is None:
+            return
+        if self._copied is not None:
+            self._copied.synchronize()
+        (loss, step), self._noted, self._copied = self._noted, None, None
+        if not torch.isfinite(loss):
+            raise DivergenceError(f"expected a finite loss, got {loss.item()} at step {step}: {self.advice}")
+
+
+def check_weights_finite(module: torch.nn.Module, step: int, advice: str) -> None:
+    """Raise :class:`DivergenceError` if a floating-point parameter or buffer holds a value that is not finite."""
+    state = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    if not state:
+        return
+    finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
+    wrong = [name for name, fine in zip(state, finite, strict=True) if not fine]
+    if wrong:
+        raise DivergenceError(
+            f"expected finite weights, got others in {len(wrong)} tensor(s) after step {step - 1}, first in "
+            f"{wrong[0]}: {advice}"
+        )

@@ -14,7 +14,7 @@ from small_predictors import CLASSES, NETWORK, config_of, network, write_weights
 
 from rstg_pyg.datasets.video import stream_video_file
 from rstg_pyg.predict import VideoSource
-from rstg_pyg.predict.command import main
+from rstg_pyg.predict.__main__ import main
 from rstg_pyg.training import save_weights
 
 
@@ -39,7 +39,7 @@ def video(videos):
 
 
 def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
-    monkeypatch.setattr("rstg_pyg.predict.command.predict", lambda args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("rstg_pyg.predict.__main__.run", lambda args: signal.raise_signal(signal.SIGINT))
     assert run("video.mp4", "--checkpoint", "weights.pt") == (130, [], [])
 
 

@@ -11,8 +11,8 @@ from small_videos import write_recording
 
 from rstg_pyg.datasets.video import spread_indices, stream_video_file, write_frame_folder
 from rstg_pyg.predict import Predictor, VideoSource
-from rstg_pyg.predict.frame_rate import FrameSampler
-from rstg_pyg.predict.frames import square_box, to_square
+from rstg_pyg.predict.source import square_box, to_square
+from rstg_pyg.predict.stream import FrameSampler
 
 ROWS = ["c2d", "c2d+rstg:vec", "i3d", "i3d+rstg:vec", "i3d+rstg:res3-4"]
 

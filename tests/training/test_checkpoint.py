@@ -13,18 +13,18 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from small_runs import RECIPE, fit, model, trainer_of
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+from rstg_pyg.files import replace_file
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
-    ClipStream,
     Phase,
+    SyncMNISTData,
     load_model_weights,
     read_checkpoint,
     save_weights,
 )
 from rstg_pyg.training.metrics import read_rows
-from rstg_pyg.training.replace_file import replace_file
-from rstg_pyg.training.torch_file import read_file, write_file
+from rstg_pyg.training.weights import read_file, write_file
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 def refit(folder, checkpoint, module=None):
     module = ClipClassifier(model(), RECIPE) if module is None else module
-    data = ClipStream(folder, RECIPE, digits="sklearn")
+    data = SyncMNISTData(folder, RECIPE, digits="sklearn")
     trainer_of(folder, RECIPE).fit(module, data, ckpt_path=checkpoint, weights_only=True)
 
 
@@ -317,7 +317,7 @@ def test_a_checkpoint_gets_its_name_once_it_is_whole_and_the_rows_of_its_steps_a
             seen.append((source.parent, zipfile.ZipFile(source).testzip(), row["step"], "val_loss" in row))
         replace(source, target)
 
-    monkeypatch.setattr("rstg_pyg.training.replace_file.os.replace", spy)
+    monkeypatch.setattr("rstg_pyg.files.os.replace", spy)
     fit(tmp_path)
     assert seen == [(tmp_path, None, step, True) for step in (3, 6, 9)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_runs import RECIPE, fit, model, trainer_of
 
-from rstg_pyg.training import ClipClassifier, ClipStream, DivergenceError, Phase, read_checkpoint
+from rstg_pyg.training import ClipClassifier, DivergenceError, Phase, SyncMNISTData, read_checkpoint
 from rstg_pyg.training.classifier import clip_loss
 
 
@@ -111,9 +111,9 @@ def test_tests_count_every_clip_once_whatever_the_batches(tmp_path):
     task = Phase(30, num_digits=2, no_sync_probability=0.5)
     recipe = dataclasses.replace(RECIPE, phases=(task,), test_clips=29, val_clips=13)
     module, trainer = ClipClassifier(Constant(), recipe), trainer_of(tmp_path, recipe)
-    stream = ClipStream(tmp_path, recipe, digits="sklearn")
-    tested = trainer.test(module, stream, verbose=False)[0]
-    labels = torch.cat([clip.y for clip in (stream.test_clips[i] for i in range(29))])
+    data = SyncMNISTData(tmp_path, recipe, digits="sklearn")
+    tested = trainer.test(module, data, verbose=False)[0]
+    labels = torch.cat([clip.y for clip in (data.test_clips[i] for i in range(29))])
     assert 0 < (labels == 45).sum() < 29
     assert tested["test_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
     expected = torch.nn.functional.cross_entropy(module.model(labels).double(), labels)
@@ -121,8 +121,8 @@ def test_tests_count_every_clip_once_whatever_the_batches(tmp_path):
     torch.testing.assert_close(module.confusion[:, 45], labels.bincount(minlength=46))
     assert module.confusion.sum() == 29
 
-    validated = trainer.validate(module, stream, verbose=False)[0]
-    labels = torch.cat([stream.train_clips[i].y for i in range(30, 43)])
+    validated = trainer.validate(module, data, verbose=False)[0]
+    labels = torch.cat([data.train_clips[i].y for i in range(30, 43)])
     assert validated["val_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
 
 
@@ -178,21 +178,21 @@ class KeepLosses(lightning.Callback):
 
 def test_clips_are_reversed_in_time_and_keep_their_labels(tmp_path):
     recipe = dataclasses.replace(RECIPE, optimizer="adamw", augment="reverse")
-    stream = ClipStream(tmp_path, recipe, digits="sklearn")
+    data = SyncMNISTData(tmp_path, recipe, digits="sklearn")
 
     def backwards(seed, folder="run", **options):
         torch.manual_seed(seed)
-        net, keep = Watch(), KeepLosses(stream.train_clips)
+        net, keep = Watch(), KeepLosses(data.train_clips)
         fit(tmp_path / folder, recipe, net=net, callbacks=[] if "checkpoint" in options else [keep], **options)
         torch.testing.assert_close(keep.got, keep.expected)
-        last = stream.train_clips.datasets[-1]
+        last = data.train_clips.datasets[-1]
         assert torch.equal(net.tested, torch.cat([last[i].video for i in (34, 35)]))
         return net.seen
 
     videos = backwards(0)
     flips = []
     for i, video in enumerate(torch.cat(videos).split(1)):
-        as_it_is = stream.train_clips[i].video
+        as_it_is = data.train_clips[i].video
         flips.append(torch.equal(video, as_it_is.flip(2)))
         assert flips[-1] != torch.equal(video, as_it_is)
     assert 5 < sum(flips) < 25

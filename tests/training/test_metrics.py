@@ -7,9 +7,8 @@ import torch
 from lightning.pytorch.loggers import Logger
 from small_runs import RECIPE, fit, model, trainer_of
 
-from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, ClipStream, run_loggers
-from rstg_pyg.training.metrics import COLUMNS, keep_rows, read_rows
-from rstg_pyg.training.step_means import StepMeans
+from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, SyncMNISTData, run_loggers
+from rstg_pyg.training.metrics import COLUMNS, keep_rows, read_means, read_rows
 
 
 class Notes(Logger):
@@ -41,7 +40,7 @@ def fit_with_rows(folder, every, logger=False):
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ClipMetrics)]
     trainer.callbacks.insert(0, Note(folder, RECIPE, every))
     trainer.loggers = [logger] if logger else []
-    trainer.fit(module, ClipStream(folder, RECIPE, digits="sklearn"))
+    trainer.fit(module, SyncMNISTData(folder, RECIPE, digits="sklearn"))
     return module, torch.stack(measured).double()
 
 
@@ -151,16 +150,11 @@ def test_tensorboard_writes_into_the_folder_of_the_run(tmp_path):
     assert b"clips_per_second" in written.read_bytes()
 
 
-def test_means_do_not_read_until_they_are_asked():
-    means = StepMeans()
-    for step in range(3):
-        value = torch.full((2,), float(step), requires_grad=True)
-        means.add(value)
-        with torch.no_grad():
-            value.fill_(100)
-    assert means.read() == [1.0, 1.0]
-    means.add(torch.tensor([5.0, 6.0]))
-    assert means.read() == [5.0, 6.0]
+def test_means_are_those_of_the_steps_since_the_last_look():
+    measured = [torch.tensor([1.0, 0.1], dtype=torch.bfloat16)] * 700
+    assert read_means(measured) == pytest.approx([1.0, 0.1], rel=1e-2)
+    measured += [torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0])]
+    assert read_means(measured) == [6.0, 7.0]
 
 
 def test_the_bar_counts_clips_and_goes_on_where_the_run_does(tmp_path, capsys):
@@ -175,11 +169,11 @@ def test_the_bar_counts_clips_and_goes_on_where_the_run_does(tmp_path, capsys):
 
 def test_the_bar_reads_once_per_interval(tmp_path, monkeypatch):
     reads = []
-    read = StepMeans.read
-    monkeypatch.setattr(StepMeans, "read", lambda self: reads.append(self.count) or read(self))
+    read = read_means
+    monkeypatch.setattr("rstg_pyg.training.metrics.read_means", lambda measured: reads.append(len(measured)) or read(measured))
 
     module, trainer = ClipClassifier(model(), RECIPE), trainer_of(tmp_path, RECIPE)
     trainer.callbacks = [ClipProgress(RECIPE, interval=1e9)]
-    trainer.fit(module, ClipStream(tmp_path, RECIPE, digits="sklearn"))
+    trainer.fit(module, SyncMNISTData(tmp_path, RECIPE, digits="sklearn"))
     # At the first step and at the end.
     assert reads == [1, RECIPE.num_steps - 1]

@@ -20,8 +20,8 @@ from rstg_pyg.training import (
     ClipClassifier,
     ClipMetrics,
     ClipProgress,
-    ClipStream,
     Phase,
+    SyncMNISTData,
     open_run,
     run_trainer,
     train_and_test,
@@ -47,7 +47,7 @@ def go(folder, recipe=RECIPE, fresh=False, **options):
     checkpoint = open_run(folder, module, fresh)
     count = CountSteps()
     trainer = run_trainer(folder, recipe, "cpu", progress=False, callbacks=[count], **options)
-    result = train_and_test(module, ClipStream(folder, recipe, digits="sklearn"), trainer, checkpoint)
+    result = train_and_test(module, SyncMNISTData(folder, recipe, digits="sklearn"), trainer, checkpoint)
     return result, module, count.steps
 
 
@@ -75,8 +75,8 @@ def test_a_run_is_trained_and_tested(whole):
     assert (result.clips, result.finished) == (30, True)
     assert result.seconds == pytest.approx(rows[-1]["seconds"], abs=1e-3)
     assert result.val_accuracy == pytest.approx(rows[-1]["val_accuracy"])
-    stream = ClipStream(folder, RECIPE, digits="sklearn")
-    clips = [stream.test_clips[i] for i in range(RECIPE.test_clips)]
+    data = SyncMNISTData(folder, RECIPE, digits="sklearn")
+    clips = [data.test_clips[i] for i in range(RECIPE.test_clips)]
     with torch.no_grad():
         answers = module.eval()(torch.cat([clip.video for clip in clips])).argmax(1)
     labels = torch.cat([clip.y for clip in clips])
@@ -151,11 +151,11 @@ def test_parts_of_different_recipes_are_refused(tmp_path):
     other = dataclasses.replace(RECIPE, lr=0.1)
     module = ClipClassifier(model(), RECIPE)
     for name, clips, trainer in (("clips", other, RECIPE), ("trainer", RECIPE, other)):
-        stream = ClipStream(tmp_path, clips, digits="sklearn")
+        data = SyncMNISTData(tmp_path, clips, digits="sklearn")
         with pytest.raises(
             ValueError, match=rf"'{name}' to be of the module's recipe, got Recipe\(.*lr=0\.1.* instead"
         ):
-            train_and_test(module, stream, run_trainer(tmp_path, trainer, "cpu"))
+            train_and_test(module, data, run_trainer(tmp_path, trainer, "cpu"))
     assert not (tmp_path / "metrics.csv").exists()
 
 

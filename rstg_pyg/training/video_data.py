@@ -1,4 +1,4 @@
-"""Something-Something as a stream of random clips, with validation and tests on fixed ones."""
+"""The clips of a run on Something-Something: random ones to train on, fixed ones for validation and tests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch_geometric.data import Batch
 
 from rstg_pyg.datasets.stream import uniforms
 from rstg_pyg.datasets.video import ClipSequence, SomethingSomething
-from rstg_pyg.training.chunk_stream import ChunkStream
-from rstg_pyg.training.torch_file import CheckpointError
-from rstg_pyg.training.video_recipe import VideoRecipe
+from rstg_pyg.training.data import RunData
+from rstg_pyg.training.recipe import VideoRecipe
+from rstg_pyg.training.weights import CheckpointError
 
-_STREAM = 0x7375627365740000
+_PICKS = 0x7375627365740000
 NAMES_SHOWN = 10
 """How many damaged videos a report names."""
 
@@ -45,8 +45,8 @@ class VideoBatches(Dataset):
         return batch
 
 
-class VideoStream(ChunkStream):
-    r"""Training, validation and test clips of a :class:`VideoRecipe`, see :class:`~rstg_pyg.training.ChunkStream` for
+class VideoData(RunData):
+    r"""Training, validation and test clips of a :class:`VideoRecipe`, see :class:`~rstg_pyg.training.RunData` for
     how they are cut into chunks and shared out among processes.
 
     Training clips are a :class:`~rstg_pyg.datasets.video.ClipSequence`: clip i is a function of the files, the seed
@@ -79,11 +79,11 @@ class VideoStream(ChunkStream):
 
     Example:
         >>> from rstg_pyg.datasets.made_videos import make_videos
-        >>> from rstg_pyg.training import VideoRecipe, VideoStream
+        >>> from rstg_pyg.training import VideoRecipe, VideoData
         >>> make_videos("made", version="v1", clips=4, validation_clips=2, height=32, frames=(8, 12))
         >>> recipe = VideoRecipe(8, num_frames=4, size=32, batch_size=2, chunk=4)
-        >>> stream = VideoStream("made", recipe, views="22")
-        >>> next(iter(stream.train_dataloader())).video.shape, next(iter(stream.test_dataloader())).video.shape
+        >>> data = VideoData("made", recipe, views="22")
+        >>> next(iter(data.train_dataloader())).video.shape, next(iter(data.test_dataloader())).video.shape
         (torch.Size([2, 3, 4, 32, 32]), torch.Size([22, 3, 4, 32, 32]))
     """
 
@@ -184,10 +184,10 @@ class VideoStream(ChunkStream):
 
 
 def describe_damage(damaged: dict[str, list[str]]) -> list[str]:
-    """Return a sentence for each split that has videos in :meth:`VideoStream.damaged`.
+    """Return a sentence for each split that has videos in :meth:`VideoData.damaged`.
 
     Example:
-        >>> from rstg_pyg.training.video_stream import describe_damage
+        >>> from rstg_pyg.training.video_data import describe_damage
         >>> describe_damage({"train": [], "validation": ["7 (missing)"]})
         ['damaged validation videos, which do not count: 7 (missing)']
     """
@@ -202,5 +202,5 @@ def describe_damage(damaged: dict[str, list[str]]) -> list[str]:
 
 def _some(videos: int, count: int) -> np.ndarray:
     """The positions of a fixed random choice of ``count`` videos, in order."""
-    order = np.argsort(uniforms(0, _STREAM, 0, videos), kind="stable")
+    order = np.argsort(uniforms(0, _PICKS, 0, videos), kind="stable")
     return np.sort(order[:count])

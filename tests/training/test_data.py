@@ -1,4 +1,4 @@
-"""The stream of clips: which clips a batch, a chunk, a process, a validation and a test get."""
+"""The data of clips: which clips a batch, a chunk, a process, a validation and a test get."""
 
 import dataclasses
 import os
@@ -14,9 +14,8 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Batch
 
 from rstg_pyg import SyncMNIST
-from rstg_pyg.training import ChunkStream, ClipStream, Curriculum, Phase, clip_stream
-from rstg_pyg.training.chunk_stream import share_of_batches
-from rstg_pyg.training.clip_stream import ClipBatches
+from rstg_pyg.training import Curriculum, Phase, RunData, SyncMNISTData
+from rstg_pyg.training.data import ClipBatches, share_of_batches
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 PATHS = Path(os.environ.get("RSTG_PYG_REFERENCE", ""), "predefined_path_test.pickle")
@@ -24,12 +23,12 @@ BINARY = PHASES[0].clips
 
 
 @pytest.fixture
-def stream(tmp_path):
-    return ClipStream(tmp_path, RECIPE, digits="sklearn")
+def data(tmp_path):
+    return SyncMNISTData(tmp_path, RECIPE, digits="sklearn")
 
 
 def trainer(epoch=0, rank=0, world_size=1, device="cpu"):
-    """What the stream asks a trainer for."""
+    """What the data asks a trainer for."""
     strategy = SimpleNamespace(root_device=torch.device(device))
     return SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=world_size, strategy=strategy)
 
@@ -47,7 +46,7 @@ def check(loader, clips, sizes):
 # The curriculum
 
 
-def test_every_clip_is_seen_once_and_in_order(tmp_path, stream):
+def test_every_clip_is_seen_once_and_in_order(tmp_path, data):
     seen = []
 
     class Net(torch.nn.Module):
@@ -61,22 +60,22 @@ def test_every_clip_is_seen_once_and_in_order(tmp_path, stream):
             return self.weight.expand(len(video), 46)
 
     fit(tmp_path, dataclasses.replace(RECIPE, optimizer="adamw"), net=Net())
-    clips = stream.train_clips
+    clips = data.train_clips
     assert len(clips) == 30
     torch.testing.assert_close(torch.cat(seen), torch.cat([clips[i].video for i in range(30)]))
 
 
-def test_the_curriculum_changes_at_its_clip(stream):
-    clips = stream.train_clips
+def test_the_curriculum_changes_at_its_clip(data):
+    clips = data.train_clips
     easy, hard = clips.datasets
     assert torch.equal(clips[7].video, easy[7].video)
     assert torch.equal(clips[8].video, hard[8].video)
     assert [bool(clips[i].binary) for i in (0, 7, 8, 29)] == [True, True, False, False]
     assert (easy.num_digits, easy.no_sync_probability) == (2, 0.5)
     assert (hard.num_digits, hard.no_sync_probability) == (3, 1 / 92)
-    assert stream.test_clips.num_digits == 3
-    assert not stream.test_clips.train
-    assert stream.source == "sklearn"
+    assert data.test_clips.num_digits == 3
+    assert not data.test_clips.train
+    assert data.source == "sklearn"
 
 
 def test_a_curriculum_needs_a_dataset_per_phase():
@@ -88,22 +87,22 @@ def test_a_curriculum_needs_a_dataset_per_phase():
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (6, 8), (5, 12), (8, 9), (27, 36)])
-def test_a_batch_holds_the_clips_of_its_range(stream, start, stop):
-    batch = ClipBatches(stream.train_clips, "cpu")[range(start, stop)]
-    expected = [stream.train_clips[i] for i in range(start, stop)]
+def test_a_batch_holds_the_clips_of_its_range(data, start, stop):
+    batch = ClipBatches(data.train_clips, "cpu")[range(start, stop)]
+    expected = [data.train_clips[i] for i in range(start, stop)]
     binary = check([batch], expected, [stop - start])
     assert torch.equal(binary, torch.cat([clip.binary for clip in expected]))
     assert (batch.video.dtype, batch.y.dtype, batch.binary.dtype) == (torch.uint8, torch.int64, torch.bool)
 
 
 @pytest.mark.parametrize("index", [3, range(4, 4), range(0, 8, 2), range(5, 2, -1), torch.arange(3)])
-def test_a_batch_is_a_range_of_clips(stream, index):
+def test_a_batch_is_a_range_of_clips(data, index):
     with pytest.raises(ValueError, match="expected a range of consecutive clips, got "):
-        ClipBatches(stream.train_clips, "cpu")[index]
+        ClipBatches(data.train_clips, "cpu")[index]
 
 
-def test_there_are_no_clips_after_those_of_validation(stream):
-    batches = ClipBatches(stream.train_clips, "cpu")
+def test_there_are_no_clips_after_those_of_validation(data):
+    batches = ClipBatches(data.train_clips, "cpu")
     for index in (range(34, 37), range(-2, 2)):
         with pytest.raises(IndexError, match="expected clip numbers within 0 to 35, got "):
             batches[index]
@@ -133,56 +132,56 @@ def test_a_batch_that_cannot_be_shared():
 
 @pytest.mark.parametrize(("epoch", "sizes"), [(0, [4, 4, 4]), (1, [4, 4, 4]), (2, [4, 2])])
 def test_an_epoch_is_a_chunk(tmp_path, epoch, sizes):
-    stream = ClipStream(tmp_path, dataclasses.replace(RECIPE, chunk=12), digits="sklearn")
-    stream.trainer = trainer(epoch)
+    data = SyncMNISTData(tmp_path, dataclasses.replace(RECIPE, chunk=12), digits="sklearn")
+    data.trainer = trainer(epoch)
     numbers = range(12 * epoch, 12 * epoch + sum(sizes))
-    binary = check(stream.train_dataloader(), map(stream.train_clips.__getitem__, numbers), sizes)
+    binary = check(data.train_dataloader(), map(data.train_clips.__getitem__, numbers), sizes)
     assert binary.tolist() == [number < BINARY for number in numbers]
 
 
-def test_without_a_trainer_it_is_the_first_chunk(stream):
-    check(stream.train_dataloader(), map(stream.train_clips.__getitem__, range(10)), [4, 4, 2])
+def test_without_a_trainer_it_is_the_first_chunk(data):
+    check(data.train_dataloader(), map(data.train_clips.__getitem__, range(10)), [4, 4, 2])
 
 
-def test_two_processes_get_the_clips_of_one(stream):
+def test_two_processes_get_the_clips_of_one(data):
     whole, parts = [], []
     for epoch in range(3):
-        stream.trainer = trainer(epoch)
-        whole += list(stream.train_dataloader()) + list(stream.val_dataloader())
+        data.trainer = trainer(epoch)
+        whole += list(data.train_dataloader()) + list(data.val_dataloader())
         shares = []
         for rank in (0, 1):
-            stream.trainer = trainer(epoch, rank, world_size=2)
-            shares.append([*stream.train_dataloader(), *stream.val_dataloader()])
+            data.trainer = trainer(epoch, rank, world_size=2)
+            shares.append([*data.train_dataloader(), *data.val_dataloader()])
         parts += zip(*shares, strict=True)
     for batch, both in zip(whole, parts, strict=True):
         for name in ("video", "y", "binary"):
             assert torch.equal(torch.cat([part[name] for part in both]), batch[name])
 
 
-def test_validation_follows_training(stream):
-    hard = stream.train_clips.datasets[1]
-    stream.trainer = trainer(epoch=1)
-    assert not check(stream.val_dataloader(), (hard[i] for i in range(30, 36)), [4, 2]).any()
+def test_validation_follows_training(data):
+    hard = data.train_clips.datasets[1]
+    data.trainer = trainer(epoch=1)
+    assert not check(data.val_dataloader(), (hard[i] for i in range(30, 36)), [4, 2]).any()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_a_test_counts_every_clip_once(stream, world_size):
+def test_a_test_counts_every_clip_once(data, world_size):
     videos = []
     for rank in range(world_size):
-        stream.trainer = trainer(0, rank, world_size)
-        videos += [batch.video for batch in stream.test_dataloader()]
-    assert torch.equal(torch.cat(videos), torch.cat([stream.test_clips[i].video for i in range(RECIPE.test_clips)]))
+        data.trainer = trainer(0, rank, world_size)
+        videos += [batch.video for batch in data.test_dataloader()]
+    assert torch.equal(torch.cat(videos), torch.cat([data.test_clips[i].video for i in range(RECIPE.test_clips)]))
 
 
-def test_a_batch_size_that_the_processes_cannot_share(stream):
-    stream.trainer = trainer(world_size=3)
+def test_a_batch_size_that_the_processes_cannot_share(data):
+    data.trainer = trainer(world_size=3)
     with pytest.raises(ValueError, match="'batch_size' to be a multiple of the 3 processes, got 4"):
-        stream.train_dataloader()
+        data.train_dataloader()
 
 
-def test_worker_processes_make_the_same_clips(tmp_path, stream):
-    helped = ClipStream(tmp_path, RECIPE, digits="sklearn", num_workers=2)
-    loader, other = helped.train_dataloader(), stream.train_dataloader()
+def test_worker_processes_make_the_same_clips(tmp_path, data):
+    helped = SyncMNISTData(tmp_path, RECIPE, digits="sklearn", num_workers=2)
+    loader, other = helped.train_dataloader(), data.train_dataloader()
     assert (loader.num_workers, other.num_workers) == (2, 0)
     for batch, expected in zip(loader, other, strict=True):
         assert all(torch.equal(batch[name], expected[name]) for name in ("video", "y", "binary"))
@@ -190,20 +189,20 @@ def test_worker_processes_make_the_same_clips(tmp_path, stream):
 
 def test_any_other_device_than_a_cpu_makes_the_clips_itself(tmp_path, monkeypatch):
     devices = []
-    monkeypatch.setattr(clip_stream, "ClipGenerator", lambda dataset, device: devices.append(torch.device(device)))
-    stream = ClipStream(tmp_path, RECIPE, digits="sklearn", num_workers=2)
+    monkeypatch.setattr("rstg_pyg.training.data.ClipGenerator", lambda dataset, device: devices.append(torch.device(device)))
+    data = SyncMNISTData(tmp_path, RECIPE, digits="sklearn", num_workers=2)
     for device, workers in (("cpu", 2), ("cuda", 0), ("cuda", 0)):
-        stream.trainer = trainer(device=device)
-        assert stream.train_dataloader().num_workers == stream.val_dataloader().num_workers == workers
+        data.trainer = trainer(device=device)
+        assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == workers
     assert [device.type for device in devices] == ["cpu", "cpu", "cuda", "cuda"]
-    assert stream.test_dataloader().num_workers == 0
+    assert data.test_dataloader().num_workers == 0
     assert devices[-1].type == "cuda"
 
 
-def test_clips_follow_from_the_seed(tmp_path, stream):
-    same, other = (ClipStream(tmp_path, RECIPE, seed, digits="sklearn") for seed in (0, 1))
+def test_clips_follow_from_the_seed(tmp_path, data):
+    same, other = (SyncMNISTData(tmp_path, RECIPE, seed, digits="sklearn") for seed in (0, 1))
     for split in ("train_clips", "test_clips"):
-        video = getattr(stream, split)[3].video
+        video = getattr(data, split)[3].video
         assert torch.equal(getattr(same, split)[3].video, video)
         assert not torch.equal(getattr(other, split)[3].video, video)
 
@@ -216,17 +215,17 @@ def test_clips_follow_from_the_seed(tmp_path, stream):
 @pytest.mark.parametrize("paths", ["authors", PATHS], ids=["authors", "file"])
 def test_the_authors_test_clips(tmp_path, paths):
     recipe = dataclasses.replace(RECIPE, phases=(Phase(30, num_digits=5),), size=64)
-    stream = ClipStream(tmp_path, recipe, seed=3, test_paths=paths)
+    data = SyncMNISTData(tmp_path, recipe, seed=3, test_paths=paths)
     clips = SyncMNIST(tmp_path, train=False, paths=PATHS)
-    check(stream.test_dataloader(), (clips[i] for i in range(6)), [4, 2])
+    check(data.test_dataloader(), (clips[i] for i in range(6)), [4, 2])
 
 
 def test_the_authors_test_clips_have_five_mnist_digits(tmp_path):
     with pytest.raises(ValueError, match="'num_digits' to be 5 with 'paths', as in the authors' clips, got 3"):
-        ClipStream(tmp_path, RECIPE, digits="sklearn", test_paths="authors")
+        SyncMNISTData(tmp_path, RECIPE, digits="sklearn", test_paths="authors")
     five = dataclasses.replace(RECIPE, phases=(Phase(30, num_digits=5),))
     with pytest.raises(ValueError, match="'digits' to be 'mnist' or 'auto' with 'paths', got 'sklearn'"):
-        ClipStream(tmp_path, five, digits="sklearn", test_paths="authors")
+        SyncMNISTData(tmp_path, five, digits="sklearn", test_paths="authors")
 
 
 # Workers
@@ -258,9 +257,9 @@ class Starved(Dataset):
     ],
 )
 def test_batches_arrive_from_a_worker_without_shared_memory(kind, limit, failure):
-    stream = ChunkStream(RECIPE, num_workers=1)
-    stream.training = lambda: Starved(kind, limit)
-    loader = stream.train_dataloader()
+    data = RunData(RECIPE, num_workers=1)
+    data.training = lambda: Starved(kind, limit)
+    loader = data.train_dataloader()
     # Or it would wait for ever.
     loader.timeout = 10
     with warnings.catch_warnings(record=True) as told:
