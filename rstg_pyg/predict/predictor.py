@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -251,8 +251,8 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
         FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
     """
     saved = SavedWeights(path)
-    check_task(saved)
-    row, classes, num_frames, size = (saved.config[name] for name in _ENTRIES)
+    config = check_task(saved)
+    row, classes, num_frames, size = (config[name] for name in _ENTRIES)
     with reading(path, CheckpointError, _OWN):
         check_name("the name of a row", row, VIDEO_ROWS)
         check_positive(size=size)
@@ -266,8 +266,9 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
     return TrainedNetwork(model.eval(), row, tuple(classes), num_frames, size)
 
 
-def check_task(saved: SavedWeights) -> None:
-    """Raise :class:`~rstg_pyg.training.CheckpointError` unless weights are of a network of Something-Something."""
+def check_task(saved: SavedWeights) -> Mapping[str, Any]:
+    """Return what weights say of their network and how that was trained; raise
+    :class:`~rstg_pyg.training.CheckpointError` unless it is one of Something-Something."""
     config, path = saved.config, saved.path
     if config.get("task") != TASK:
         found = config.get("task") or config.get("model")
@@ -276,6 +277,7 @@ def check_task(saved: SavedWeights) -> None:
     with reading(path, CheckpointError, _OWN):
         for name, kind in _ENTRIES.items():
             saved.setting(name, kind)
+    return config
 
 
 _ENTRIES = {"model": str, "classes": list, "num_frames": int, "size": int}

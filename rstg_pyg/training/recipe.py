@@ -33,7 +33,7 @@ class RunRecipe:
         weight_decay: Of Muon and AdamW.
         schedule: ``"cosine"`` (a linear rise over ``warmup`` of the steps, then a cosine down to 0) or ``"constant"``.
         warmup: Share of the steps over which the learning rate rises.
-        gradient_clip: Largest norm of the gradient, or None.
+        gradient_clip: Largest norm of the gradient, or None for any (0 on a command line).
         chunk: Clips between two checkpoints.
 
     Raises:

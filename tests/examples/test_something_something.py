@@ -16,7 +16,7 @@ from rstg_pyg.datasets.video import DamagedVideoWarning, class_of_template
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES
 from rstg_pyg.models import VIDEO_PAPER_SIZE, VIDEO_ROWS, VIDEO_SMALL, VideoNetwork, VideoResNet
 from rstg_pyg.training import VideoRecipe, full_video_recipe, small_video_recipe
-from rstg_pyg.training.torch_file import read_file
+from rstg_pyg.training.weights import read_file
 
 CLASSES = sorted(map(class_of_template, TEMPLATES))
 TINY = [

@@ -85,7 +85,7 @@ def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pic
 
 
 def test_a_run_out_of_time_says_how_to_go_on(example, arguments, no_pictures, tmp_path, monkeypatch, capsys):
-    presets = load_example("syncmnist_options").PRESETS
+    presets = example.PRESETS
     short = presets["small"]._replace(recipe=lambda n: dataclasses.replace(small_recipe(n), chunk=32))
     monkeypatch.setitem(presets, "small", short)
     assert example.main([*arguments, "--max-minutes", "1e-9"]) == {}

@@ -189,7 +189,9 @@ def test_worker_processes_make_the_same_clips(tmp_path, data):
 
 def test_any_other_device_than_a_cpu_makes_the_clips_itself(tmp_path, monkeypatch):
     devices = []
-    monkeypatch.setattr("rstg_pyg.training.data.ClipGenerator", lambda dataset, device: devices.append(torch.device(device)))
+    monkeypatch.setattr(
+        "rstg_pyg.training.data.ClipGenerator", lambda dataset, device: devices.append(torch.device(device))
+    )
     data = SyncMNISTData(tmp_path, RECIPE, digits="sklearn", num_workers=2)
     for device, workers in (("cpu", 2), ("cuda", 0), ("cuda", 0)):
         data.trainer = trainer(device=device)

@@ -170,7 +170,9 @@ def test_the_bar_counts_clips_and_goes_on_where_the_run_does(tmp_path, capsys):
 def test_the_bar_reads_once_per_interval(tmp_path, monkeypatch):
     reads = []
     read = read_means
-    monkeypatch.setattr("rstg_pyg.training.metrics.read_means", lambda measured: reads.append(len(measured)) or read(measured))
+    monkeypatch.setattr(
+        "rstg_pyg.training.metrics.read_means", lambda measured: reads.append(len(measured)) or read(measured)
+    )
 
     module, trainer = ClipClassifier(model(), RECIPE), trainer_of(tmp_path, RECIPE)
     trainer.callbacks = [ClipProgress(RECIPE, interval=1e9)]
