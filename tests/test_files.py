@@ -8,6 +8,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from cases import case
 
 from rstg_pyg.datasets.store import ClipFile
 from rstg_pyg.datasets.video.writing import write_frame_folder
@@ -21,28 +22,27 @@ class OwnError(FileError):
     pass
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
+def test_what_a_parser_raises_becomes_one_sentence():
+    for error, reason in [
         (KeyError("x"), "'x'"),
         (RecursionError("too deep\n\tand more"), "too deep and more"),
         (MemoryError(), "MemoryError"),
         (OSError("Not a gzipped file"), "Not a gzipped file"),
         (ValueError("x" * 10_000), "x" * 300 + "..."),
-    ],
-)
-def test_what_a_parser_raises_becomes_one_sentence(error, reason):
-    with pytest.raises(OwnError) as raised, reading("a/b.bin", OwnError, "a letter"):
-        raise error
-    assert str(raised.value) == f"expected a/b.bin to be a letter, got: {reason}"
+    ]:
+        with case(error, reason):
+            with pytest.raises(OwnError) as raised, reading("a/b.bin", OwnError, "a letter"):
+                raise error
+            assert str(raised.value) == f"expected a/b.bin to be a letter, got: {reason}"
 
 
-@pytest.mark.parametrize("error", [OwnError("b.bin is short"), KeyboardInterrupt(), OSError(5, "I/O error", "c.bin")])
-def test_sentences_and_what_is_not_of_the_file_pass(error):
-    with pytest.raises(type(error)) as raised, reading("a/b.bin", FileError, "a letter"):
-        raise error
-    assert raised.value is error
-    assert getattr(error, "filename", None) in (None, "c.bin")
+def test_sentences_and_what_is_not_of_the_file_pass():
+    for error in [OwnError("b.bin is short"), KeyboardInterrupt(), OSError(5, "I/O error", "c.bin")]:
+        with case(error):
+            with pytest.raises(type(error)) as raised, reading("a/b.bin", FileError, "a letter"):
+                raise error
+            assert raised.value is error
+            assert getattr(error, "filename", None) in (None, "c.bin")
 
 
 def test_errors_of_the_system_get_the_name_of_the_file():

@@ -65,7 +65,7 @@ def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
         folder: Where the checkpoint goes.
 
     Returns:
-        A callback for :class:`lightning.Trainer`; give the file to ``fit(..., ckpt_path=...)`` to go on.
+        A callback; give the file to ``fit(..., ckpt_path=...)`` to go on.
 
     Raises:
         CheckpointError: By ``fit``, if the file to go on from is damaged or of another run.
@@ -101,15 +101,13 @@ def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule |
         FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/last.ckpt'
     """
     checkpoint = read_file(path)
-    if module is None:
-        check_parts(checkpoint, str(path))
-    else:
-        check_checkpoint(checkpoint, module, str(path))
+    check_checkpoint(checkpoint, module, str(path))
     return checkpoint
 
 
-def check_parts(checkpoint: dict[str, Any], name: str) -> None:
-    """Raise :class:`CheckpointError` unless ``checkpoint`` holds what a :class:`ClipClassifier` goes on from."""
+def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule | None, name: str) -> None:
+    """Raise :class:`CheckpointError` unless ``checkpoint``, of a file of that name, holds what a
+    :class:`ClipClassifier` goes on from, and is of the module's settings and weights."""
     missing = [part for part in PARTS if part not in checkpoint]
     if missing:
         raise CheckpointError(
@@ -120,11 +118,8 @@ def check_parts(checkpoint: dict[str, Any], name: str) -> None:
         if not isinstance(checkpoint[part], kind):
             found = type(checkpoint[part]).__name__
             raise CheckpointError(f"expected {name} to hold {part!r} as {kind.__name__}, got {found}")
-
-
-def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule, name: str) -> None:
-    """Raise :class:`CheckpointError` unless ``checkpoint`` is of the module's settings and weights."""
-    check_parts(checkpoint, name)
+    if module is None:
+        return
     check_settings(checkpoint["config"], module.config, name)
     check_weights(checkpoint["state_dict"], module, name)
     for state in checkpoint["optimizer_states"]:

@@ -23,7 +23,6 @@ from rstg_pyg.training.weights import plain
 
 MATRICES = {"muon": graph_matrices, "muon-hidden": hidden_matrices}
 """Which parameters the optimisers of a recipe train by Muon."""
-TOP = 5
 
 
 def clip_loss(logits: Tensor, label: Tensor, binary: Tensor | None = None) -> Tensor:
@@ -106,7 +105,6 @@ class ClipClassifier(lightning.LightningModule):
         self._advice = f"lower the learning rate ({recipe.lr}) or use float32; the last checkpoint is intact"
         self._watch = LossWatch(self._advice)
         self._random_seed: int | None = None
-        self._answers: tuple[MulticlassConfusionMatrix, MulticlassAccuracy] | None = None
         self.held_checkpoint: tuple[str | None, dict[str, Any]] = (None, {})
         """The path and the content of a checkpoint that was read and checked, until it is gone on from."""
         self.confusion: Tensor | None = None
@@ -173,17 +171,11 @@ class ClipClassifier(lightning.LightningModule):
         self.held_checkpoint = (None, {})
         self._random_seed = checkpoint["random_seed"]
 
-    def on_validation_epoch_start(self) -> None:
-        self._answers = None
-
-    def on_test_epoch_start(self) -> None:
-        self._answers = None
-
     def validation_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch, "val")
+        self._count(batch, batch_idx, "val")
 
     def test_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch, "test")
+        self._count(batch, batch_idx, "test")
 
     def on_validation_epoch_end(self) -> None:
         self._log_accuracy("val")
@@ -192,16 +184,16 @@ class ClipClassifier(lightning.LightningModule):
         confusion, top5 = self._log_accuracy("test")
         self.confusion, self.top5 = confusion.cpu(), float(top5)
 
-    def _count(self, batch: Data, stage: str) -> None:
+    def _count(self, batch: Data, batch_idx: int, stage: str) -> None:
         logits = torch.cat([self(part).float() for part in batch.video.split(self.recipe.batch_size)])
         logits, label = average_views(logits, len(logits) // len(batch.y)), batch.y
         if "valid" in batch:
             logits, label = logits[batch.valid], label[batch.valid]
         if (label < 0).any():
             raise ValueError("expected labels to count answers by, got -1: the test split is published without")
-        if self._answers is None:
+        if batch_idx == 0:
             classes = logits.size(1)
-            top5 = MulticlassAccuracy(classes, min(TOP, classes), average="micro", validate_args=False)
+            top5 = MulticlassAccuracy(classes, min(5, classes), average="micro", validate_args=False)
             confusion = MulticlassConfusionMatrix(classes, validate_args=False)
             self._answers = confusion.to(logits.device), top5.to(logits.device)
         # torchmetrics takes no empty batches.
@@ -248,23 +240,7 @@ class ClipClassifier(lightning.LightningModule):
 
 
 class LossWatch:
-    """Look at every loss one step late: by then it has been computed, and nothing has to wait for it.
-
-    Args:
-        advice: End of the error's sentence.
-
-    Raises:
-        DivergenceError: By :meth:`check`, if the loss that was noted last is not finite.
-
-    Example:
-        >>> import torch
-        >>> from rstg_pyg.training.classifier import LossWatch
-        >>> watch = LossWatch("lower the learning rate")
-        >>> watch.note(torch.tensor(torch.nan), step=3)
-        >>> watch.check()
-        Traceback (most recent call last):
-        rstg_pyg.training.classifier.DivergenceError: expected a finite loss, got nan at step 3: lower the learning rate
-    """
+    """Look at every loss one step late, when it has been computed and nothing has to wait for it."""
 
     def __init__(self, advice: str) -> None:
         self.advice = advice
@@ -291,11 +267,10 @@ class LossWatch:
 
 def check_weights_finite(module: torch.nn.Module, step: int, advice: str) -> None:
     """Raise :class:`DivergenceError` if a floating-point parameter or buffer holds a value that is not finite."""
-    state = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-    if not state:
-        return
-    finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
-    wrong = [name for name, fine in zip(state, finite, strict=True) if not fine]
+    finite = {name: value.isfinite().all() for name, value in module.state_dict().items() if value.is_floating_point()}
+    # One look at the accelerator for all.
+    fine = torch.stack(list(finite.values())).tolist() if finite else []
+    wrong = [name for name, each in zip(finite, fine, strict=True) if not each]
     if wrong:
         raise DivergenceError(
             f"expected finite weights, got others in {len(wrong)} tensor(s) after step {step - 1}, first in "

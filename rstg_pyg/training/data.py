@@ -28,11 +28,6 @@ def share_of_batches(clips: range, batch_size: int, rank: int = 0, world_size: i
 
     Raises:
         ValueError: If ``batch_size`` is no multiple of ``world_size``.
-
-    Example:
-        >>> from rstg_pyg.training.data import share_of_batches
-        >>> share_of_batches(range(10, 20), batch_size=6, rank=1, world_size=2)
-        [range(13, 16), range(18, 20)]
     """
     if batch_size % world_size:
         raise ValueError(f"expected 'batch_size' to be a multiple of the {world_size} processes, got {batch_size}")
@@ -62,8 +57,6 @@ class RunData(lightning.LightningDataModule):
 
     Raises:
         ValueError: If ``batch_size`` is no multiple of the number of processes (when training starts).
-
-    Source: this package's.
 
     Example:
         >>> from torch.utils.data import Dataset
@@ -190,18 +183,6 @@ class ClipBatches(Dataset):
 
     Shapes:
         - **batch.video:** ``[B, 1, T, S, S]`` uint8. **batch.y:** ``[B]``. **batch.binary:** ``[B]`` bool.
-
-    Raises:
-        ValueError: By an item's number, if it is not a range of consecutive clips.
-        IndexError: If there are no such clips.
-
-    Example:
-        >>> from rstg_pyg import SyncMNIST
-        >>> from rstg_pyg.training import Curriculum, Phase
-        >>> from rstg_pyg.training.data import ClipBatches
-        >>> dataset = SyncMNIST("data", num_digits=2, digits="sklearn", num_clips=8, size=16)
-        >>> ClipBatches(Curriculum([Phase(8, 2)], [dataset]), "cpu")[range(2, 6)].video.shape
-        torch.Size([4, 1, 10, 16, 16])
     """
 
     def __init__(self, clips: Curriculum, device: torch.device | str) -> None:
@@ -356,14 +337,12 @@ class Packed:
 
 def _unpack(content: bytes, failure: str) -> Batch:
     if failure:
-        warnings.warn(_SLOWER.format(failure), stacklevel=1)
+        words = (
+            f"expected shared memory for a worker's batches, got: {failure}; they come through a pipe, which is "
+            "slower. More shared memory (docker run --shm-size), more file descriptors (ulimit -n) or no workers help"
+        )
+        warnings.warn(words, stacklevel=1)
     return pickle.loads(content)
-
-
-_SLOWER = (
-    "expected shared memory for a worker's batches, got: {}; they come through a pipe, which is slower. More shared "
-    "memory (docker run --shm-size), more file descriptors (ulimit -n) or no workers help"
-)
 
 
 def _leave_signals(worker: int) -> None:

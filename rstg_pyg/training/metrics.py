@@ -235,11 +235,6 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
     Raises:
         FileError: If the file is of another kind, or a row is damaged.
         OSError: If it cannot be read.
-
-    Example:
-        >>> from rstg_pyg.training.metrics import read_rows
-        >>> read_rows("runs/none/metrics.csv")
-        []
     """
     path = Path(path)
     if not path.exists():

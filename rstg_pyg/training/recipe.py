@@ -124,9 +124,6 @@ class Phase:
     Raises:
         ValueError: If a value is out of its range.
 
-    Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
-    NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
-
     Example:
         >>> from rstg_pyg.training import Phase
         >>> Phase(12_000, num_digits=2, no_sync_probability=0.5, target="in-step").target

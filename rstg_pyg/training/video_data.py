@@ -184,13 +184,7 @@ class VideoData(RunData):
 
 
 def describe_damage(damaged: dict[str, list[str]]) -> list[str]:
-    """Return a sentence for each split that has videos in :meth:`VideoData.damaged`.
-
-    Example:
-        >>> from rstg_pyg.training.video_data import describe_damage
-        >>> describe_damage({"train": [], "validation": ["7 (missing)"]})
-        ['damaged validation videos, which do not count: 7 (missing)']
-    """
+    """Return a sentence for each split that has videos in :meth:`VideoData.damaged`."""
     fate = {"train": "which others stand in for", "validation": "which do not count"}
     sentences = []
     for split, names in damaged.items():

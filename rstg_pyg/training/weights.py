@@ -53,17 +53,6 @@ class SavedWeights:
     Raises:
         CheckpointError: If the file is damaged or of another kind.
         OSError: If it cannot be read.
-
-    Example:
-        >>> import tempfile, torch
-        >>> from rstg_pyg.training import save_weights
-        >>> from rstg_pyg.training.weights import SavedWeights
-        >>> path = tempfile.mkdtemp() + "/weights.pt"
-        >>> save_weights(torch.nn.Linear(2, 2), path, {"seed": 0})
-        >>> saved = SavedWeights(path)
-        >>> saved.put_into(torch.nn.Linear(2, 2))
-        >>> saved.setting("seed", int)
-        0
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -180,14 +169,6 @@ def write_file(path: str | os.PathLike, held: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: If the file cannot be written. What was there before is still there.
-
-    Example:
-        >>> import tempfile, torch
-        >>> from rstg_pyg.training.weights import read_file, write_file
-        >>> path = tempfile.mkdtemp() + "/weights.pt"
-        >>> write_file(path, {"state_dict": {"weight": torch.ones(2)}})
-        >>> read_file(path)["state_dict"]["weight"], torch.load(path)["state_dict"]["weight"]
-        (tensor([1., 1.]), tensor([1., 1.]))
     """
     content = io.BytesIO()
     torch.save(held, content)

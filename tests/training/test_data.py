@@ -4,11 +4,13 @@ import dataclasses
 import os
 import resource
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import case
 from small_runs import PHASES, RECIPE, fit
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch
@@ -86,19 +88,20 @@ def test_a_curriculum_needs_a_dataset_per_phase():
 # Batches
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 3), (6, 8), (5, 12), (8, 9), (27, 36)])
-def test_a_batch_holds_the_clips_of_its_range(data, start, stop):
-    batch = ClipBatches(data.train_clips, "cpu")[range(start, stop)]
-    expected = [data.train_clips[i] for i in range(start, stop)]
-    binary = check([batch], expected, [stop - start])
-    assert torch.equal(binary, torch.cat([clip.binary for clip in expected]))
-    assert (batch.video.dtype, batch.y.dtype, batch.binary.dtype) == (torch.uint8, torch.int64, torch.bool)
+def test_a_batch_holds_the_clips_of_its_range(data):
+    for start, stop in [(0, 3), (6, 8), (5, 12), (8, 9), (27, 36)]:
+        with case(start, stop):
+            batch = ClipBatches(data.train_clips, "cpu")[range(start, stop)]
+            expected = [data.train_clips[i] for i in range(start, stop)]
+            binary = check([batch], expected, [stop - start])
+            assert torch.equal(binary, torch.cat([clip.binary for clip in expected]))
+            assert (batch.video.dtype, batch.y.dtype, batch.binary.dtype) == (torch.uint8, torch.int64, torch.bool)
 
 
-@pytest.mark.parametrize("index", [3, range(4, 4), range(0, 8, 2), range(5, 2, -1), torch.arange(3)])
-def test_a_batch_is_a_range_of_clips(data, index):
-    with pytest.raises(ValueError, match="expected a range of consecutive clips, got "):
-        ClipBatches(data.train_clips, "cpu")[index]
+def test_a_batch_is_a_range_of_clips(data):
+    for index in [3, range(4, 4), range(0, 8, 2), range(5, 2, -1), torch.arange(3)]:
+        with case(index), pytest.raises(ValueError, match="expected a range of consecutive clips, got "):
+            ClipBatches(data.train_clips, "cpu")[index]
 
 
 def test_there_are_no_clips_after_those_of_validation(data):
@@ -108,18 +111,19 @@ def test_there_are_no_clips_after_those_of_validation(data):
             batches[index]
 
 
-@pytest.mark.parametrize("count", [1, 5, 11, 12, 13])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_processes_share_every_batch_equally(count, world_size):
-    clips = range(100, 100 + count)
-    shares = [share_of_batches(clips, 6, rank, world_size) for rank in range(world_size)]
-    together = [[number for share in batch for number in share] for batch in zip(*shares, strict=True)]
-    for batch in zip(*shares, strict=True):
-        assert len({len(share) for share in batch}) == 1
-    seen = [number for batch in together for number in batch]
-    assert seen == list(clips)[: len(seen)]
-    assert count - len(seen) < world_size
-    assert all(len(batch) == 6 for batch in together[:-1])
+def test_processes_share_every_batch_equally():
+    for count in [1, 5, 11, 12, 13]:
+        for world_size in [1, 2, 3]:
+            with case(count, world_size):
+                clips = range(100, 100 + count)
+                shares = [share_of_batches(clips, 6, rank, world_size) for rank in range(world_size)]
+                together = [[number for share in batch for number in share] for batch in zip(*shares, strict=True)]
+                for batch in zip(*shares, strict=True):
+                    assert len({len(share) for share in batch}) == 1
+                seen = [number for batch in together for number in batch]
+                assert seen == list(clips)[: len(seen)]
+                assert count - len(seen) < world_size
+                assert all(len(batch) == 6 for batch in together[:-1])
 
 
 def test_a_batch_that_cannot_be_shared():
@@ -130,13 +134,14 @@ def test_a_batch_that_cannot_be_shared():
 # What a trainer gets
 
 
-@pytest.mark.parametrize(("epoch", "sizes"), [(0, [4, 4, 4]), (1, [4, 4, 4]), (2, [4, 2])])
-def test_an_epoch_is_a_chunk(tmp_path, epoch, sizes):
-    data = SyncMNISTData(tmp_path, dataclasses.replace(RECIPE, chunk=12), digits="sklearn")
-    data.trainer = trainer(epoch)
-    numbers = range(12 * epoch, 12 * epoch + sum(sizes))
-    binary = check(data.train_dataloader(), map(data.train_clips.__getitem__, numbers), sizes)
-    assert binary.tolist() == [number < BINARY for number in numbers]
+def test_an_epoch_is_a_chunk(tmp_path):
+    for epoch, sizes in [(0, [4, 4, 4]), (1, [4, 4, 4]), (2, [4, 2])]:
+        with case(epoch, sizes):
+            data = SyncMNISTData(tmp_path, dataclasses.replace(RECIPE, chunk=12), digits="sklearn")
+            data.trainer = trainer(epoch)
+            numbers = range(12 * epoch, 12 * epoch + sum(sizes))
+            binary = check(data.train_dataloader(), map(data.train_clips.__getitem__, numbers), sizes)
+            assert binary.tolist() == [number < BINARY for number in numbers]
 
 
 def test_without_a_trainer_it_is_the_first_chunk(data):
@@ -164,13 +169,16 @@ def test_validation_follows_training(data):
     assert not check(data.val_dataloader(), (hard[i] for i in range(30, 36)), [4, 2]).any()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_a_test_counts_every_clip_once(data, world_size):
-    videos = []
-    for rank in range(world_size):
-        data.trainer = trainer(0, rank, world_size)
-        videos += [batch.video for batch in data.test_dataloader()]
-    assert torch.equal(torch.cat(videos), torch.cat([data.test_clips[i].video for i in range(RECIPE.test_clips)]))
+def test_a_test_counts_every_clip_once(data):
+    for world_size in [1, 2, 3, 7]:
+        with case(world_size):
+            videos = []
+            for rank in range(world_size):
+                data.trainer = trainer(0, rank, world_size)
+                videos += [batch.video for batch in data.test_dataloader()]
+            assert torch.equal(
+                torch.cat(videos), torch.cat([data.test_clips[i].video for i in range(RECIPE.test_clips)])
+            )
 
 
 def test_a_batch_size_that_the_processes_cannot_share(data):
@@ -248,27 +256,25 @@ class Starved(Dataset):
         return Batch(video=torch.full((1000,), clips.start), y=torch.tensor(list(clips)))
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit", "failure"),
-    [
+def test_batches_arrive_from_a_worker_without_shared_memory():
+    for kind, limit, failure in [
         (resource.RLIMIT_FSIZE, 0, "File too large"),
         (resource.RLIMIT_NOFILE, 0, "Too many open files"),
         (resource.RLIMIT_NOFILE, 4, "Too many open files"),
         (resource.RLIMIT_NOFILE, 12, "Too many open files"),
         (resource.RLIMIT_NOFILE, 100, None),
-    ],
-)
-def test_batches_arrive_from_a_worker_without_shared_memory(kind, limit, failure):
-    data = RunData(RECIPE, num_workers=1)
-    data.training = lambda: Starved(kind, limit)
-    loader = data.train_dataloader()
-    # Or it would wait for ever.
-    loader.timeout = 10
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")
-        batches = list(loader)
-    assert [batch.y.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert [batch.video.unique().tolist() for batch in batches] == [[0], [4], [8]]
-    messages = [str(warning.message) for warning in told if "shared memory" in str(warning.message)]
-    assert len(messages) == (failure is not None)
-    assert all(f"got: {failure}" in message and "(docker run --shm-size)" in message for message in messages)
+    ]:
+        with case(kind, limit, failure):
+            data = RunData(RECIPE, num_workers=1)
+            data.training = partial(Starved, kind, limit)
+            loader = data.train_dataloader()
+            # Or it would wait for ever.
+            loader.timeout = 10
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("default")
+                batches = list(loader)
+            assert [batch.y.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+            assert [batch.video.unique().tolist() for batch in batches] == [[0], [4], [8]]
+            messages = [str(warning.message) for warning in told if "shared memory" in str(warning.message)]
+            assert len(messages) == (failure is not None)
+            assert all(f"got: {failure}" in message and "(docker run --shm-size)" in message for message in messages)

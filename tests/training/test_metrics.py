@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from cases import case
 from lightning.pytorch.loggers import Logger
 from small_runs import RECIPE, fit, model, trainer_of
 
@@ -92,9 +93,8 @@ def test_rows_of_later_steps_and_broken_ones_go(tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_a_file_of_another_kind_stays_as_it_is(tmp_path):
+    for content in [
         b"loss\n1.0\n",
         b"epoch,step,train_loss\n0,49,0.5\n",
         b"a note\n",
@@ -102,34 +102,37 @@ def test_rows_of_later_steps_and_broken_ones_go(tmp_path):
         b"\n",
         b'"',
         b"\0" * 5000,
-    ],
-)
-def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
-    path = tmp_path / "metrics.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^expected {path} to be the table of a run \(move it, .*, got: "):
-        fit(tmp_path)
-    assert path.read_bytes() == content
-    assert not (tmp_path / "last.ckpt").exists()
+    ]:
+        with case(content):
+            path = tmp_path / "metrics.csv"
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"^expected {path} to be the table of a run \(move it, .*, got: "):
+                fit(tmp_path)
+            assert path.read_bytes() == content
+            assert not (tmp_path / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("row", ["x,1", "\xb2,1", "1" * 5000 + ",1", ",1", "1", "1,2,3", "1,0.5.5", "\0\0", '"1,2'])
-def test_a_damaged_row_is_named(tmp_path, row):
-    path = tmp_path / "metrics.csv"
-    path.write_text(f"step,loss\n1,0.5\n\n{row}\n2,0.25\n")
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=rf"^expected {path}, line 4, to be a row of numbers \(mend it, .*, got: "):
-        keep_rows(path, 5)
-    assert path.read_bytes() == before
+def test_a_damaged_row_is_named(tmp_path):
+    for row in ["x,1", "\xb2,1", "1" * 5000 + ",1", ",1", "1", "1,2,3", "1,0.5.5", "\0\0", '"1,2']:
+        with case(row):
+            path = tmp_path / "metrics.csv"
+            path.write_text(f"step,loss\n1,0.5\n\n{row}\n2,0.25\n")
+            before = path.read_bytes()
+            with pytest.raises(
+                ValueError, match=rf"^expected {path}, line 4, to be a row of numbers \(mend it, .*, got: "
+            ):
+                keep_rows(path, 5)
+            assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "step,loss\n", "step,loss\n1,0.5\n\n2,"])
-def test_an_empty_table_and_one_broken_off_are_gone_on_with(tmp_path, text):
-    path = tmp_path / "metrics.csv"
-    path.write_text(text)
-    keep_rows(path, 5)
-    assert read_rows(path) == [{"step": 1, "loss": 0.5}] * ("0.5" in text)
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+def test_an_empty_table_and_one_broken_off_are_gone_on_with(tmp_path):
+    for text in ["", "step,loss\n", "step,loss\n1,0.5\n\n2,"]:
+        with case(text):
+            path = tmp_path / "metrics.csv"
+            path.write_text(text)
+            keep_rows(path, 5)
+            assert read_rows(path) == [{"step": 1, "loss": 0.5}] * ("0.5" in text)
+            assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
 def test_rows_need_a_distance():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import case
 from small_videos import RECIPE, TRAINING, VALIDATION, damage, make_small_videos
 
 from rstg_pyg.datasets import SomethingSomething
@@ -36,13 +37,14 @@ def check(batches, clips, sizes):
         assert torch.equal(torch.cat([batch[name] for batch in batches]), torch.cat([clip[name] for clip in clips]))
 
 
-@pytest.mark.parametrize(("epoch", "numbers"), [(0, range(6)), (1, range(6, 12))])
-def test_an_epoch_is_a_chunk_of_the_sequence_of_all_rounds(data, epoch, numbers):
-    data.trainer = trainer(epoch)
-    check(data.train_dataloader(), map(data.train_clips.__getitem__, numbers), [4, 2])
-    videos = data.train_clips.dataset
-    assert (videos.num_frames, videos.size, videos.scale, videos.seed) == (4, 32, (1.0, 1.2), 3)
-    assert len(videos) == TRAINING
+def test_an_epoch_is_a_chunk_of_the_sequence_of_all_rounds(data):
+    for epoch, numbers in [(0, range(6)), (1, range(6, 12))]:
+        with case(epoch, numbers):
+            data.trainer = trainer(epoch)
+            check(data.train_dataloader(), map(data.train_clips.__getitem__, numbers), [4, 2])
+            videos = data.train_clips.dataset
+            assert (videos.num_frames, videos.size, videos.scale, videos.seed) == (4, 32, (1.0, 1.2), 3)
+            assert len(videos) == TRAINING
 
 
 @pytest.mark.parametrize("views", ["centre", "22"])
