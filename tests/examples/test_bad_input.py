@@ -79,7 +79,7 @@ def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained):
     ]:
         with case(change, options, parts):
             path = tmp_path / "run" / "last.ckpt"
-            path.parent.mkdir()
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(change(trained))
             check_refused(run(*options), *parts)
             assert path.read_bytes() == change(trained)

@@ -101,7 +101,7 @@ def test_a_run_out_of_time_says_how_to_go_on(example, arguments, no_pictures, tm
 def test_every_row_runs(example, arguments, no_pictures):
     for model in list(ROWS):
         with case(model):
-            assert 0 <= example.main([*arguments, "--clips", "32", "--model", model])["test_accuracy"] <= 100
+            assert 0 <= example.main([*arguments, "--clips", "32", "--model", model, "--fresh"])["test_accuracy"] <= 100
 
 
 def test_the_list_names_every_row_with_its_size_and_published_figures(example, capsys):

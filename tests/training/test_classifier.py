@@ -66,7 +66,7 @@ class Spoil(lightning.Callback):
 ADVICE = r"lower the learning rate \(0\.003\) or use float32; the last checkpoint is intact"
 
 
-def tested(logits, label, valid):
+def result_of(logits, label, valid):
     """Test answers that are given, four clips at a time; return the result and the loss."""
 
     class Clips(Dataset):
@@ -86,7 +86,7 @@ def test_means_are_those_of_all_answers_that_count_whatever_the_batches():
         logits, label, valid = torch.randn(23, classes), torch.randint(classes, (23,)), torch.rand(23) < 0.7
         # A batch of which none counts.
         valid[8:12] = False
-        result, loss = tested(logits, label, valid)
+        result, loss = result_of(logits, label, valid)
         logits, label = logits[valid], label[valid]
         ranks = (logits > logits.gather(1, label[:, None])).sum(1)
         assert result.test_accuracy == pytest.approx((ranks == 0).double().mean().item(), abs=1e-7)
@@ -98,7 +98,7 @@ def test_means_are_those_of_all_answers_that_count_whatever_the_batches():
 
 def test_answers_without_a_label_are_not_counted():
     with pytest.raises(ValueError, match="expected labels to count answers by, got -1: the test split is published"):
-        tested(torch.zeros(2, 3), torch.tensor([1, -1]), torch.tensor([True, True]))
+        result_of(torch.zeros(2, 3), torch.tensor([1, -1]), torch.tensor([True, True]))
 
 
 @pytest.mark.parametrize(
