@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,39 +84,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             window=args.window,
             stride=args.stride,
         )
-    last = _Last(predictions)
+    last = None
+
+    def kept() -> Iterator[Prediction]:
+        nonlocal last
+        for last in predictions:  # noqa: UP028
+            yield last
+
     if args.out is None:
-        for _ in last:
-            pass
+        deque(kept(), maxlen=0)
     else:
-        write_video(args.out, _drawn(last, predictor, args.top), source.rate)
-    logits = last.prediction.logits
+        write_video(args.out, _drawn(kept(), predictor, args.top), source.rate)
+    logits = last.logits
     if logits is not None and not logits.isfinite().all():
         raise ValueError(f"expected finite answers of the network in {args.checkpoint}, got others: it overflows")
     mode = "whole" if args.whole else "stream" if predictor.carries_state else "windows"
     return {
         "video": os.fspath(args.video),
         "mode": mode,
-        "frames": last.prediction.index + 1,
-        "predictions": [{"class": name, "probability": value} for name, value in last.prediction.top(args.top)],
+        "frames": last.index + 1,
+        "predictions": [{"class": name, "probability": value} for name, value in last.top(args.top)],
         **({} if args.out is None else {"out": os.fspath(args.out)}),
     }
 
 
-class _Last:
-    """Predictions passed on, of which the last is kept."""
-
-    def __init__(self, predictions: Iterator[Prediction]) -> None:
-        self._predictions = predictions
-        self.prediction: Prediction
-
-    def __iter__(self) -> Iterator[Prediction]:
-        for prediction in self._predictions:
-            self.prediction = prediction
-            yield prediction
-
-
-def _drawn(predictions: _Last, predictor: Predictor, rows: int) -> Iterator[np.ndarray]:
+def _drawn(predictions: Iterable[Prediction], predictor: Predictor, rows: int) -> Iterator[np.ndarray]:
     overlay = None
     for prediction in predictions:
         height, width = prediction.frame.shape[:2]

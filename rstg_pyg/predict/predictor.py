@@ -243,12 +243,6 @@ def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
     Raises:
         CheckpointError: If the file is damaged, of another kind, of another task, or of a version that knows more.
         OSError: If it cannot be read.
-
-    Example:
-        >>> from rstg_pyg.predict import load_trained_network
-        >>> load_trained_network("none.pt")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'none.pt'
     """
     saved = SavedWeights(path)
     config = check_task(saved)

@@ -111,11 +111,6 @@ def to_square(frames: Tensor, size: int) -> Tensor:
 
     Shapes:
         - **frames:** ``[T, H, W, 3]`` uint8. **output:** ``[3, T, S, S]`` uint8.
-
-    Example:
-        >>> import torch
-        >>> to_square(torch.zeros(4, 20, 30, 3, dtype=torch.uint8), 8).shape
-        torch.Size([3, 4, 8, 8])
     """
     video = resize(frames, *short_side_to(*frames.shape[1:3], size)).transpose(0, 1)
     return spread_crops(video, size, 1)[0]

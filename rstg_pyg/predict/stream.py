@@ -202,14 +202,6 @@ class FrameByFrame:
 
     Args:
         model: A network with ``step(frame [1, 3, S, S], state) -> (logits [1, M] or None, state)``.
-
-    Example:
-        >>> from rstg_pyg.models import VideoResNet
-        >>> way = FrameByFrame(VideoResNet("c2d", 18, num_classes=5, width=4).eval())
-        >>> for frame in torch.rand(4, 1, 3, 32, 32):
-        ...     way.push(frame)
-        >>> way.logits.shape
-        torch.Size([1, 5])
     """
 
     def __init__(self, model: Module) -> None:
@@ -247,14 +239,6 @@ class SlidingWindows:
 
     Raises:
         ValueError: If the window has less than 2 frames, or the stride is not within 1 to the window.
-
-    Example:
-        >>> from rstg_pyg.models import VideoResNet
-        >>> way = SlidingWindows(VideoResNet("i3d", 18, num_classes=5, width=4).eval(), window=4, stride=2)
-        >>> for frame in torch.rand(6, 1, 3, 32, 32):
-        ...     way.push(frame)
-        >>> way.logits.shape, way.count
-        (torch.Size([1, 5]), 2)
     """
 
     def __init__(self, model: Module, window: int, stride: int) -> None:

@@ -34,11 +34,6 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
         ValueError: If the ending is another, or there is no frame.
         OSError: If the file cannot be written. What was there before is still there, after any error.
         ImportError: If PyAV, or Pillow for a GIF, is not installed.
-
-    Example:
-        >>> write_video("17.gif", (np.full((32, 48, 3), 40 * n, np.uint8) for n in range(6)), Fraction(12))
-        >>> os.listdir()
-        ['17.gif']
     """
     path = check_output(path)
     av = require_av()

@@ -70,11 +70,6 @@ def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
     Raises:
         CheckpointError: By ``fit``, if the file to go on from is damaged or of another run.
         OSError: By ``fit``, if the folder cannot be written to.
-
-    Example:
-        >>> from rstg_pyg.training import chunk_checkpoint
-        >>> chunk_checkpoint("runs/mine").filename
-        'last'
     """
     return ChunkCheckpoint(folder)
 
@@ -93,12 +88,6 @@ def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule |
         CheckpointError: If the file is damaged, is no checkpoint of a :class:`ClipClassifier`, or one of other settings
             or another model; the sentence names what differs.
         OSError: If there is no such file or it cannot be read.
-
-    Example:
-        >>> from rstg_pyg.training import read_checkpoint
-        >>> read_checkpoint("runs/none/last.ckpt")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/last.ckpt'
     """
     checkpoint = read_file(path)
     check_checkpoint(checkpoint, module, str(path))

@@ -143,14 +143,6 @@ class Curriculum(Dataset):
 
     Raises:
         ValueError: If there is not one dataset per phase.
-
-    Example:
-        >>> from rstg_pyg import SyncMNIST
-        >>> from rstg_pyg.training import Curriculum, Phase
-        >>> easy, hard = (SyncMNIST("data", num_digits=n, digits="sklearn", num_clips=5) for n in (2, 3))
-        >>> clips = Curriculum([Phase(2, num_digits=2), Phase(3, num_digits=3)], [easy, hard])
-        >>> len(clips)
-        5
     """
 
     def __init__(self, phases: Sequence[Phase], datasets: Sequence[SyncMNIST]) -> None:

@@ -45,12 +45,6 @@ class ClipMetrics(lightning.Callback):
         FileError: By ``fit``, if there is a ``metrics.csv`` of another kind, or one with a damaged row. It stays as it
             is; it is a ValueError.
         OSError: By ``fit``, if the file cannot be written.
-
-    Example:
-        >>> import lightning
-        >>> from rstg_pyg.training import ClipMetrics, Phase, Recipe
-        >>> metrics = ClipMetrics("runs/mine", Recipe((Phase(100),)))
-        >>> trainer = lightning.Trainer(callbacks=[metrics], enable_progress_bar=False, logger=False)
     """
 
     def __init__(self, folder: str | os.PathLike, recipe: RunRecipe, every_n_steps: int = 50) -> None:
@@ -145,12 +139,6 @@ class ClipProgress(lightning.Callback):
     Args:
         recipe: The run's recipe, which says how many clips there are.
         interval: Seconds between two looks at loss and accuracy.
-
-    Example:
-        >>> import lightning
-        >>> from rstg_pyg.training import ClipProgress, Phase, Recipe
-        >>> progress = ClipProgress(Recipe((Phase(100),)))
-        >>> trainer = lightning.Trainer(callbacks=[progress], enable_progress_bar=False, logger=False)
     """
 
     def __init__(self, recipe: RunRecipe, interval: float = 1.0) -> None:
@@ -264,11 +252,6 @@ def run_loggers(folder: str | os.PathLike) -> list[Logger]:
     """Make the loggers of a run: TensorBoard's, in ``folder/tensorboard``, where it is installed, else none.
 
     They get the rows of :class:`ClipMetrics` and the results of tests.
-
-    Example:
-        >>> import lightning
-        >>> from rstg_pyg.training import run_loggers
-        >>> trainer = lightning.Trainer(logger=run_loggers("runs/mine"), enable_progress_bar=False)
     """
     if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
         return []

@@ -123,11 +123,6 @@ class Phase:
 
     Raises:
         ValueError: If a value is out of its range.
-
-    Example:
-        >>> from rstg_pyg.training import Phase
-        >>> Phase(12_000, num_digits=2, no_sync_probability=0.5, target="in-step").target
-        'in-step'
     """
 
     clips: int
@@ -307,11 +302,6 @@ def full_recipe(num_digits: int = 5) -> Recipe:
 
     Raises:
         ValueError: If there are fewer than two digits.
-
-    Example:
-        >>> from rstg_pyg.training import full_recipe
-        >>> full_recipe().task.num_digits, full_recipe().clips
-        (5, 2000000)
     """
     _check_pair(num_digits)
     phases = [Phase(50_000, 2, 0.5, "in-step"), Phase(75_000, 2, 0.2)]
@@ -332,11 +322,6 @@ def paper_recipe(num_digits: int = 5) -> Recipe:
     two clips of raw pixels, at a constant rate.
 
     Source: "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582, and its program.
-
-    Example:
-        >>> from rstg_pyg.training import paper_recipe
-        >>> paper_recipe().optimizer, paper_recipe().num_steps
-        ('nesterov', 300000)
     """
     optimiser = {"optimizer": "nesterov", "lr": 1e-6, "schedule": "constant", "gradient_clip": None, "loss": "sum"}
     sizes = {"size": 64, "batch_size": 2, "test_clips": 5_000}
@@ -348,11 +333,6 @@ def small_video_recipe(clips: int = 24_000) -> VideoRecipe:
 
     Raises:
         ValueError: If there are fewer clips than a batch has.
-
-    Example:
-        >>> from rstg_pyg.training import small_video_recipe
-        >>> small_video_recipe().num_frames
-        16
     """
     sizes = {"num_frames": 16, "size": 64, "scale": (1.0, 1.25), "batch_size": 16, "chunk": 2_400, "val_clips": 240}
     return VideoRecipe(clips, optimizer="muon-hidden", **sizes)

@@ -137,11 +137,6 @@ def run_trainer(
         ValueError: If an argument is out of its range, there are fewer CUDA devices than are asked for, the batch size
             is no multiple of the number of processes, or there are fewer clips than processes in the last chunk, for
             validation or for tests.
-
-    Example:
-        >>> from rstg_pyg.training import Phase, Recipe, run_trainer
-        >>> run_trainer("runs/mine", Recipe((Phase(100),)), device="cpu").max_epochs
-        1
     """
     check_choice("precision", precision, PRECISIONS)
     check_positive(devices=devices, num_nodes=num_nodes)
@@ -247,14 +242,6 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
         CheckpointError: If there is a checkpoint that is damaged or of another run. It stays as it is.
         RuntimeError: If another process has opened the folder and still lives.
         OSError: If the folder cannot be made or written to.
-
-    Example:
-        >>> import tempfile
-        >>> from rstg_pyg.models import build_row
-        >>> from rstg_pyg.training import ClipClassifier, Phase, Recipe, open_run
-        >>> module = ClipClassifier(build_row("positional"), Recipe((Phase(100),)))
-        >>> open_run(tempfile.mkdtemp() + "/mine", module) is None
-        True
     """
     claim_folder(folder)
     folder = Path(folder)
@@ -329,15 +316,6 @@ def evaluate(module: ClipClassifier, clips: RunData, device: str = "auto", preci
 
     Raises:
         ValueError: If an argument is out of its range or there is no CUDA device where one is asked for.
-
-    Example:
-        >>> from rstg_pyg.models import build_row
-        >>> from rstg_pyg.training import ClipClassifier, Phase, Recipe, SyncMNISTData, evaluate
-        >>> recipe = Recipe((Phase(32, 2),), batch_size=16, test_clips=4, val_clips=4)
-        >>> module = ClipClassifier(build_row("mean-lstm"), recipe)
-        >>> data = SyncMNISTData("data", recipe, digits="sklearn")
-        >>> int(evaluate(module, data, "cpu").confusion.sum())
-        4
     """
     check_choice("precision", precision, PRECISIONS)
     trainer = lightning.Trainer(

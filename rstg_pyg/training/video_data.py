@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,7 @@ NAMES_SHOWN = 10
 
 
 class VideoBatches(Dataset):
-    """Clips whose items are batches: ranges of clips, each read in turn.
-
-    Args:
-        clips: Clips with ``video``, ``y`` and ``valid``.
-
-    Shapes:
-        - **batch.video:** ``[B * V, 3, T, S, S]`` uint8, the views of a video one after the other.
-        - **batch.y:** ``[B]``. **batch.valid:** ``[B]`` bool, whether the video could be read.
-    """
+    """Clips whose items are batches: ranges of clips, each read in turn, the views of a video one after the other."""
 
     def __init__(self, clips: Sequence) -> None:
         self.clips = clips
@@ -167,20 +160,15 @@ class VideoData(RunData):
     def damaged(self) -> dict[str, list[str]]:
         """Name the videos of both splits that this start of the run could not read, in all processes, and what is
         wrong with them. With several processes, all have to ask."""
-        found: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
         used = [*([self.train_clips.dataset] if "train_clips" in vars(self) else []), self.val_clips, self.test_clips]
-        for videos in used:
-            found[videos.split] |= videos.damaged
+        of_all: list[Any] = [[(videos.split, videos.damaged) for videos in used]]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            of_all: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(of_all, found)
-            for other in of_all:
-                for split, videos in other.items():
-                    found[split] |= videos
-        return {
-            split: [f"{name} ({damage.words})" for name, damage in sorted(videos.items())]
-            for split, videos in found.items()
-        }
+            own, of_all = of_all[0], [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(of_all, own)
+        found: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+        for split, videos in chain(*of_all):
+            found[split] |= videos
+        return {split: [f"{name} ({videos[name].words})" for name in sorted(videos)] for split, videos in found.items()}
 
 
 def describe_damage(damaged: dict[str, list[str]]) -> list[str]:

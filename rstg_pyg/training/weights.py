@@ -151,13 +151,6 @@ def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]
         CheckpointError: If the file is damaged, of another kind, or of another model, or holds values that are not
             finite, or complex ones; the model is as it was.
         OSError: If it cannot be read.
-
-    Example:
-        >>> import torch
-        >>> from rstg_pyg.training import load_model_weights
-        >>> load_model_weights("runs/none/weights.pt", torch.nn.Linear(2, 2))
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/weights.pt'
     """
     saved = SavedWeights(path)
     saved.put_into(model)
