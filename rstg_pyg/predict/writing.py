@@ -54,11 +54,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
 
 
 def check_output(path: str | os.PathLike) -> Path:
-    r"""Return the path, if it has one of the endings that can be written.
-
-    Raises:
-        ValueError: If it has another.
-    """
+    """Return the path; raise a ValueError unless it has one of the endings that can be written."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"expected a file ending in {', '.join(FORMATS)}, got {path}")

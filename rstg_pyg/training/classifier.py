@@ -85,8 +85,7 @@ class ClipClassifier(lightning.LightningModule):
         CheckpointError: By ``fit``, if the checkpoint to go on from is of another run; it is a ValueError.
         ValueError: If ``config`` holds something else, or by validation and tests, if no video counts.
 
-    Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
-    NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
+    Source: SyncMNIST and its training in arXiv:1904.05582 (NeurIPS 2019); the curriculum is this package's.
 
     Example:
         >>> import torch

@@ -226,8 +226,7 @@ class SyncMNISTData(RunData):
             processes (when training starts).
         Whatever :class:`~rstg_pyg.SyncMNIST` raises.
 
-    Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
-    NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
+    Source: SyncMNIST and its training in arXiv:1904.05582 (NeurIPS 2019); the curriculum is this package's.
 
     Example:
         >>> from rstg_pyg.training import SyncMNISTData, Phase, Recipe

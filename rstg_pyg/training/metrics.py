@@ -249,10 +249,8 @@ _KINDS = {"step": int, "clips": int}
 
 
 def run_loggers(folder: str | os.PathLike) -> list[Logger]:
-    """Make the loggers of a run: TensorBoard's, in ``folder/tensorboard``, where it is installed, else none.
-
-    They get the rows of :class:`ClipMetrics` and the results of tests.
-    """
+    """Make the loggers of a run, for rows of :class:`ClipMetrics` and results of tests: TensorBoard's, in
+    ``folder/tensorboard``, where it is installed, else none."""
     if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
         return []
     return [TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)]

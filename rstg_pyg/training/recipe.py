@@ -155,8 +155,7 @@ class Recipe(RunRecipe):
     Raises:
         ValueError: If a value is out of its range.
 
-    Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
-    NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
+    Source: SyncMNIST and its training in arXiv:1904.05582 (NeurIPS 2019); the curriculum is this package's.
 
     Example:
         >>> from rstg_pyg.training import Phase, Recipe
@@ -229,8 +228,7 @@ class VideoRecipe(RunRecipe):
     Raises:
         ValueError: If a value is out of its range.
 
-    Source: clips and evaluation are those of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural
-    Networks", NeurIPS 2019, arXiv:1904.05582.
+    Source: clips and evaluation are those of arXiv:1904.05582 (NeurIPS 2019).
 
     Example:
         >>> from rstg_pyg.training import VideoRecipe
@@ -321,7 +319,7 @@ def paper_recipe(num_digits: int = 5) -> Recipe:
     """What the authors' program does, for one of its up to 100 passes: Nesterov momentum on the sum of the losses of
     two clips of raw pixels, at a constant rate.
 
-    Source: "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582, and its program.
+    Source: arXiv:1904.05582 (NeurIPS 2019) and its program.
     """
     optimiser = {"optimizer": "nesterov", "lr": 1e-6, "schedule": "constant", "gradient_clip": None, "loss": "sum"}
     sizes = {"size": 64, "batch_size": 2, "test_clips": 5_000}
@@ -341,11 +339,7 @@ def small_video_recipe(clips: int = 24_000) -> VideoRecipe:
 def full_video_recipe(clips: int = 2_580_000) -> VideoRecipe:
     """32 frames of 224 x 224, for version 1 as published: 30 times its 86,017 training videos, unless told otherwise.
 
-    Raises:
-        ValueError: If there are fewer clips than a batch has.
-
-    Source: the clips are those of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582; the
-    optimiser is this package's.
+    Source: the clips are those of arXiv:1904.05582 (NeurIPS 2019); the optimiser is this package's.
 
     Example:
         >>> from rstg_pyg.training import full_video_recipe

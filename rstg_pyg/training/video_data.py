@@ -67,8 +67,7 @@ class VideoData(RunData):
         CheckpointError: By ``fit``, if a run is to go on with other videos than it began with; it is a ValueError.
         Whatever :class:`~rstg_pyg.datasets.SomethingSomething` raises.
 
-    Source: clips and evaluation are those of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural
-    Networks", NeurIPS 2019, arXiv:1904.05582.
+    Source: clips and evaluation are those of arXiv:1904.05582 (NeurIPS 2019).
 
     Example:
         >>> from rstg_pyg.datasets.made_videos import make_videos
