@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from rstg_pyg.authors.starting_weights import glorot_lstm
-from rstg_pyg.recurrence.float32_rnn import run_rnn
+from rstg_pyg.recurrence.time_stage import run_rnn
 
 
 class NodeLSTM(nn.Module):

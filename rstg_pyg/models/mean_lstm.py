@@ -8,7 +8,7 @@ from torch.nn import GRU, LSTM
 from rstg_pyg.arguments import check_choice, check_memory
 from rstg_pyg.blocks.frame_vectors import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
-from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
+from rstg_pyg.recurrence.time_stage import is_lstm, run_rnn
 
 _CELLS = {"lstm": LSTM, "gru": GRU}
 

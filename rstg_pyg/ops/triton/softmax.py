@@ -1,13 +1,16 @@
-r"""Kernels for the softmax over the edges of each destination.
+r"""The softmax over the edges of each destination as an operator of PyTorch, and its kernels.
 
 Shape legend: N nodes, E edges, R rows (frames times heads); scores and weights are ``[E, R]``. In a kernel, e and r
 stand for the edges and rows that a program holds at a time.
 """
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from rstg_pyg.ops.triton.tiles import locate
+from rstg_pyg.ops.operators import takes_plain_gradient
+from rstg_pyg.ops.triton.tiles import accumulator, device_of, locate
 
 
 @triton.jit
@@ -77,3 +80,65 @@ def softmax_grad_kernel(
         g = tl.load(grad + er, mask=in_er, other=0.0).to(number)
         result = a * (g - total[None, :])
         tl.store(score_grad + er, result.to(score_grad.dtype.element_ty), mask=in_er)
+
+
+@torch.library.custom_op("rstg_pyg::triton_neighbor_softmax", mutates_args=())
+def neighbor_softmax(score: Tensor, ptr: Tensor, destinations: Tensor) -> Tensor:
+    """``[E, F, K]``, the softmax over the edges of each destination."""
+    score = score.contiguous()
+    alpha = torch.empty_like(score)
+    _launch_softmax(softmax_kernel, score, alpha, ptr=ptr)
+    return alpha
+
+
+@neighbor_softmax.register_fake
+def _(score, ptr, destinations):
+    return torch.empty_like(score, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("rstg_pyg::triton_neighbor_softmax_grad", mutates_args=())
+def neighbor_softmax_grad(alpha: Tensor, grad: Tensor, ptr: Tensor) -> Tensor:
+    """Gradient of the score from that of :func:`neighbor_softmax`."""
+    alpha, grad = alpha.contiguous(), grad.contiguous()
+    score_grad = torch.empty_like(alpha)
+    _launch_softmax(softmax_grad_kernel, alpha, grad, score_grad, ptr=ptr)
+    return score_grad
+
+
+@neighbor_softmax_grad.register_fake
+def _(alpha, grad, ptr):
+    return torch.empty_like(alpha, memory_format=torch.contiguous_format)
+
+
+def _launch_softmax(kernel, *tensors: Tensor, ptr: Tensor) -> None:
+    num_nodes, num_rows = ptr.numel() - 1, tensors[0].size(1) * tensors[0].size(2)
+    if tensors[0].numel() == 0:
+        return
+    block_r = min(triton.next_power_of_2(num_rows), 64)
+    with device_of(ptr):
+        kernel[(num_nodes * triton.cdiv(num_rows, block_r),)](
+            *tensors,
+            ptr,
+            num_nodes,
+            num_rows,
+            block_r=block_r,
+            block_e=max(8, 128 // block_r),
+            number=accumulator(tensors[0]),
+            num_warps=2,
+        )
+
+
+def _save_softmax(ctx, inputs, output):
+    ctx.save_for_backward(output, *inputs[1:])
+
+
+def _softmax_backward(ctx, grad):
+    alpha, ptr, destinations = ctx.saved_tensors
+    if takes_plain_gradient(grad):
+        weighted = alpha * grad
+        total = weighted.new_zeros(ptr.numel() - 1, *alpha.shape[1:]).index_add(0, destinations, weighted)
+        return weighted - alpha * total.index_select(0, destinations), None, None
+    return neighbor_softmax_grad(alpha, grad, ptr), None, None
+
+
+neighbor_softmax.register_autograd(_softmax_backward, setup_context=_save_softmax)

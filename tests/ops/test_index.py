@@ -1,13 +1,13 @@
 import torch
 from small_graphs import GRAPHS, irregular_graph
 
+from rstg_pyg.ops import GraphIndex
 from rstg_pyg.ops.blocks import Blocks
-from rstg_pyg.ops.neighborhoods import Neighborhoods
 
 
 def test_edges_are_sorted_by_degree_then_destination():
     source, destination = irregular_graph()
-    walk = Neighborhoods(source, destination, 7)
+    walk = GraphIndex(torch.stack([source, destination]), 7)
     degree = destination.bincount(minlength=7)
     assert (degree[walk.nodes].diff() >= 0).all() and (degree[walk.dst].diff() >= 0).all()
     torch.testing.assert_close((source[walk.order], destination[walk.order]), (walk.src, walk.dst))
@@ -19,8 +19,8 @@ def test_edges_are_sorted_by_degree_then_destination():
 
 def test_edges_by_source():
     source, destination = irregular_graph()
-    edges, ptr = Neighborhoods(source, destination, 7).by_source
-    walk = Neighborhoods(source, destination, 7)
+    edges, ptr = GraphIndex(torch.stack([source, destination]), 7).by_source
+    walk = GraphIndex(torch.stack([source, destination]), 7)
     for node in range(7):
         mine = edges[ptr[node] : ptr[node + 1]]
         assert (walk.src[mine] == node).all() and len(mine) == (source == node).sum()
@@ -28,7 +28,7 @@ def test_edges_by_source():
 
 def test_groups_and_blocks_hold_every_edge_once():
     for edge_index, num_nodes in GRAPHS.values():
-        walk = Neighborhoods(*edge_index, num_nodes)
+        walk = GraphIndex(edge_index, num_nodes)
         reached = set(edge_index[1].tolist())
         assert walk.num_isolated == num_nodes - len(reached)
         assert sum(group.num_nodes * group.degree for group in walk.groups) == edge_index.size(1)
