@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.datasets.video.views import average_views
-from rstg_pyg.models.frame_cnn import weight_dtype
+from rstg_pyg.models.video_classifier import weight_dtype
 from rstg_pyg.training.answer_counts import AnswerCounts
 from rstg_pyg.training.checkpoint import check_checkpoint
 from rstg_pyg.training.checkpoint_reading import plain

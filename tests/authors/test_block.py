@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from rstg_pyg.authors import AuthorsRSTG, AuthorsSyncMNISTNet, AuthorsToMap, AuthorsToVec
-from rstg_pyg.authors.gather import DotAttention, UnmaskedGather
+from rstg_pyg.authors.stages import AllPairsSend, DotAttention, UnmaskedGather
 from rstg_pyg.authors.norms import ProgramBatchNorm, input_norm, stage_norm
-from rstg_pyg.authors.send import AllPairsSend
 
 
 def randomise(module):

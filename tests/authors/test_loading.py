@@ -235,7 +235,7 @@ def test_fill_leaves_batch_counters_and_takes_scalars():
 
 
 def test_other_modules_have_no_table():
-    with pytest.raises(TypeError, match="expected an AuthorsRSTG, an AuthorsSyncMNISTNet or an AuthorsVideoNet, got L"):
+    with pytest.raises(ValueError, match="expected an AuthorsRSTG, an AuthorsSyncMNISTNet or an AuthorsVideoNet, got L"):
         placements(nn.Linear(2, 2))
 
 

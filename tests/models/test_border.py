@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from rstg_pyg import FrameCNN
 from rstg_pyg.models import ClipCNN
-from rstg_pyg.models.border import repeat_border
+from rstg_pyg.models.cnn import repeat_border
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 2, 1, 4)])

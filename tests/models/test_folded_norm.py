@@ -7,8 +7,8 @@ import torch
 from torch.nn import BatchNorm2d, Conv2d, SyncBatchNorm
 
 from rstg_pyg import FrameCNN
-from rstg_pyg.models import frame_cnn
-from rstg_pyg.models.folded_norm import can_fold, folded_norm
+from rstg_pyg.models import cnn as frame_cnn
+from rstg_pyg.models.cnn import can_fold, folded_norm
 
 
 def layers(
