@@ -1,43 +1,26 @@
-"""FrameCNN and VideoClassifier."""
+"""The whole network: streams, attention, pixels, errors."""
 
 import pytest
 import torch
+from torch.nn import Conv2d, Module
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+from rstg_pyg.blocks import VolumePool
+from rstg_pyg.models import ClipCNN, ConvLSTM
+
+
+class LastFrame(Module):
+    """A block with no form for streams."""
+
+    channels = 4
+
+    def forward(self, volume):
+        return volume[:, :, -1].mean((2, 3))
 
 
 def network(**options):
     torch.manual_seed(0)
     return VideoClassifier(FrameCNN(1, (4, 8)), RSTGToVec(8, 6, scales=(2, 1), num_stages=2, **options), num_classes=5)
-
-
-@pytest.mark.parametrize(("widths", "size", "expected"), [((4, 4, 4), 64, 6), ((4, 4), 32, 6), ((4,), 4, 1)])
-def test_cnn_sizes(widths, size, expected):
-    for batch_norm in (False, True):
-        for refine in (False, True):
-            cnn = FrameCNN(1, widths, batch_norm, refine)
-            assert cnn(torch.randn(2, 1, size, size)).shape == (2, 4, expected, expected)
-
-
-def test_cnn_is_what_the_paper_says():
-    cnn, frames = FrameCNN(1, (3, 5)), torch.randn(2, 1, 20, 20)
-    x = frames
-    for layer in (cnn.layers[0], cnn.layers[3]):
-        x = torch.nn.functional.conv2d(x, layer.weight.contiguous(), layer.bias).relu()
-        x = torch.nn.functional.max_pool2d(x, 2)
-    torch.testing.assert_close(cnn(frames), x)
-
-
-def test_cnn_refuses():
-    with pytest.raises(ValueError, match=r"\[B, 1, H, W\] with H and W of at least 10, got \[2, 1, 9, 32\]"):
-        FrameCNN(1, (4, 4))(torch.randn(2, 1, 9, 32))
-    assert FrameCNN(1, (4, 4))(torch.randn(2, 1, 10, 10)).shape == (2, 4, 1, 1)
-    with pytest.raises(ValueError, match=r"got \[2, 3, 32, 32\]"):
-        FrameCNN(1, (4, 4))(torch.randn(2, 3, 32, 32))
-    with pytest.raises(ValueError, match=r"'widths\[1\]' to be a positive int, got 0"):
-        FrameCNN(1, (4, 0))
-    with pytest.raises(ValueError, match="at least one width"):
-        FrameCNN(1, ())
 
 
 def test_bytes_are_mapped_to_unit_range():
@@ -84,6 +67,13 @@ def test_it_learns_a_few_clips_by_heart():
     assert loss < 0.1
 
 
+def test_a_graph_on_clip_features_gives_its_attention():
+    net = VideoClassifier(ClipCNN(1, (4,)), RSTGToVec(4, scales=(2, 1), num_stages=2), 5)
+    logits, attention = net(torch.rand(2, 1, 3, 9, 9), return_attention_weights=True)
+    assert logits.shape == (2, 5)
+    assert len(attention) == 2
+
+
 def test_it_refuses():
     with pytest.raises(ValueError, match=r"video of shape \[B, C, T, H, W\], got \[2, 1, 16, 16\]"):
         network()(torch.rand(2, 1, 16, 16))
@@ -91,3 +81,21 @@ def test_it_refuses():
         network().step(torch.rand(2, 1, 4, 16, 16))
     with pytest.raises(ValueError, match="'num_classes' to be a positive int, got 0"):
         VideoClassifier(FrameCNN(1, (4,)), RSTGToVec(4), num_classes=0)
+    with pytest.raises(ValueError, match="expected a block with its vector's size as 'channels', got Conv2d"):
+        VideoClassifier(FrameCNN(1, (4,)), Conv2d(4, 4, 1), 5)
+
+
+def test_what_backbone_or_block_cannot_do_is_refused():
+    message = (
+        "expected a backbone that takes single frames, got ClipCNN, whose features of a frame depend on later frames: "
+        "it has no form for streams"
+    )
+    with pytest.raises(ValueError, match=message):
+        VideoClassifier(ClipCNN(1, (4,)), VolumePool(4), 5).step(torch.rand(2, 1, 9, 9))
+    net = VideoClassifier(FrameCNN(1, (4,)), LastFrame(), 5)
+    assert net(torch.rand(2, 1, 3, 9, 9)).shape == (2, 5)
+    with pytest.raises(ValueError, match="expected a block with a method 'step', got LastFrame"):
+        net.step(torch.rand(2, 1, 9, 9))
+    net = VideoClassifier(FrameCNN(1, (4,)), ConvLSTM(4), 5)
+    with pytest.raises(ValueError, match="expected a block that returns attention weights, got ConvLSTM"):
+        net(torch.rand(2, 1, 3, 9, 9), return_attention_weights=True)
