@@ -132,7 +132,7 @@ def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
 class VideoState(NamedTuple):
     """What :meth:`VideoResNet.step` keeps of the frames so far. Its size does not grow with their number.
 
-    Attributes:
+    Args:
         shape: Shape of the frames, ``[B, C, H, W]``.
         pending: The features after res2 of a frame whose pair is not whole yet, ``[B, C', 1, H', W']``, or None.
         blocks: The states of inserted blocks, by the modules that they follow.

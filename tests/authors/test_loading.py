@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from program_network import program_shapes, random_variables
-from saved_form import SAVED_CELL, as_saved
+from program_network import SAVED_CELL, as_saved, program_shapes, random_variables
 from torch import nn
 
 from rstg_pyg.authors import (

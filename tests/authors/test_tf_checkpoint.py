@@ -6,8 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from program_network import program_logits, program_shapes, random_variables
-from saved_form import as_saved, write_checkpoint
+from program_network import as_saved, program_logits, program_shapes, random_variables, write_checkpoint
 
 from rstg_pyg.authors import AuthorsVideoNet, load_tf_checkpoint, load_variables, read_tf_checkpoint
 from rstg_pyg.authors.tf_checkpoint import NOT_WEIGHTS
