@@ -215,23 +215,23 @@ class ClipCNN(_SmallCNN):
         for old, new in zip(before, after, strict=True):
             state = old.state_dict()
             if isinstance(old, Conv2d):
-                weight = state["weight"].unsqueeze(2) / temporal_kernel
-                state["weight"] = weight.expand(-1, -1, temporal_kernel, -1, -1)
+                state["weight"] = inflated(state["weight"], temporal_kernel)
             new.load_state_dict(state)
         return net.train(frame_cnn.training)
 
     def forward(self, clips: Tensor) -> Tensor:
-        if (
-            num_dims(clips) != 5
-            or clips.size(1) != self.in_channels
-            or clips.size(2) < 1
-            or min(clips.shape[-2:]) < self.smallest
-        ):
+        fits = num_dims(clips) == 5 and clips.size(1) == self.in_channels and clips.size(2) > 0
+        if not fits or min(clips.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"expected clips of shape [B, {self.in_channels}, T, H, W] with H and W of at least {self.smallest} "
                 f"and T of at least 1, got {describe(clips)}"
             )
         return self.layers(clips.contiguous(memory_format=torch.channels_last_3d))
+
+
+def inflated(kernel: Tensor, num_frames: int) -> Tensor:
+    """A kernel ``[O, C, H, W]`` for images, repeated over the frames of one for videos and divided by their number."""
+    return (kernel / num_frames).unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
 
 
 def repeat_border(maps: Tensor) -> Tensor:
@@ -270,8 +270,7 @@ def folds_on(frames: Tensor) -> bool:
 
 
 def can_fold(conv: Module, norm: Module, *around: Module) -> bool:
-    """Whether :func:`folded_norm` computes what the two layers do, and nobody looks at them or at what is ``around``
-    them."""
+    """Whether :func:`folded_norm` does what the two layers do, and nobody looks at them or what is ``around`` them."""
     return (
         is_bare(conv, Conv2d)
         and is_bare(norm, BatchNorm2d)
@@ -304,8 +303,6 @@ def folded_norm(frames: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
 
     Shapes:
         - **frames:** ``[N, C, H, W]``. **output:** ``[N, O, H', W']``.
-
-    Source: this package's.
     """
     with torch.autocast(frames.device.type, enabled=False):
         weight = conv.weight.flatten(1).double()
@@ -325,8 +322,7 @@ def folded_norm(frames: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
 
 
 def _output_moments(frames: Tensor, conv: Conv2d, weight: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance ``[O]`` of the outputs of the kernels ``weight [O, C * height * width]``, and how many each
-    has."""
+    """Mean and variance ``[O]`` of the outputs of the kernels ``weight [O, C * H * W]``, and how many each has."""
     patches = F.unfold(frames.double(), conv.kernel_size, conv.dilation, stride=conv.stride)
     count = patches.size(0) * patches.size(2)
     mean_patch = patches.mean((0, 2))

@@ -115,8 +115,6 @@ class ResidualBlock(Module):
 def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
     """Return the lengths in frames of the first kernels of a stage's blocks.
 
-    With 3, 4, 6 and 3 blocks they are, for I3D, 3,3,3 | 3,1,3,1 | 3,1,3,1,3,1 | 1,3,1.
-
     Example:
         >>> temporal_kernels("res3", 4, "i3d")
         (3, 1, 3, 1)
@@ -308,12 +306,8 @@ class VideoResNet(ConstantBuffers):
 
     def features(self, video: Tensor) -> Tensor:
         """The feature volume ``[B, out_channels, T // 2, H', W']`` at the end of res5."""
-        if (
-            num_dims(video) != 5
-            or video.size(1) != self.in_channels
-            or video.size(2) < 2
-            or min(video.shape[-2:]) < self.smallest
-        ):
+        fits = num_dims(video) == 5 and video.size(1) == self.in_channels and video.size(2) > 1
+        if not fits or min(video.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"expected a video of shape [B, {self.in_channels}, T, H, W] with T of at least 2 and H and W of at "
                 f"least {self.smallest}, got {describe(video)}"

@@ -263,14 +263,7 @@ class VideoNetwork:
 
 
 VIDEO_SMALL = VideoNetwork(
-    depth=18,
-    width=16,
-    res5_stride=1,
-    channels=64,
-    num_stages=1,
-    rnn="gru",
-    readout="mean",
-    input_norm="batch_norm",
+    depth=18, width=16, res5_stride=1, channels=64, num_stages=1, rnn="gru", readout="mean", input_norm="batch_norm"
 )
 """Sizes for a CPU, for frames of 64 x 64, of which 4 x 4 are left at the end of res5: regions of 3 x 3 need as many."""
 
@@ -285,8 +278,7 @@ class VideoRow(_Row):
     """One network of the Something-Something table.
 
     Args:
-        name: What a command line calls it.
-        title: What the paper calls it.
+        name: As in :class:`Row`; so is ``title``.
         published: Top-1 and top-5 accuracy on Something-Something v1 in the paper (%), by 1 and 5.
         form: The backbone, see :class:`~rstg_pyg.models.VideoResNet`.
         places: The stages that a graph follows, or :data:`VEC`.
