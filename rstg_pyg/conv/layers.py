@@ -211,8 +211,8 @@ class PairScore(Module):
         """Part both projections by head, and scale the query of a dot product."""
         if self.attention == "additive":
             return query, key
-        query, key = query.unflatten(-1, (self.heads, -1)), key.unflatten(-1, (self.heads, -1))
-        return query / math.sqrt(query.size(-1)), key
+        by_head = (*query.shape[:-1], self.heads, query.size(-1) // self.heads)
+        return query.view(by_head) / math.sqrt(by_head[-1]), key.view(by_head)
 
     def merges(self, rows: int) -> bool:
         """Whether one product of weights is cheaper than the key's projection of so many rows."""
@@ -267,6 +267,14 @@ class UpdateMLP(MLP):
         h = own + linear(summed, of_sum, of_bias if total is None else None)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
+        return self._after_first(h)
+
+    def forward_from_pair(self, v: Tensor, gathered: Tensor) -> Tensor:
+        """Return the output from a node's features ``v [N, *, C]`` and what it gathered, ``[N, *, O]``."""
+        pair = torch.cat([v, gathered], dim=-1)
+        return self._after_first(self.lins[0](pair)) if is_bare(self, UpdateMLP) else self(pair)
+
+    def _after_first(self, h: Tensor) -> Tensor:
         for number, norm in enumerate(self.norms, start=1):
             h = norm(h) if self.act is None else self.act(norm(h))
             if number < len(self.lins):

@@ -38,14 +38,14 @@ class RSTGConv(MessagePassing):
 
         \mathbf{v}'_i &= \mathrm{MLP}_{update} \left( [\mathbf{v}_i \, \Vert \, \mathbf{g}_i] \right)
 
-    with :math:`\mathbf{p}` the positions and the attention score
+    ``out_channels`` is the whole width of the output: the heads divide it among them, each with scores of its own and
+    its own slice of the message channels. :math:`\mathbf{p}` are positional encodings, and the attention score is
 
     - ``"dot"``: :math:`s = (\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j) / \sqrt{d}`,
     - ``"additive"``: :math:`s = \mathrm{LeakyReLU}(\mathbf{w}_1^\top \mathbf{v}_i + \mathbf{w}_2^\top \mathbf{v}_j)`,
     - ``"mean"``: :math:`s = 0`, uniform weights.
 
-    Each of several heads has scores of its own and weighs its own slice of the message channels. A node without
-    neighbours gathers 0.
+    A node without neighbours gathers 0.
 
     Two identities save most of the work without changing the function: the first send layer is a sum of a source and a
     destination projection, computed per node, and a linear last send layer commutes with the weighted sum over the
@@ -58,9 +58,9 @@ class RSTGConv(MessagePassing):
 
     Args:
         in_channels: Size C of each node feature, or -1 to derive it from the first input.
-        out_channels: Size O of each output feature.
-        pe_channels: Size P of the node positions ``pe``; 0 for none. Positions enter the messages only.
-        heads: Number of attention heads; divides ``out_channels``.
+        out_channels: Size O of each output feature, all heads together.
+        heads: Number K of attention heads; divides ``out_channels``.
+        pe_channels: Size P of the positional encodings ``pe``, which enter the messages only; 0 for none.
         attention: ``"dot"``, ``"additive"`` or ``"mean"``.
         edge_dim: Size of the edge features, which enter the first send layer; None for none.
         hidden_channels: Width H of the hidden layers of both MLPs (default: ``out_channels``).
@@ -75,15 +75,13 @@ class RSTGConv(MessagePassing):
         dropout: Dropout probability of the attention weights during training.
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
-        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest:
-            ``"native"`` on CPUs, compiled at first use where there is a C++ compiler; else ``"blocks"``, in PyTorch
-            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA. ``"reference"``
-            is message passing with a tensor per edge; ``"dense"``, over all pairs of nodes, is taken by name only.
-            On the reference run compiled and exported code; explanations, hooks, aggregations other than a sum, and
-            whatever a subclass or an instance has in place of a method of message passing; children of a class of
-            their own, with a hook or a parametrisation, which are called wherever the formula calls them; and what
-            follows the operations of PyTorch: transforms such as :func:`torch.func.vmap`, forward-mode
-            differentiation, ``torch.jit.trace``, FLOP counters.
+        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest that
+            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler;
+            ``"blocks"``, in PyTorch, where tensors per edge would be large; else ``"reference"``, message passing with
+            a tensor per edge. Whatever was asked for, the reference runs where a faster way would pass somebody by:
+            with explanations, hooks, other aggregations than a sum, methods of a subclass, parametrised layers, and
+            under what follows PyTorch's operations (:func:`torch.func.vmap`, forward-mode differentiation,
+            ``torch.jit.trace``, FLOP counters). Exported programs hold it too, unless a backend is named.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
@@ -94,8 +92,8 @@ class RSTGConv(MessagePassing):
         - **output:** ``[N, *, O]``; with ``return_attention_weights``, ``(output, (edge_index, [E, *, K]))``.
 
     Raises:
-        ValueError: If an argument is out of its range, or an input has a width or a number of rows other than declared.
-        ValueError: If ``x`` is a pair of tensors: the layer is not bipartite.
+        ValueError: If an argument is out of its range, or an input has a width or a number of rows other than
+            declared, or is a pair of tensors: the layer is not bipartite.
         IndexError: If an edge points outside the nodes.
         RuntimeError: If the backend that was asked for by name can not run here.
 
@@ -135,19 +133,8 @@ class RSTGConv(MessagePassing):
         check_flags(send_act_last=send_act_last, update_act_last=update_act_last, residual=residual, bias=bias)
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         check_arguments(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            pe_channels=pe_channels,
-            heads=heads,
-            attention=attention,
-            edge_dim=edge_dim,
-            hidden_channels=hidden_channels,
-            send_layers=send_layers,
-            update_layers=update_layers,
-            residual=residual,
-            dropout=dropout,
-            backend=backend,
-            kwargs=kwargs,
+            *(in_channels, out_channels, pe_channels, heads, attention, edge_dim, hidden_channels),
+            *(send_layers, update_layers, residual, dropout, backend, kwargs),
         )
         kwargs.setdefault("aggr", "sum")
         super().__init__(node_dim=0, **kwargs)
@@ -172,30 +159,12 @@ class RSTGConv(MessagePassing):
 
         self.norm = resolve_norm(norm, in_channels)
 
-        self.send = MessageMLP(
-            in_channels,
-            pe_channels,
-            edge_dim,
-            hidden_channels,
-            out_channels,
-            send_layers,
-            act,
-            send_act_last,
-            heads,
-            bias,
-        )
+        widths = in_channels, pe_channels, edge_dim, hidden_channels, out_channels
+        self.send = MessageMLP(*widths, send_layers, act, send_act_last, heads, bias)
         self.pair_score = PairScore(in_channels, out_channels, heads, attention, negative_slope)
-
-        self.update_mlp = UpdateMLP(
-            [
-                in_channels + out_channels if in_channels > 0 else -1,
-                *[hidden_channels] * (update_layers - 1),
-                out_channels,
-            ],
-            act=act,
-            bias=bias,
-            plain_last=not update_act_last,
-        )
+        pair = in_channels + out_channels if in_channels > 0 else -1
+        widths = [pair, *[hidden_channels] * (update_layers - 1), out_channels]
+        self.update_mlp = UpdateMLP(widths, act=act, bias=bias, plain_last=not update_act_last)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -254,23 +223,30 @@ class RSTGConv(MessagePassing):
 
         Args:
             x: Node features ``[N, *, C]``.
-            edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, or the transposed adjacency matrix as
-                a ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``.
-            pe: Node positions ``[N, P]`` or ``[N, *, P]``.
-            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default the values of a sparse
-                matrix where ``edge_dim`` is set.
+            edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, the transposed adjacency matrix as a
+                ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``, or a
+                :class:`~rstg_pyg.ops.GraphIndex` that is made once for many calls.
+            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default a matrix's values.
+            pe: Positional encodings ``[N, P]`` or ``[N, *, P]``.
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
         """
         index = self._index(x, edge_index, edge_attr, pe)
         watched = messages_are_watched(self, _METHODS)
-        backend = "reference" if watched or self._needs_reference(x, index) else self._choose_backend(x, index)
+        spec = GatherSpec(
+            self.attention,
+            self.heads,
+            self.send.form,
+            self.pair_score.negative_slope,
+            self.dropout if self.training else 0.0,
+        )
+        backend = "reference" if watched or self._needs_reference(x, index) else self._choose_backend(spec, x, index)
         v = x if self.norm is None else normalised(self.norm, x)
         edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if backend == "reference":
             out, alpha = self._message_passing(v, index, edge_attr, pe, watched)
         else:
-            out, alpha = self._gather(v, index, edge_attr, pe, backend)
+            out, alpha = self._gather(v, index, edge_attr, pe, spec, backend)
         if self.residual:
             out = x + out
         if not return_attention_weights:
@@ -325,13 +301,9 @@ class RSTGConv(MessagePassing):
             or everything_is_watched()
         )
 
-    def _spec(self) -> GatherSpec:
-        dropout = self.dropout if self.training else 0.0
-        return GatherSpec(self.attention, self.heads, self.send.form, self.pair_score.negative_slope, dropout)
-
-    def _choose_backend(self, x: Tensor, index: GraphIndex) -> str:
+    def _choose_backend(self, spec: GatherSpec, x: Tensor, index: GraphIndex) -> str:
         elements = index.num_edges * self.hidden_channels * (x.numel() // (x.size(0) * x.size(-1)))
-        return choose_backend(self.backend, self._spec(), x, self.edge_dim is not None, elements)
+        return choose_backend(self.backend, spec, x, self.edge_dim is not None, elements)
 
     def _message_passing(self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, watched: bool) -> Any:
         """The formula, with a tensor per edge."""
@@ -353,7 +325,9 @@ class RSTGConv(MessagePassing):
         )
         return self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1)), lambda: alpha
 
-    def _gather(self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, backend: str) -> Any:
+    def _gather(
+        self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, spec: GatherSpec, backend: str
+    ) -> Any:
         """The same function on tensors ``[N, F, ...]`` with all inner dimensions in one."""
         num_nodes, inner = v.size(0), v.shape[1:-1]
         *projected, own = project(self.send, self.pair_score, self.update_mlp, v, pe)
@@ -362,7 +336,7 @@ class RSTGConv(MessagePassing):
         if edge is not None:
             edge = edge.expand(-1, *inner, -1) if any(size > 1 for size in edge.shape[1:-1]) else edge
             edge = _join_frames(edge, len(inner))
-        found = gather(self._spec(), src, dst, query, key, edge, index, self.send.message(), backend)
+        found = gather(spec, src, dst, query, key, edge, index, self.send.message(), backend)
         value, total = found.value.reshape(num_nodes, *inner, -1), found.total
         if total is not None:
             total = total.expand(-1, src.size(1), -1).reshape(num_nodes, *inner, -1)
@@ -370,7 +344,7 @@ class RSTGConv(MessagePassing):
             out = self.update_mlp.forward_from_sum(own, value, total, self.send)
         else:
             gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
-            out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
+            out = self.update_mlp.forward_from_pair(v, gathered.to(v.dtype))
         return out, lambda: found.alpha().reshape(index.num_edges, *inner, -1)
 
     def edge_update(

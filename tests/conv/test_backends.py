@@ -7,7 +7,7 @@ from small_graphs import GRAPHS, irregular_graph
 from torch_geometric import EdgeIndex
 
 from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, region_graph
-from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops import GatherSpec, GraphIndex
 from rstg_pyg.ops.blocks import Blocks
 from rstg_pyg.ops.native import attend as native
 from rstg_pyg.ops.triton import attend as triton
@@ -319,11 +319,11 @@ def test_without_native_code_small_work_runs_as_message_passing_and_large_work_i
     conv, edge_index = RSTGConv(64, 64), region_graph((3, 2, 1)).edge_index
     monkeypatch.setattr(native, "is_available", lambda *_: False)
     index = GraphIndex(edge_index, 14)
-    assert conv._choose_backend(torch.randn(14, 1, 64), index) == "reference"
-    assert conv._choose_backend(torch.randn(14, 160, 64), index) == "blocks"
+    assert conv._choose_backend(GatherSpec(), torch.randn(14, 1, 64), index) == "reference"
+    assert conv._choose_backend(GatherSpec(), torch.randn(14, 160, 64), index) == "blocks"
     with_product = RSTGConv(64, 64, send_act_last=True)
-    assert with_product._choose_backend(torch.randn(14, 160, 64), index) == "reference"
-    assert with_product._choose_backend(torch.randn(14, 1600, 64), index) == "blocks"
+    assert with_product._choose_backend(GatherSpec(message="product"), torch.randn(14, 160, 64), index) == "reference"
+    assert with_product._choose_backend(GatherSpec(message="product"), torch.randn(14, 1600, 64), index) == "blocks"
 
 
 def test_transforms_of_functions_see_message_passing():
