@@ -17,8 +17,7 @@ from opponents.dense import DenseConcat, DenseSplit
 from opponents.library import HAS_TEMPORAL, RecurrentGraphLayers, TransformerLSTM, batched_edges
 from opponents.per_edge import PlainConv, SplitConv
 from problem import Problem
-from rstg_pyg.conv.backend import BACKENDS
-from rstg_pyg.ops import native
+from rstg_pyg.ops import BACKENDS, native
 
 OURS = tuple(f"rstg-{backend}" for backend in BACKENDS)
 

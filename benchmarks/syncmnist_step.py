@@ -20,7 +20,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import options
-from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, frame_cnn
+from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, cnn
 from rstg_pyg.training import ClipClassifier, SyncMNISTData, full_recipe, small_recipe
 from rstg_pyg.training.classifier import clip_loss
 from rstg_pyg.training.data import ClipBatches
@@ -63,7 +63,7 @@ class Clock:
 
 @contextmanager
 def without_folding() -> AbstractContextManager[None]:
-    with mock.patch.object(frame_cnn, "folds_on", lambda frames: False):
+    with mock.patch.object(cnn, "folds_on", lambda frames: False):
         yield
 
 

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.datasets.video.views import average_views
-from rstg_pyg.models.frame_cnn import weight_dtype
+from rstg_pyg.models.video_classifier import weight_dtype
 from rstg_pyg.training.checkpoint import check_checkpoint
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
 from rstg_pyg.training.recipe import RunRecipe

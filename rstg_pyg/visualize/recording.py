@@ -10,7 +10,7 @@ from torch.nn import Module
 from rstg_pyg.authors.block import AuthorsRSTG
 from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.recurrence import RSTG
-from rstg_pyg.recurrence.stages import SPACE_TIME, TIME
+from rstg_pyg.recurrence.rstg import SPACE_TIME, TIME
 from rstg_pyg.regions.cells import Scale
 
 
