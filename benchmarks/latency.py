@@ -24,7 +24,7 @@ import command
 from command import aligned, machine, write_csv, write_json
 from measure import Work, time_interleaved
 from rstg_pyg import RSTG, RSTGToVec, region_graph
-from rstg_pyg.conv.backend import BACKENDS
+from rstg_pyg.ops import BACKENDS
 
 NORMAL = {"widths": [64, 256, 512], "scales": [(3, 2, 1)], "batch": 1, "frames": 500}
 QUICK = {"widths": [32, 64], "scales": [(3, 2, 1)], "batch": 1, "frames": 40}

@@ -15,8 +15,8 @@ from typing import Any
 
 from command import end_well, positive
 from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
+from rstg_pyg.files import replace_file
 from rstg_pyg.training import Phase, Recipe
-from rstg_pyg.training.replace_file import replace_file
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 from syncmnist_table import BUDGETS, as_csv, whole
 

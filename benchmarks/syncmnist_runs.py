@@ -23,23 +23,23 @@ from tqdm import tqdm
 from command import add_data, cpu_name, positive
 from rstg_pyg import SyncMNIST
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.files import replace_file
 from rstg_pyg.models import Network, build_row
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
-    ClipStream,
     DivergenceError,
     Phase,
     Recipe,
+    SyncMNISTData,
     open_run,
     run_trainer,
     save_weights,
     train_and_test,
 )
 from rstg_pyg.training.checkpoint import NAME
-from rstg_pyg.training.checkpoint_reading import check_settings
 from rstg_pyg.training.ending import ends_by_signals
-from rstg_pyg.training.replace_file import replace_file
+from rstg_pyg.training.weights import check_settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def train(run: Run, args: argparse.Namespace) -> dict:
     keep_freed_memory()
     lightning.seed_everything(run.seed, verbose=False)
     folder = args.runs / run.folder
-    clips = ClipStream(args.root, run.recipe, run.seed, args.digits, args.mnist_dir)
+    clips = SyncMNISTData(args.root, run.recipe, run.seed, args.digits, args.mnist_dir)
     config = {"model": run.row, "network": asdict(run.network), "seed": run.seed, "digits": clips.source}
     config["precision"] = args.precision
     model = build_row(run.row, run.network)

@@ -20,10 +20,10 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import command
-from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, frame_cnn
-from rstg_pyg.training import ClipClassifier, ClipStream, full_recipe, small_recipe
+from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, cnn
+from rstg_pyg.training import ClipClassifier, SyncMNISTData, full_recipe, small_recipe
 from rstg_pyg.training.classifier import clip_loss
-from rstg_pyg.training.clip_stream import ClipBatches
+from rstg_pyg.training.data import ClipBatches
 
 PRESETS = {"small": (SMALL, small_recipe), "full": (PAPER_SIZE, full_recipe)}
 PARTS = ("clips", "forward", "backward", "optimiser")
@@ -63,7 +63,7 @@ class Clock:
 
 @contextmanager
 def without_folding() -> AbstractContextManager[None]:
-    with mock.patch.object(frame_cnn, "folds_on", lambda frames: False):
+    with mock.patch.object(cnn, "folds_on", lambda frames: False):
         yield
 
 
@@ -71,7 +71,7 @@ def make_step(args: argparse.Namespace, batch_size: int, compiled: bool) -> Call
     """One training step; it returns what reads the milliseconds of its :data:`PARTS`."""
     network, recipe_of = PRESETS[args.preset]
     recipe = dataclasses.replace(recipe_of(args.num_digits), batch_size=batch_size)
-    stream = ClipStream(args.root, recipe, 0, args.digits, args.mnist_dir)
+    stream = SyncMNISTData(args.root, recipe, 0, args.digits, args.mnist_dir)
     torch.manual_seed(0)
     module = ClipClassifier(build_row(args.row, network), recipe).to(args.device)
     if compiled:

@@ -20,10 +20,10 @@ import torch
 
 from command import end_well, positive
 from rstg_pyg.datasets.labels import NO_SYNC
+from rstg_pyg.files import replace_file
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network
 from rstg_pyg.training import Recipe, full_recipe, small_recipe
 from rstg_pyg.training.metrics import read_rows
-from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.visualize import draw_learning_curves
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 

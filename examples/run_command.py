@@ -1,13 +1,20 @@
-"""A script's way in, the machine made ready, and out: 0, or one sentence of what was wrong and 2."""
+"""What the training scripts share: their options, the machine made ready, and how they end, with 0, or with one
+sentence of what was wrong and 2."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 # OpenMP reads it once, when torch is loaded. Its threads would spin for milliseconds at the end of every parallel loop,
 # and on a machine that others use wait for one that does not run.
@@ -19,10 +26,102 @@ import lightning
 import torch
 
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.training import RunRecipe
 from rstg_pyg.training.ending import ends_by_signals
 
+NORMS = ["layer_norm", "batch_norm", "none"]
+NETWORK_CHOICES = {"rnn": ["lstm", "gru"], "norm": NORMS, "input_norm": NORMS, "readout": ["last", "mean"]}
 MOST_THREADS = {"small": 4}
 """Of a process, by preset, unless more are asked for: the loops of small networks are too short for more."""
+
+
+def script_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser without options; names are not to be cut short, so that a new option breaks no command."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_options(group: Any, kind: type, names: Iterable[str], choices: dict[str, Sequence] | None = None) -> None:
+    """Add an option for each of some fields of a dataclass, as ``--batch-size`` for ``batch_size``: of the field's type
+    and choices, with what the class's docstring says of it. An option that is not given is None."""
+    hints, helps = get_type_hints(kind), field_helps(kind)
+    for name in names:
+        flag = f"--{name.replace('_', '-')}"
+        kinds = [each for each in get_args(hints[name]) if each is not NoneType] or [hints[name]]
+        options: dict[str, Any] = {"type": kinds[0], "help": helps[name]}
+        if hints[name] is bool:
+            options = {"action": argparse.BooleanOptionalAction, "help": helps[name]}
+        elif get_origin(hints[name]) is Literal:
+            options |= {"type": None, "choices": kinds}
+        elif get_origin(hints[name]) is tuple:
+            options["nargs"] = len(kinds)
+        if name in (choices or {}):
+            options["choices"] = choices[name]
+        group.add_argument(flag, **options)
+
+
+def field_helps(kind: type) -> dict[str, str]:
+    """What the docstrings of a dataclass and of those that it derives from say of its fields, without markup."""
+    helps = {}
+    for cls in reversed(kind.__mro__):
+        _, _, arguments = (inspect.getdoc(cls) or "").partition("Args:\n")
+        for name, text in re.findall(r"(?ms)^    (\w+): (.*?)(?=^    \w|^\S|\Z)", arguments):
+            plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", " ".join(text.split()).replace("``", ""))
+            helps[name] = (plain[0].lower() + plain[1:]).rstrip(".").replace("%", "%%")
+    return helps
+
+
+def chosen(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The fields of a dataclass that were given as options; where they may be None, "none" is, and a gradient clip
+    of 0."""
+    hints = get_type_hints(kind)
+    given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
+    nothing = {name: {"none"} | ({0.0} if name == "gradient_clip" else set()) for name in given}
+    return {
+        name: None if NoneType in get_args(hints[name]) and value in nothing[name] else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def add_training_options(parser: argparse.ArgumentParser, kind: type, further: Iterable[str]) -> None:
+    """Those of every recipe, and some of a kind of recipes."""
+    group = parser.add_argument_group("training (default: the preset's)")
+    add_options(group, kind, [*(field.name for field in dataclasses.fields(RunRecipe)), *further])
+    group.add_argument("--seed", type=int, default=0, help="of weights and clips (default: %(default)s)")
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA if there is one")
+    group.add_argument("--devices", type=int, default=1, help="processes per machine, a device each (default: 1)")
+    group.add_argument("--num-nodes", type=int, default=1, help="machines (default: 1)")
+    group.add_argument("--precision", choices=["32-true", "bf16-mixed"])
+    group.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    group.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of a process (default: $OMP_NUM_THREADS, else what --workers leaves of the cores; small: at "
+        "most 4)",
+    )
+    return group
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", type=Path, help="folder of checkpoint, weights and figures (default: runs/...)")
+    group.add_argument("--fresh", action="store_true", help="start anew even if the folder holds a checkpoint")
+    group.add_argument("--max-minutes", type=float, help="stop after so long; the same command goes on from there")
+    return group
+
+
+def check_cuda(args: argparse.Namespace) -> None:
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda was asked for, but torch sees no CUDA device (try --device cpu)")
 
 
 def prepare_machine(args: argparse.Namespace) -> None:

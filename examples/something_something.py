@@ -23,44 +23,204 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from run_command import goes_on, prepare_machine, run_command  # before torch
+from run_command import (  # before torch
+    NETWORK_CHOICES,
+    add_machine_options,
+    add_options,
+    add_result_options,
+    add_training_options,
+    check_cuda,
+    chosen,
+    goes_on,
+    prepare_machine,
+    run_command,
+    script_parser,
+)
 
 # isort: split
 import torch
-from something_something_options import list_networks, parse_arguments
 from torch import Tensor
 
+from rstg_pyg.arguments import check_name, check_positive
 from rstg_pyg.blocks.dry_run import dry_run
 from rstg_pyg.datasets.made_videos import make_videos
-from rstg_pyg.datasets.video import read_annotations
-from rstg_pyg.files import FileError, open_file, reading
-from rstg_pyg.models import VIDEO_ROWS, VideoResNet, build_video_row, load_image_weights
-from rstg_pyg.predict.checkpoint import TASK
+from rstg_pyg.datasets.video import VIEWS, read_annotations
+from rstg_pyg.files import FileError, open_file, reading, replace_file
+from rstg_pyg.models import (
+    VIDEO_PAPER_SIZE,
+    VIDEO_ROWS,
+    VIDEO_SMALL,
+    VideoNetwork,
+    VideoResNet,
+    build_video_row,
+    describe_video_rows,
+    load_image_weights,
+)
+from rstg_pyg.predict.predictor import TASK, check_task
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
     RunResult,
-    VideoStream,
+    VideoData,
+    VideoRecipe,
     evaluate,
-    load_model_weights,
+    full_video_recipe,
     open_run,
     run_trainer,
     save_weights,
+    small_video_recipe,
     train_and_test,
 )
-from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.training.run import claim_folder
-from rstg_pyg.training.video_stream import describe_damage
+from rstg_pyg.training.video_data import describe_damage
+from rstg_pyg.training.weights import SavedWeights
 
-MADE_HEIGHT = 72
+MADE_CLIPS, MADE_HEIGHT = 2_400, 72
 LISTED = 12
 """How many classes are printed one by one."""
 
 
-def open_videos(args: argparse.Namespace) -> VideoStream:
+class Preset(NamedTuple):
+    """A network, a recipe and a precision that go together."""
+
+    network: VideoNetwork
+    recipe: Callable[[], VideoRecipe]
+    precision: str
+
+
+PRESETS = {
+    "small": Preset(VIDEO_SMALL, small_video_recipe, "32-true"),
+    "full": Preset(VIDEO_PAPER_SIZE, full_video_recipe, "bf16-mixed"),
+}
+NETWORK_OPTIONS = ["depth", "width", "dropout", "frozen_bn", "channels", "num_stages", "rnn", "norm", "residual"]
+NETWORK_OPTIONS += ["readout", "input_norm"]
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    parser = script_parser("something_something.py", description)
+    parser.add_argument("--model", metavar="NAME", help="row of the table (default: c2d+rstg:vec)")
+    parser.add_argument("--list", action="store_true", help="name the networks, their sizes and the published figures")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="small",
+        help="small: learns made videos in minutes on a CPU (default). full: the paper's size (ResNet-50, 32 frames of "
+        "224 x 224, bf16) for one GPU",
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="do not train: test the network of this weights.pt, as it is there"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--root", type=Path, default=Path("data/something-something"), help="the data set (default: %(default)s)"
+    )
+    data.add_argument(
+        "--make",
+        type=int,
+        nargs="?",
+        const=MADE_CLIPS,
+        metavar="N",
+        help="where --root holds none, make a small data set of N training videos first (default: %(const)s), of "
+        "classes that only motion tells apart",
+    )
+    data.add_argument("--video-dir", type=Path, help="its folder of videos, if that lies elsewhere")
+    data.add_argument("--version", choices=["v1", "v2"], help="of the data set (default: v1)")
+    amount = data.add_mutually_exclusive_group()
+    amount.add_argument("--clips", type=int, help="number of training clips, all epochs together")
+    amount.add_argument("--epochs", type=int, help="the same in rounds through the training videos")
+    sizes = ["num_frames", "size", "test_size", "scale", "colour_jitter", "flip", "val_clips", "test_clips"]
+    add_options(data, VideoRecipe, sizes)
+    data.add_argument(
+        "--views",
+        choices=[name for name, view in VIEWS.items() if not view.random],
+        default="centre",
+        help="clips per test video, whose logits are averaged: centre (1) or 22 (default: %(default)s)",
+    )
+    data.add_argument("--max-damaged", type=int, default=10, help="videos per split that may be damaged or missing")
+    data.add_argument("--workers", type=int, default=1, help="processes that read videos (default: %(default)s)")
+    network = parser.add_argument_group("network (default: the preset's)")
+    add_options(network, VideoNetwork, NETWORK_OPTIONS, {**NETWORK_CHOICES, "depth": [18, 50]})
+    network.add_argument(
+        "--image-weights",
+        type=Path,
+        metavar="FILE",
+        help="start from a ResNet for images, a state_dict as torchvision's",
+    )
+    add_training_options(parser, VideoRecipe, ["accumulate"])
+    add_options(add_machine_options(parser), VideoNetwork, ["checkpoint_graph"])
+    add_result_options(parser)
+    return parser
+
+
+def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Read the command line; ``args.network``, ``args.recipe``, ``args.saved`` (what a file of weights holds) and the
+    options without a default of their own are what it amounts to."""
+    parser = make_parser(description)
+    args = parser.parse_args(argv)
+    preset = PRESETS[args.preset]
+    try:
+        args.saved = saved = SavedWeights(args.weights) if args.weights else None
+        held = check_task(saved) if saved else {}
+        args.model = args.model or held.get("model", "c2d+rstg:vec")
+        check_name("--model", args.model, VIDEO_ROWS)
+        if args.model != held.get("model", args.model):
+            raise ValueError(f"{args.weights} holds the network {held['model']}, not {args.model}")
+        args.version = args.version or held.get("version", "v1")
+        args.precision = args.precision or held.get("precision", preset.precision)
+        network = saved.made("network", VideoNetwork) if saved else preset.network
+        args.network = replace(network, **chosen(args, VideoNetwork))
+        recipe = saved.made("recipe", VideoRecipe) if saved else preset.recipe()
+        args.recipe = choose_recipe(args, recipe)
+        check_cuda(args)
+        if args.make is not None:
+            check_positive(**{"--make": args.make})
+        if args.workers < 0:
+            raise ValueError(f"expected --workers to be at least 0, got {args.workers}")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if args.out is None:
+        name = f"something-something-{args.preset}-{args.model.replace(':', '-')}"
+        args.out = args.weights.parent / f"views-{args.views}" if args.weights else Path("runs") / name
+    return args
+
+
+def choose_recipe(args: argparse.Namespace, recipe: VideoRecipe) -> VideoRecipe:
+    options = chosen(args, VideoRecipe)
+    if args.epochs is not None:
+        check_positive(epochs=args.epochs)
+        options["clips"] = args.epochs * number_of_videos(args)
+    # A short run is one chunk.
+    if "clips" in options and "chunk" not in options and isinstance(options["clips"], int):
+        options["chunk"] = max(1, min(recipe.chunk, options["clips"]))
+    return replace(recipe, **options)
+
+
+def number_of_videos(args: argparse.Namespace) -> int:
+    """How many training videos there are, or will be."""
+    try:
+        return len(read_annotations(args.root, args.version, "train").labels)
+    except FileNotFoundError:
+        if args.make is None:
+            raise
+        return args.make
+
+
+def list_networks(network: VideoNetwork) -> str:
+    """The networks as a table, at the sizes of a preset."""
+    lines = [f"{'--model':<18}{'in the paper':<20}{'parameters':>12}{'top-1 %':>9}{'top-5 %':>9}"]
+    for name, title, parameters, published in describe_video_rows(network):
+        lines.append(f"{name:<18}{title:<20}{parameters:>12,}{published[1]:>9}{published[5]:>9}")
+    return "\n".join(
+        [*lines, "The figures are the published ones on version 1, of networks of --preset full's size, from Kinetics."]
+    )
+
+
+def open_videos(args: argparse.Namespace) -> VideoData:
     """The data set; where there is none, make a small one if that was asked for, or say how to get one."""
     if args.make is not None:
         try:
@@ -69,7 +229,7 @@ def open_videos(args: argparse.Namespace) -> VideoStream:
             print(f"making {args.make:,} training videos in {args.root}")
             make_videos(args.root, args.version, args.make, height=MADE_HEIGHT)
     try:
-        return VideoStream(
+        return VideoData(
             args.root,
             args.recipe,
             args.version,
@@ -129,10 +289,10 @@ def report(args: argparse.Namespace, held: dict, num_classes: int) -> list[str]:
     return lines
 
 
-def train(args: argparse.Namespace, module: ClipClassifier, stream: VideoStream) -> RunResult | None:
+def train(args: argparse.Namespace, module: ClipClassifier, data: VideoData) -> RunResult | None:
     """Train, go on or find a run at its end, then test; None where that is another process's to report."""
     recipe = args.recipe
-    videos = len(stream.train_clips.dataset)
+    videos = len(data.train_clips.dataset)
     trainer = run_trainer(args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes)
     checkpoint = open_run(args.out, module, args.fresh)
     if args.compile:
@@ -141,30 +301,31 @@ def train(args: argparse.Namespace, module: ClipClassifier, stream: VideoStream)
         parameters = sum(p.numel() for p in module.model.parameters())
         print(
             f"{args.model} on Something-Something {args.version}: {recipe.clips:,} training clips of {videos:,} videos "
-            f"of {len(stream.classes)} classes, {parameters:,} parameters"
+            f"of {len(data.classes)} classes, {parameters:,} parameters"
         )
         if checkpoint is not None:
             print(f"going on from {checkpoint} (--fresh to start anew)")
-    result = train_and_test(module, stream, trainer, checkpoint)
-    args.damaged = stream.damaged()
+    result = train_and_test(module, data, trainer, checkpoint)
+    args.damaged = data.damaged()
     return result if trainer.is_global_zero else None
 
 
-def test_weights(args: argparse.Namespace, module: ClipClassifier, stream: VideoStream) -> RunResult:
+def test_weights(args: argparse.Namespace, module: ClipClassifier, data: VideoData) -> RunResult:
     """Test the weights of a file."""
-    if list(stream.classes) != args.settings["classes"]:
-        count = len(args.settings["classes"])
+    classes = args.saved.config["classes"]
+    if list(data.classes) != classes:
+        count = len(classes)
         raise CheckpointError(f"expected videos of the {count} classes of {args.weights}, got others in {args.root}")
-    load_model_weights(args.weights, module.model)
+    args.saved.put_into(module.model)
     claim_folder(args.out)
     if args.compile:
         module.model.compile()
-    result = evaluate(module, stream, args.device, args.precision)
-    args.damaged = stream.damaged()
+    result = evaluate(module, data, args.device, args.precision)
+    args.damaged = data.damaged()
     return result
 
 
-def conclude(args: argparse.Namespace, module: ClipClassifier, stream: VideoStream, result: RunResult) -> dict:
+def conclude(args: argparse.Namespace, module: ClipClassifier, data: VideoData, result: RunResult) -> dict:
     """Write what came of a run to ``result.json`` and to the screen."""
     held = {
         "top1": round(100 * result.test_accuracy, 2),
@@ -175,10 +336,10 @@ def conclude(args: argparse.Namespace, module: ClipClassifier, stream: VideoStre
         "clips": result.clips,
         "seconds": round(result.seconds, 1),
         "parameters": sum(p.numel() for p in module.model.parameters()),
-        "by_class": by_class(result.confusion, stream.classes),
+        "by_class": by_class(result.confusion, data.classes),
         "damaged": args.damaged,
     }
-    lines = report(args, held, len(stream.classes))
+    lines = report(args, held, len(data.classes))
     if args.weights is None:
         save_weights(module.model, args.out / "weights.pt", module.config)
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.1f} clips/s")
@@ -195,13 +356,13 @@ def main(argv: list[str] | None = None) -> dict:
         return {}
     prepare_machine(args)
 
-    stream = open_videos(args)
-    model = make_model(args, len(stream.classes))
+    data = open_videos(args)
+    model = make_model(args, len(data.classes))
     config = {
         "task": TASK,
         "model": args.model,
         "network": asdict(args.network),
-        "classes": list(stream.classes),
+        "classes": list(data.classes),
         "num_frames": args.recipe.num_frames,
         "size": args.recipe.clip_size,
         "version": args.version,
@@ -209,13 +370,13 @@ def main(argv: list[str] | None = None) -> dict:
         "precision": args.precision,
     }
     module = ClipClassifier(model, args.recipe, config)
-    result = (train if args.weights is None else test_weights)(args, module, stream)
+    result = (train if args.weights is None else test_weights)(args, module, data)
     if result is None:
         return {}
     if not result.finished:
         print(f"stopped after {result.clips:,} of {args.recipe.clips:,} clips; {goes_on(args.fresh)} from there")
         return {}
-    return conclude(args, module, stream, result)
+    return conclude(args, module, data, result)
 
 
 def run(argv: list[str] | None = None) -> int:

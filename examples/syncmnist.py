@@ -11,35 +11,51 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
-from run_command import goes_on, prepare_machine, run_command  # before torch
+from run_command import (  # before torch
+    NETWORK_CHOICES,
+    add_machine_options,
+    add_options,
+    add_result_options,
+    add_training_options,
+    check_cuda,
+    chosen,
+    goes_on,
+    prepare_machine,
+    run_command,
+    script_parser,
+)
 
 # isort: split
 import torch
-from syncmnist_options import list_models, make_model, parse_arguments
 from torch import Tensor
 
+from rstg_pyg.authors import AuthorsSyncMNISTNet
 from rstg_pyg.datasets import NUM_CLASSES, SyncMNIST
-from rstg_pyg.files import naming
-from rstg_pyg.models import PAPER_SIZE, ROWS
+from rstg_pyg.files import naming, replace_file
+from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network, build_row, describe_rows
 from rstg_pyg.training import (
     ClipClassifier,
-    ClipStream,
     Recipe,
     RunResult,
+    SyncMNISTData,
     evaluate,
+    full_recipe,
     load_model_weights,
     open_run,
+    paper_recipe,
     run_trainer,
     save_weights,
+    small_recipe,
     train_and_test,
 )
-from rstg_pyg.training.checkpoint_reading import check_settings
-from rstg_pyg.training.replace_file import replace_file
 from rstg_pyg.training.run import claim_folder
+from rstg_pyg.training.weights import check_settings
 from rstg_pyg.visualize import (
     PairAccuracy,
     animate_clips,
@@ -49,6 +65,117 @@ from rstg_pyg.visualize import (
     explain_clips,
     pair_names,
 )
+
+
+class Preset(NamedTuple):
+    """A network, a recipe and a number of digits that go together; without a network, the authors' own program."""
+
+    network: Network | None
+    recipe: Callable[[int], Recipe]
+    num_digits: int
+
+
+PRESETS = {
+    "small": Preset(SMALL, small_recipe, 2),
+    "full": Preset(PAPER_SIZE, full_recipe, 5),
+    "paper": Preset(None, paper_recipe, 5),
+}
+NETWORK_OPTIONS = ("num_stages", "rnn", "norm", "residual", "readout", "input_norm")
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    parser = script_parser("syncmnist.py", description)
+    parser.add_argument("--model", default="positional", metavar="NAME", help="row of the table (default: %(default)s)")
+    parser.add_argument("--list", action="store_true", help="name the models, their sizes and the published figures")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="small",
+        help="small: learns in minutes on a CPU (default). full: the paper's size (512 filters, 64 x 64, 5 digits) for "
+        "one GPU. paper: the authors' network and optimiser exactly, 600,000 clips; wants a GPU and days",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--root", default="data/SyncMNIST", help="where MNIST is downloaded to (default: %(default)s)")
+    data.add_argument("--mnist-dir", help="a folder that holds the four MNIST files (default: $RSTG_PYG_MNIST)")
+    data.add_argument(
+        "--digits",
+        choices=["auto", "mnist", "sklearn"],
+        default="auto",
+        help="auto: MNIST, or scikit-learn's digits where MNIST cannot be had (default: %(default)s)",
+    )
+    data.add_argument(
+        "--num-digits",
+        type=int,
+        help="digits per clip, 3 or 5 in the paper (default: 5; 2 for small, in half of whose clips no pair moves in "
+        "step, so that classes alone do not tell)",
+    )
+    data.add_argument("--clips", type=int, help="number of training clips, all phases of the curriculum together")
+    data.add_argument("--no-curriculum", action="store_true", help="the last phase's kind of clips from the start")
+    add_options(data, Recipe, ["size", "test_clips", "val_clips"])
+    data.add_argument(
+        "--authors-test",
+        nargs="?",
+        const="authors",
+        metavar="FILE",
+        help="test on the authors' own 10,000 clips of 5SyncMNIST (downloaded, or from the file named)",
+    )
+    data.add_argument("--workers", type=int, default=1, help="processes that make clips on a CPU (default: 1)")
+    network = parser.add_argument_group("network (default: the preset's)")
+    add_options(network, Network, NETWORK_OPTIONS, NETWORK_CHOICES)
+    add_training_options(parser, Recipe, ["augment"])
+    add_machine_options(parser).set_defaults(precision="32-true")
+    results = add_result_options(parser)
+    results.add_argument("--weights", type=Path, help="do not train: test and draw the model of this file")
+    return parser
+
+
+def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Read the command line; ``args.network``, ``args.recipe`` and ``args.out`` are what it amounts to."""
+    parser = make_parser(description)
+    args = parser.parse_args(argv)
+    preset = PRESETS[args.preset]
+    try:
+        if args.model not in ROWS:
+            build_row(args.model)
+        args.network = choose_network(args, preset.network)
+        args.recipe = choose_recipe(args, preset)
+        check_cuda(args)
+        if args.authors_test and (args.recipe.task.num_digits != 5 or args.digits == "sklearn"):
+            raise ValueError("--authors-test holds clips of five MNIST digits (--num-digits 5)")
+    except ValueError as error:
+        parser.error(str(error))
+    args.out = args.out or Path("runs") / f"syncmnist-{args.preset}-{args.model}"
+    return args
+
+
+def choose_network(args: argparse.Namespace, network: Network | None) -> Network | None:
+    options = chosen(args, Network)
+    if network is not None:
+        return replace(network, **options)
+    if options or args.model != "positional":
+        raise ValueError("--preset paper is the authors' own network: it takes no --model and no network options")
+    return None
+
+
+def choose_recipe(args: argparse.Namespace, preset: Preset) -> Recipe:
+    recipe = preset.recipe(preset.num_digits if args.num_digits is None else args.num_digits)
+    if args.no_curriculum:
+        recipe = replace(recipe, phases=(replace(recipe.task, clips=recipe.clips),))
+    recipe = replace(recipe, **chosen(args, Recipe))
+    return recipe if args.clips is None else recipe.with_clips(args.clips)
+
+
+def make_model(args: argparse.Namespace) -> torch.nn.Module:
+    return AuthorsSyncMNISTNet(filters=512) if args.network is None else build_row(args.model, args.network)
+
+
+def list_models(network: Network) -> str:
+    """The models as a table, at the sizes of a preset."""
+    lines = [f"{'--model':<18}{'in the paper':<34}{'parameters':>12}{'3Sync %':>9}{'5Sync %':>9}"]
+    for name, title, parameters, published in describe_rows(network):
+        figures = "".join(f"{'-' if published[n] is None else published[n]:>9}" for n in (3, 5))
+        lines.append(f"{name:<18}{title:<34}{parameters:>12,}{figures}")
+    return "\n".join([*lines, "The figures are the published ones, of networks of --preset full's size."])
 
 
 def draw_pictures(
@@ -95,13 +222,13 @@ def report(recipe: Recipe, result: RunResult, test_clips: int, model: str, offic
     return lines
 
 
-def test_weights(args: argparse.Namespace, module: ClipClassifier, clips: ClipStream) -> RunResult:
+def test_weights(args: argparse.Namespace, module: ClipClassifier, data: SyncMNISTData) -> RunResult:
     """Test the weights of a file, which have to be of this network: other options may fit the same weights."""
     held = load_model_weights(args.weights, module.model)
     of_network = [name for name in ("model", "network") if name in held]
     check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
     claim_folder(args.out)
-    return evaluate(module, clips, args.device, args.precision)
+    return evaluate(module, data, args.device, args.precision)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -112,7 +239,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     recipe: Recipe = args.recipe
     prepare_machine(args)
 
-    clips = ClipStream(
+    data = SyncMNISTData(
         args.root, recipe, args.seed, args.digits, args.mnist_dir, args.workers, test_paths=args.authors_test
     )
     model = make_model(args)
@@ -120,7 +247,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         "model": args.model,
         "network": "authors" if args.network is None else asdict(args.network),
         "seed": args.seed,
-        "digits": clips.source,
+        "digits": data.source,
         "precision": args.precision,
     }
     module = ClipClassifier(model, recipe, config)
@@ -134,29 +261,29 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         getattr(model, "backbone", model).compile()
     task = recipe.task
     print(
-        f"{args.model} on {task.num_digits}SyncMNIST with digits of {clips.source}: {recipe.clips:,} training clips in "
+        f"{args.model} on {task.num_digits}SyncMNIST with digits of {data.source}: {recipe.clips:,} training clips in "
         f"{len(recipe.phases)} phase(s), {sum(p.numel() for p in model.parameters()):,} parameters"
     )
     if args.weights is not None:
-        result = test_weights(args, module, clips)
+        result = test_weights(args, module, data)
     else:
         if checkpoint is not None:
             print(f"going on from {checkpoint} (--fresh to start anew)")
-        result = train_and_test(module, clips, trainer, checkpoint)
+        result = train_and_test(module, data, trainer, checkpoint)
         if not trainer.is_global_zero:
             return {}
     if not result.finished:
         print(f"stopped after {result.clips:,} of {recipe.clips:,} clips; {goes_on(args.fresh)} from there")
         return {}
 
-    lines = report(recipe, result, len(clips.test_clips), args.model, args.authors_test is not None)
+    lines = report(recipe, result, len(data.test_clips), args.model, args.authors_test is not None)
     if args.weights is None:
         save_weights(model, args.out / "weights.pt", module.config)
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.0f} clips/s")
         lines.append(f"weights: {args.out / 'weights.pt'}")
     title = f"{args.model} on {task.num_digits}SyncMNIST, test accuracy {100 * result.test_accuracy:.1f} %"
     with naming(args.out):
-        pictures = draw_pictures(model, clips.test_clips, result.confusion, args.out, title, recipe.raw_pixels)
+        pictures = draw_pictures(model, data.test_clips, result.confusion, args.out, title, recipe.raw_pixels)
     lines.append(f"pictures: {', '.join(map(str, pictures))}")
     print("\n".join(lines))
     accuracy = {"test_accuracy": round(100 * result.test_accuracy, 2)}

@@ -1,9 +1,18 @@
-"""Who follows what is computed, so that no shorter way may pass him by."""
+"""Who follows what is computed, so that no shorter way may pass him by.
+
+What PyTorch tells about this in private alone is asked for here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
+from torch_geometric.nn.aggr import SumAggregation
+from torch_geometric.nn.conv import MessagePassing
 
 
 def is_bare(module: Module, *kinds: type[Module]) -> bool:
@@ -20,12 +29,13 @@ def is_bare(module: Module, *kinds: type[Module]) -> bool:
         >>> is_bare(torch.nn.utils.parametrizations.weight_norm(layer), torch.nn.Linear)
         False
     """
+    own = module.__dict__
     return type(module) in kinds and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in vars(module)
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
     )
 
 
@@ -41,3 +51,46 @@ def everything_is_watched() -> bool:
         or torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+MESSAGE_METHODS = ("message", "aggregate", "message_and_aggregate", "update", "edge_update")
+_HOOKS = [
+    f"_{method}_forward_{when}"
+    for method in ("propagate", *MESSAGE_METHODS)
+    if method != "update"
+    for when in ("pre_hooks", "hooks")
+]
+
+
+def messages_are_watched(conv: MessagePassing, methods: Mapping[str, Any]) -> bool:
+    """Whether somebody sees, changes or replaces a part of the message passing of ``conv``, which is to be done per
+    edge then: explanations, hooks on messages, other aggregations than a sum, methods other than ``methods``."""
+    cls, own = type(conv), conv.__dict__
+    return bool(
+        conv.explain
+        or not is_bare(conv.aggr_module, SumAggregation)
+        or any([own[name] for name in _HOOKS])
+        or any([getattr(cls, name) is not method or name in own for name, method in methods.items()])
+        or _is_written_by_hand(conv, "propagate")
+        or _is_written_by_hand(conv, "edge_updater")
+    )
+
+
+def _is_written_by_hand(conv: MessagePassing, name: str) -> bool:
+    """Whether a method is neither the one that PyG generates for the class nor the one that it falls back to."""
+    cls, method = type(conv), getattr(conv, name)
+    return method.__module__ != f"{cls.__module__}_{cls.__name__}_{name}" and getattr(
+        method, "__func__", None
+    ) is not getattr(MessagePassing, name)
+
+
+def is_transformed(*values: Tensor | None) -> bool:
+    """Whether a transform of :mod:`torch.func` is active, or a tensor stands for a batch of them."""
+    return torch._C._are_functorch_transforms_active() or any(
+        value is not None and torch._C._functorch.is_legacy_batchedtensor(value) for value in values
+    )
+
+
+def assert_later(condition: Tensor, message: str) -> None:
+    """Fail where ``condition`` is false, on a GPU without waiting for it."""
+    torch._assert_async(condition, message)

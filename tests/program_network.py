@@ -1,11 +1,13 @@
-"""The program's video networks, computed in plain formulas from nothing but its variables."""
+"""The program's video networks, computed in plain formulas from nothing but its variables, and its checkpoints."""
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import avg_pool3d, batch_norm, conv3d, layer_norm, max_pool3d
 
 from rstg_pyg.authors import AuthorsRSTG, AuthorsToMap, AuthorsToVec, load_variables
 
+SAVED_CELL = "rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/"
 BLOCKS = {"res2": 3, "res3": 4, "res4": 6, "res5": 3}
 STRIDES = {"res2": 1, "res3": 2, "res4": 2, "res5": 1}
 TEMPORAL = {
@@ -57,7 +59,7 @@ def program_shapes(backbone, places=(), width=2, num_classes=5):
 def graph_shapes(scope, width, features):
     """Shapes of one block's variables; `features` is the backbone's width where the block has its own."""
     c = width
-    cell = "cudnn_lstm/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/"
+    cell = f"cudnn_lstm/{SAVED_CELL}"
     shapes = {
         "send_messages_mlp/send_conv1/kernel": (1, 1, 2 * c, c),
         "send_messages_mlp/send_conv2/kernel": (1, 1, c, c),
@@ -142,3 +144,25 @@ def program_logits(variables, backbone, places, video):
         pooled = pooled + branch(x, "final", AuthorsToVec())[:, :, None, None, None]
     kernel, bias = tensors[f"{root}pred/kernel"], tensors[f"{root}pred/bias"]
     return conv3d(pooled, kernel.permute(4, 3, 0, 1, 2), bias).mean(dim=(2, 3, 4))
+
+
+def as_saved(variables):
+    """The same variables with every LSTM's `cudnn_lstm/{w_ih, w_hh, b_ih, b_hh}` as one kernel and one bias."""
+    saved = {name: array for name, array in variables.items() if "cudnn_lstm/" not in name}
+    for scope in (name.removesuffix("cudnn_lstm/w_ih") for name in variables if name.endswith("cudnn_lstm/w_ih")):
+        lstm = {key: variables[f"{scope}cudnn_lstm/{key}"] for key in ("w_ih", "w_hh", "b_ih", "b_hh")}
+        i, f, c, o = np.split(np.concatenate([lstm["w_ih"], lstm["w_hh"]], axis=1).T, 4, axis=1)
+        saved[f"{scope}{SAVED_CELL}kernel"] = np.concatenate([i, c, f, o], axis=1)
+        i, f, c, o = np.split(lstm["b_ih"] + lstm["b_hh"], 4)
+        saved[f"{scope}{SAVED_CELL}bias"] = np.concatenate([i, c, f, o])
+    return saved
+
+
+def write_checkpoint(prefix, variables):
+    """Save the arrays under their names as a TensorFlow 1 program does; skips the test without TensorFlow."""
+    tensorflow = pytest.importorskip("tensorflow", reason="no TensorFlow: its checkpoints are not tested")
+    v1 = tensorflow.compat.v1
+    with tensorflow.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.Saver({name: v1.Variable(array, use_resource=False) for name, array in variables.items()})
+        session.run(v1.global_variables_initializer())
+        return saver.save(session, str(prefix), write_meta_graph=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from small_runs import RECIPE, ClipStream, fit, model
+from small_runs import RECIPE, SyncMNISTData, fit, model
 
 from rstg_pyg.training import CheckpointError, ClipClassifier, DivergenceError, open_run, run_trainer, train_and_test
 
@@ -58,7 +58,7 @@ def fit_and_test(folder, recipe, **options):
     """Train, then test; write the results that this process gets to ``folder/tested-RANK.pt``."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     module = fit(folder, recipe, callbacks=[SaveGradients(folder)], **options)
-    tested = module.trainer.test(module, ClipStream(folder, recipe, digits="sklearn"), verbose=False)[0]
+    tested = module.trainer.test(module, SyncMNISTData(folder, recipe, digits="sklearn"), verbose=False)[0]
     torch.save({**tested, "confusion": module.confusion}, Path(folder, f"tested-{module.global_rank}.pt"))
 
 
@@ -67,7 +67,7 @@ def run_in_folder(folder, devices, **options):
     module = ClipClassifier(model(), RECIPE)
     checkpoint = open_run(folder, module)
     trainer = run_trainer(folder, RECIPE, "cpu", devices, progress=False, **options)
-    result = train_and_test(module, ClipStream(folder, RECIPE, digits="sklearn"), trainer, checkpoint)
+    result = train_and_test(module, SyncMNISTData(folder, RECIPE, digits="sklearn"), trainer, checkpoint)
     torch.save(dataclasses.asdict(result), Path(folder, f"result-{module.global_rank}.pt"))
 
 
@@ -75,7 +75,7 @@ def go_on_without_checkpoint(folder):
     """Let the second process find no checkpoint."""
     module, second = ClipClassifier(model(), RECIPE), os.environ.get("LOCAL_RANK") == "1"
     trainer = run_trainer(folder, RECIPE, "cpu", devices=2, progress=False)
-    clips = ClipStream(folder, RECIPE, digits="sklearn")
+    clips = SyncMNISTData(folder, RECIPE, digits="sklearn")
     try:
         train_and_test(module, clips, trainer, None if second else open_run(folder, module))
     except CheckpointError as error:

@@ -13,7 +13,7 @@ import lightning
 import torch
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
-from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, ClipStream, Phase, Recipe, chunk_checkpoint
+from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, Phase, Recipe, SyncMNISTData, chunk_checkpoint
 
 PHASES = (Phase(8, num_digits=2, no_sync_probability=0.5, target="in-step"), Phase(22))
 RECIPE = Recipe(PHASES, size=16, batch_size=4, test_clips=6, val_clips=6, chunk=10)
@@ -68,7 +68,7 @@ def fit(folder, recipe=RECIPE, checkpoint=None, net=None, callbacks=(), **option
     """Train in ``folder``, from ``checkpoint`` on where one is given; return the classifier."""
     module = ClipClassifier(model() if net is None else net, recipe)
     trainer = trainer_of(folder, recipe, callbacks, **options)
-    trainer.fit(module, ClipStream(folder, recipe, digits="sklearn"), ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(module, SyncMNISTData(folder, recipe, digits="sklearn"), ckpt_path=checkpoint, weights_only=True)
     return module
 
 

@@ -7,7 +7,7 @@ import torch
 
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.models import VideoNetwork
-from rstg_pyg.training import ClipClassifier, VideoRecipe, VideoStream, open_run, run_trainer, train_and_test
+from rstg_pyg.training import ClipClassifier, VideoData, VideoRecipe, open_run, run_trainer, train_and_test
 
 TRAINING, VALIDATION = 10, 7
 RECIPE = VideoRecipe(
@@ -72,7 +72,7 @@ class Plain(torch.nn.Module):
 def go(folder, root, recipe=RECIPE, model=None, views="centre", **options):
     """Begin or go on with a run; return what it came to, its classifier and its clips."""
     module = ClipClassifier(Plain() if model is None else model, recipe)
-    stream = VideoStream(root, recipe, views=views)
+    data = VideoData(root, recipe, views=views)
     checkpoint = open_run(folder, module)
     trainer = run_trainer(folder, recipe, "cpu", progress=False, **options)
-    return train_and_test(module, stream, trainer, checkpoint), module, stream
+    return train_and_test(module, data, trainer, checkpoint), module, data

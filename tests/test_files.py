@@ -8,42 +8,41 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from cases import case
 
 from rstg_pyg.datasets.store import ClipFile
 from rstg_pyg.datasets.video.writing import write_frame_folder
-from rstg_pyg.files import FileError, naming, open_file, reading
+from rstg_pyg.files import FileError, naming, open_file, reading, replace_file
 from rstg_pyg.predict.writing import write_video
 from rstg_pyg.training import ClipMetrics, Phase, Recipe, save_weights
 from rstg_pyg.training.metrics import COLUMNS
-from rstg_pyg.training.replace_file import replace_file
 
 
 class OwnError(FileError):
     pass
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
+def test_what_a_parser_raises_becomes_one_sentence():
+    for error, reason in [
         (KeyError("x"), "'x'"),
         (RecursionError("too deep\n\tand more"), "too deep and more"),
         (MemoryError(), "MemoryError"),
         (OSError("Not a gzipped file"), "Not a gzipped file"),
         (ValueError("x" * 10_000), "x" * 300 + "..."),
-    ],
-)
-def test_what_a_parser_raises_becomes_one_sentence(error, reason):
-    with pytest.raises(OwnError) as raised, reading("a/b.bin", OwnError, "a letter"):
-        raise error
-    assert str(raised.value) == f"expected a/b.bin to be a letter, got: {reason}"
+    ]:
+        with case(error, reason):
+            with pytest.raises(OwnError) as raised, reading("a/b.bin", OwnError, "a letter"):
+                raise error
+            assert str(raised.value) == f"expected a/b.bin to be a letter, got: {reason}"
 
 
-@pytest.mark.parametrize("error", [OwnError("b.bin is short"), KeyboardInterrupt(), OSError(5, "I/O error", "c.bin")])
-def test_sentences_and_what_is_not_of_the_file_pass(error):
-    with pytest.raises(type(error)) as raised, reading("a/b.bin", FileError, "a letter"):
-        raise error
-    assert raised.value is error
-    assert getattr(error, "filename", None) in (None, "c.bin")
+def test_sentences_and_what_is_not_of_the_file_pass():
+    for error in [OwnError("b.bin is short"), KeyboardInterrupt(), OSError(5, "I/O error", "c.bin")]:
+        with case(error):
+            with pytest.raises(type(error)) as raised, reading("a/b.bin", FileError, "a letter"):
+                raise error
+            assert raised.value is error
+            assert getattr(error, "filename", None) in (None, "c.bin")
 
 
 def test_errors_of_the_system_get_the_name_of_the_file():

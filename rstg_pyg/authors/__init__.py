@@ -35,16 +35,11 @@ The departures, numbered as the docstrings here cite them:
 17. Larger maps are averaged over windows of 14 x 14, which counts the middle more than the border.
 """
 
-from rstg_pyg.authors.block import AuthorsRSTG
-from rstg_pyg.authors.block_names import block_placements
-from rstg_pyg.authors.load_report import LoadReport
-from rstg_pyg.authors.loading import fill, load_variables
-from rstg_pyg.authors.network import AuthorsSyncMNISTNet
-from rstg_pyg.authors.placement import Piece, Placement
-from rstg_pyg.authors.placements import placements
-from rstg_pyg.authors.readout import AuthorsToMap, AuthorsToVec
+from rstg_pyg.authors.block import AuthorsRSTG, AuthorsToMap, AuthorsToVec
+from rstg_pyg.authors.loading import LoadReport, fill, load_variables
+from rstg_pyg.authors.names import Piece, Placement, block_placements, placements
+from rstg_pyg.authors.networks import AuthorsSyncMNISTNet, AuthorsVideoNet
 from rstg_pyg.authors.tf_checkpoint import load_tf_checkpoint, read_tf_checkpoint
-from rstg_pyg.authors.video_network import AuthorsVideoNet
 
 __all__ = [
     "AuthorsRSTG",

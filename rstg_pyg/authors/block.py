@@ -1,17 +1,22 @@
-"""The space-time block as the authors' program computes it."""
+"""The space-time block as the authors' program computes it, and its two readouts."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rstg_pyg.authors.gather import AdditiveAttention, DotAttention, UnmaskedGather
+from rstg_pyg.arguments import check_positive, describe, num_dims
 from rstg_pyg.authors.norms import input_norm
-from rstg_pyg.authors.send import AllPairsSend
-from rstg_pyg.authors.starting_weights import glorot_linear
-from rstg_pyg.authors.time_stage import NodeLSTM
-from rstg_pyg.authors.update import NodeUpdate
-from rstg_pyg.regions import RegionPool, region_graph
+from rstg_pyg.authors.stages import (
+    AdditiveAttention,
+    AllPairsSend,
+    DotAttention,
+    NodeLSTM,
+    NodeUpdate,
+    UnmaskedGather,
+    glorot,
+)
+from rstg_pyg.regions import RegionPool, RegionProject, region_graph
 
 TIMED_STAGES = 3
 """The program has a time stage in front of the space stages 0, 1 and 2, never of later ones."""
@@ -26,45 +31,43 @@ class AuthorsRSTG(nn.Module):
         v \leftarrow f_{space}\big(v, \textstyle\sum_j a_{ij} f_{send}(v_j, v_i)\big)
         \;\big]_{k = 0 .. K-1}; \qquad v \leftarrow W_{out}\,f'_{time}(v)
 
-    This is the variant to load such weights into; it follows the program wherever it departs from
-    the text (list in :mod:`rstg_pyg.authors`) and computes all N² pairs of nodes. The clip goes
-    through at once: one recurrent call per time stage, one dense computation per space stage. It
-    has no frame-by-frame form: layer norm and training-mode batch norm of the node input take
-    their statistics over time.
+    This is the variant to load such weights into. It follows the program wherever that departs from the text (list in
+    :mod:`rstg_pyg.authors`) and computes all N² pairs of nodes. The clip goes through at once: one recurrent call per
+    time stage, one dense computation per space stage. It has no form for streams: layer norm and training-mode batch
+    norm of the node input take their statistics over time.
 
-    The stages share their weights. Each part is a submodule (`pool`, `input_norm`, `time`, `send`,
-    `attention`, `gather`, `update`, `last_time`, `project_out`), so that forward hooks see every
-    intermediate.
+    The stages share their weights. Each part is a submodule (``pool``, ``input_norm``, ``time``, ``send``,
+    ``attention``, ``gather``, ``update``, ``last_time``, ``project_out``), so forward hooks see every intermediate.
 
     Args:
-        in_channels: width C of the feature volume.
-        channels: width of the graph where it has its own, between a linear layer in and one out;
-            `None` keeps `in_channels` and leaves out both layers.
-        scales: grids of regions; the program has `(1,)`, `(2, 1)` and `(3, 2, 1)`.
-        num_stages: number K of space stages.
-        attention: `"additive"` (the program's "simple") or `"dot"`.
-        heads: heads of dot attention; the program has 1 and 8.
-        heatmap_size: side D of the position heatmaps; `None` for no positions.
-        norm: norm of node input, messages, gathered messages and nodes: `None`, `"layer"` or
-            `"batch"`. Dot attention leaves the gathered messages without.
-        update_layers: number of layers of the update.
-        update_per_scale: gives each scale its own update MLP.
-        input_batch_norm: batch norm of the node input in front of `norm`, as for SyncMNIST.
+        in_channels: Width C of the feature volume.
+        channels: Width of the graph where it has its own, between a linear layer in and one out; None keeps
+            ``in_channels`` and leaves out both layers.
+        scales: Grids of regions; the program has ``(1,)``, ``(2, 1)`` and ``(3, 2, 1)``.
+        num_stages: Number K of space stages.
+        attention: ``"additive"`` (the program's "simple") or ``"dot"``.
+        heads: Heads of dot attention; the program has 1 and 8.
+        heatmap_size: Side D of the position heatmaps; None for no positions.
+        norm: Norm of node input, messages, gathered messages and nodes: None, ``"layer"`` or ``"batch"``. Dot attention
+            leaves the gathered messages without.
+        update_layers: Number of layers of the update.
+        update_per_scale: Whether each scale has an update MLP of its own.
+        input_batch_norm: Whether a batch norm of the node input comes before ``norm``, as for SyncMNIST.
 
     Shapes:
-        - volume: `[B, C, T, H, W]`
-        - output: nodes `[B, T, N, C]`, for :class:`AuthorsToVec` and :class:`AuthorsToMap`
+        - **volume:** ``[B, C, T, H, W]``.
+        - **output:** nodes ``[B, T, N, C]``, for :class:`AuthorsToVec` and :class:`AuthorsToMap`.
 
     Raises:
-        ValueError: for arguments outside these ranges, and for a volume of another shape.
+        ValueError: If an argument is out of its range, or the volume is of another shape.
 
-    Source: Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks", NeurIPS
-    2019, arXiv:1904.05582; program: IuliaDuta/RSTG at 788a7a3.
+    Source: Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582;
+    program: IuliaDuta/RSTG at 788a7a3.
 
     Example:
         >>> import torch
-        >>> block = AuthorsRSTG(16, input_batch_norm=True)
-        >>> block(torch.randn(2, 16, 5, 6, 6)).shape
+        >>> from rstg_pyg.authors import AuthorsRSTG
+        >>> AuthorsRSTG(16, input_batch_norm=True)(torch.randn(2, 16, 5, 6, 6)).shape
         torch.Size([2, 5, 14, 16])
     """
 
@@ -84,14 +87,9 @@ class AuthorsRSTG(nn.Module):
     ) -> None:
         super().__init__()
         width = in_channels if channels is None else channels
-        for name, value in (
-            ("in_channels", in_channels),
-            ("channels", width),
-            ("num_stages", num_stages),
-            ("update_layers", update_layers),
-        ):
-            if value < 1:
-                raise ValueError(f"expected '{name}' to be at least 1, got {value}")
+        check_positive(
+            in_channels=in_channels, channels=width, num_stages=num_stages, heads=heads, update_layers=update_layers
+        )
         self.in_channels = in_channels
         self.channels = width
         self.num_stages = num_stages
@@ -99,7 +97,12 @@ class AuthorsRSTG(nn.Module):
 
         self.pool = RegionPool(scales)
         if heatmap_size is not None:
-            _check_heatmap_size(heatmap_size, self.pool.scales)
+            check_positive(heatmap_size=heatmap_size)
+            scales = list(self.pool.scales)
+            if any(heatmap_size % side for scale in scales for side in scale):
+                raise ValueError(
+                    f"expected 'heatmap_size' to be a multiple of every scale in {scales}, got {heatmap_size}"
+                )
         self.heatmap_size = heatmap_size
         regions = self.pool.num_regions
         self.register_buffer("adjacency", torch.empty(regions, regions), persistent=False)
@@ -125,19 +128,16 @@ class AuthorsRSTG(nn.Module):
         self.adjacency.zero_()[graph.edge_index[1], graph.edge_index[0]] = 1.0
         if self.heatmap is not None:
             self.heatmap.copy_(graph.heatmap)
-        for module in (self.time, self.send, self.attention, self.gather, self.update):
+        parts = (self.time, self.send, self.attention, self.gather, self.update, self.last_time, *self.input_norm)
+        for module in parts:
             module.reset_parameters()
-        self.last_time.reset_parameters()
-        for norm in self.input_norm:
-            norm.reset_parameters()
         for projection in (self.project_in, self.project_out):
             if isinstance(projection, nn.Linear):
-                glorot_linear(projection)
+                glorot(projection)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Nodes `[B, T, N, C]` after the last time stage, of a volume `[B, C, T, H, W]`."""
-        if volume.dim() != 5 or volume.size(1) != self.in_channels:
-            raise ValueError(f"expected a volume of shape [B, {self.in_channels}, T, H, W], got {list(volume.shape)}")
+        if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
+            raise ValueError(f"expected a volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}")
         nodes = self.pool(volume.transpose(1, 2))
         nodes = self.input_norm(self.project_in(nodes))
         for stage in range(self.num_stages):
@@ -158,12 +158,70 @@ def _attention(name: str, channels: int, heads: int) -> AdditiveAttention | DotA
             raise ValueError(f"expected 'heads' to be 1 with additive attention, got {heads}")
         return AdditiveAttention(channels)
     if name == "dot":
-        if heads < 1 or channels % heads:
+        if channels % heads:
             raise ValueError(f"expected 'heads' to divide {channels} channels, got {heads}")
         return DotAttention(channels, heads)
     raise ValueError(f"expected 'attention' to be 'additive' or 'dot', got {name!r}")
 
 
-def _check_heatmap_size(size: int, scales: Sequence[tuple[int, int]]) -> None:
-    if any(size % side for scale in scales for side in scale):
-        raise ValueError(f"expected 'heatmap_size' to be a multiple of every scale in {list(scales)}, got {size}")
+class AuthorsToVec(nn.Module):
+    r"""Sum over the nodes, mean over time. The text reads out the last time step instead.
+
+    .. math::
+        y = \frac{1}{T} \sum_t \sum_i v_i^t
+
+    Shapes:
+        - **nodes:** ``[B, T, N, C]``. **output:** ``[B, C]``.
+
+    Raises:
+        ValueError: If the nodes are of another number of axes.
+
+    Source: paper, RSTG-to-vec (arXiv:1904.05582); program (IuliaDuta/RSTG at 788a7a3), departure 13.
+
+    Example:
+        >>> AuthorsToVec()(torch.randn(2, 5, 14, 16)).shape
+        torch.Size([2, 16])
+    """
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        _check_nodes(nodes)
+        return nodes.sum(dim=2).mean(dim=1)
+
+
+class AuthorsToMap(nn.Module):
+    r"""Every node spread back over its cell, scales summed.
+
+    .. math::
+        Y_{t, y, x} = \sum_n |n \cap (y, x)|\, v_n^t
+
+    with pixels of area 1, see :class:`~rstg_pyg.regions.RegionProject`.
+
+    Args:
+        scales: Grids of regions, as in the block.
+
+    Shapes:
+        - **nodes:** ``[B, T, N, C]``. **size:** the pair (H, W).
+        - **output:** volume ``[B, C, T, H, W]``.
+
+    Raises:
+        ValueError: If the nodes are of another number of axes, or not as many as the scales have cells.
+
+    Source: paper, RSTG-to-map (arXiv:1904.05582); program (IuliaDuta/RSTG at 788a7a3), departure 13.
+
+    Example:
+        >>> AuthorsToMap()(torch.randn(2, 5, 14, 16), size=(28, 28)).shape
+        torch.Size([2, 16, 5, 28, 28])
+    """
+
+    def __init__(self, scales: Sequence[int] = (3, 2, 1)) -> None:
+        super().__init__()
+        self.project = RegionProject(scales)
+
+    def forward(self, nodes: Tensor, size: tuple[int, int]) -> Tensor:
+        _check_nodes(nodes)
+        return self.project(nodes, size=size).transpose(1, 2)
+
+
+def _check_nodes(nodes: Tensor) -> None:
+    if num_dims(nodes) != 4:
+        raise ValueError(f"expected nodes of shape [B, T, N, C], got {describe(nodes)}")

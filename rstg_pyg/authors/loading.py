@@ -1,19 +1,45 @@
 """Weights of the authors' program into a module, strictly."""
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rstg_pyg.authors.block import AuthorsRSTG
-from rstg_pyg.authors.load_report import LoadReport
-from rstg_pyg.authors.network import AuthorsSyncMNISTNet
-from rstg_pyg.authors.placement import Placements
-from rstg_pyg.authors.placements import placements
-from rstg_pyg.authors.video_network import AuthorsVideoNet
+from rstg_pyg.authors.names import Placements, placements
+from rstg_pyg.authors.networks import AuthorsSyncMNISTNet, AuthorsVideoNet
 from rstg_pyg.files import weight_fault
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every variable that was loaded: placed or ignored. Loading raises where there is a third kind.
+
+    Args:
+        placed: By variable name, the entries of the module's ``state_dict`` that it filled.
+        ignored: By variable name, the pattern of names to ignore that matched it.
+
+    Example:
+        >>> print(LoadReport({"pred/kernel": ("classifier.weight",)}, {"pred/kernel/Momentum": "*/Momentum"}))
+        placed 1 variable in 1 entry of the module; ignored 1 variable (1 as '*/Momentum')
+    """
+
+    placed: Mapping[str, tuple[str, ...]]
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        def counted(items: Mapping | set, one: str, more: str) -> str:
+            return f"{len(items)} {one if len(items) == 1 else more}"
+
+        placed = counted(self.placed, "variable", "variables")
+        entries = counted({entry for names in self.placed.values() for entry in names}, "entry", "entries")
+        ignored = counted(self.ignored, "variable", "variables")
+        patterns = ", ".join(f"{count} as {pattern!r}" for pattern, count in Counter(self.ignored.values()).items())
+        return f"placed {placed} in {entries} of the module; ignored {ignored}" + (f" ({patterns})" if patterns else "")
 
 
 def load_variables(
@@ -26,27 +52,27 @@ def load_variables(
     """Load variables of the authors' program into a module, all of them or none.
 
     Args:
-        module: block or network, with the arguments that the weights were trained with.
-        variables: arrays by the program's names. An LSTM may come as `cudnn_lstm/{w_ih, w_hh,
-            b_ih, b_hh}`, matrices in torch's layout, or in the form that checkpoints have,
-            `rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/{kernel, bias}`: kernel
-            `[in + C, 4C]` with gates in the order i, c, f, o, and the sum of the two biases.
-        scope: what all names start with.
-        graph: name of the block's own scope in it; a video network has its own names for its blocks.
-        ignore: patterns (as of `fnmatch`) of names to leave out, such as `"*/Momentum"`.
+        module: Block or network, with the arguments that the weights were trained with.
+        variables: Arrays by the program's names. An LSTM may come as ``cudnn_lstm/{w_ih, w_hh, b_ih, b_hh}``, matrices
+            in torch's layout, or in the form that checkpoints have,
+            ``rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/{kernel, bias}``: kernel ``[in + C, 4C]`` with gates
+            in the order i, c, f, o, and the sum of the two biases.
+        scope: What all names start with.
+        graph: Name of the block's own scope in it; a video network has its own names for its blocks.
+        ignore: Patterns (as of ``fnmatch``) of names to leave out, such as ``"*/Momentum"``.
 
     Returns:
         What was placed where, and what was ignored.
 
     Raises:
-        ValueError: listing variables that have no place here and entries of the module that no
-            variable filled; for an array of another shape, of complex numbers or values that are not finite; for two
-            variables with one place.
-        TypeError: for a module that there is no table for.
+        ValueError: For variables that have no place here and entries of the module that no variable filled, all of
+            them listed; for an array of another shape, of complex numbers or values that are not finite; for two
+            variables with one place; for a module that there is no table for.
 
     Source: variable names of the program, IuliaDuta/RSTG at 788a7a3.
 
     Example:
+        >>> from rstg_pyg.authors import AuthorsSyncMNISTNet, load_variables, placements
         >>> net = AuthorsSyncMNISTNet(filters=8)
         >>> arrays = {name: np.zeros(where.shape) for name, where in placements(net).items()}
         >>> report = load_variables(net, arrays, ignore=["*/rnn/multi_rnn_cell/*"])
@@ -67,19 +93,19 @@ def fill(
     Counters of batches, which the program does not keep, stay as they are.
 
     Args:
-        module: any module.
-        table: its placements, by variable name.
-        variables: arrays by variable name.
-        ignore: patterns (as of `fnmatch`) of names to leave out.
+        module: Any module.
+        table: Its placements, by variable name.
+        variables: Arrays by variable name.
+        ignore: Patterns (as of ``fnmatch``) of names to leave out.
 
     Returns:
         What was placed where, and what was ignored.
 
     Raises:
-        ValueError: as in :func:`load_variables`.
+        ValueError: As in :func:`load_variables`.
 
     Example:
-        >>> from rstg_pyg.authors.placement import Piece, Placement
+        >>> from rstg_pyg.authors import Piece, Placement, fill
         >>> layer = nn.Linear(3, 2, bias=False)
         >>> table = {"fc/kernel": Placement((3, 2), lambda array: [Piece("weight", array.t())])}
         >>> print(fill(layer, table, {"fc/kernel": np.eye(3, 2)}))

@@ -1,9 +1,9 @@
-"""The authors' two normalisations, with their axes, constants and running statistics.
+"""The authors' normalisations, with their axes, constants and running statistics.
 
-Both take tensors of one layout, `[B, T, *, C]`: clips, frames, any number of node axes, channels.
+Nodes and messages have one layout, ``[B, T, *, C]``: clips, frames, any number of node axes, channels.
 """
 
-from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +19,21 @@ class WholeSampleLayerNorm(nn.Module):
     .. math::
         y = \gamma \odot \frac{x - \mu}{\sqrt{\sigma^2 + 10^{-12}}} + \beta
 
-    with :math:`\mu` and the biased :math:`\sigma^2` taken over the last `num_axes` axes together,
-    and :math:`\gamma, \beta` one number per channel. For nodes of a frame (`[B, T, N, C]`) that is
-    2 axes, for messages of a frame (`[B, T, N, N, C]`) 3, for the node input, whose statistics run
-    over time as well, 3.
+    with :math:`\mu` and the biased :math:`\sigma^2` taken over the last ``num_axes`` axes together, and :math:`\gamma,
+    \beta` one number per channel. For nodes of a frame (``[B, T, N, C]``) that is 2 axes, for messages of a frame
+    (``[B, T, N, N, C]``) 3, for the node input, whose statistics run over time as well, 3.
 
     Args:
-        channels: width of the last axis.
-        num_axes: how many trailing axes share their statistics.
+        channels: Width of the last axis.
+        num_axes: How many trailing axes share their statistics.
 
     Shapes:
-        - input: `[*, C]` with at least `num_axes` axes
-        - output: the input's
+        - **input, output:** ``[*, C]`` with at least ``num_axes`` axes.
 
     Source: program of Nicolicioiu, Duta, Leordeanu (IuliaDuta/RSTG at 788a7a3); departure 10.
 
     Example:
-        >>> norm = WholeSampleLayerNorm(16, num_axes=2)
-        >>> norm(torch.randn(2, 5, 14, 16)).shape
+        >>> WholeSampleLayerNorm(16, num_axes=2)(torch.randn(2, 5, 14, 16)).shape
         torch.Size([2, 5, 14, 16])
     """
 
@@ -53,7 +50,6 @@ class WholeSampleLayerNorm(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `[*, C]`; the shape stays."""
         shape = x.shape[-self.num_axes :]
         normalised = nn.functional.layer_norm(x, shape, eps=TF_LAYER_NORM_EPS)
         return normalised * self.weight + self.bias
@@ -70,26 +66,23 @@ class ProgramBatchNorm(nn.Module):
         \bar\mu \leftarrow 0.99\,\bar\mu + 0.01\,\mu, \quad
         \bar\sigma^2 \leftarrow 0.99\,\bar\sigma^2 + 0.01\,\sigma^2
 
-    In training mode :math:`\mu, \sigma^2` are the frame's own (biased) statistics over clips and
-    node axes, and the running ones take one update per frame, first frame first, all in one call.
-    The program runs those updates unordered; this is one of its possible orders.
+    In training mode :math:`\mu, \sigma^2` are the frame's own (biased) statistics over clips and node axes. The running
+    ones take one update per frame, first frame first, all in one call. The program runs those updates unordered; this
+    is one of its possible orders.
 
     Args:
-        channels: width of the last axis.
-        per_frame: `False` takes all frames as one use of the layer (the node input's norm).
-        unbiased: whether the running variance takes the unbiased variance. The program's framework
-            does so for inputs of four axes (node input; messages of a frame), and takes the biased
-            one for three (nodes of a frame).
+        channels: Width of the last axis.
+        per_frame: False takes all frames as one use of the layer (the node input's norm).
+        unbiased: Whether the running variance takes the unbiased variance. The program's framework does so for inputs
+            of four axes (node input; messages of a frame), and takes the biased one for three (nodes of a frame).
 
     Shapes:
-        - input: `[B, T, *, C]`
-        - output: the input's
+        - **input, output:** ``[B, T, *, C]``.
 
     Source: program (IuliaDuta/RSTG at 788a7a3); departures 1 and 10.
 
     Example:
-        >>> norm = ProgramBatchNorm(16).eval()
-        >>> norm(torch.randn(2, 5, 14, 16)).shape
+        >>> ProgramBatchNorm(16).eval()(torch.randn(2, 5, 14, 16)).shape
         torch.Size([2, 5, 14, 16])
     """
 
@@ -111,7 +104,6 @@ class ProgramBatchNorm(nn.Module):
         self.running_var.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `[B, T, *, C]`; in training mode the running statistics move."""
         if self.training:
             inner = tuple(range(2, x.dim() - 1))
             axes = (0, *inner) if self.per_frame else (0, 1, *inner)
@@ -138,16 +130,58 @@ class ProgramBatchNorm(nn.Module):
         return f"{self.weight.numel()}, per_frame={self.per_frame}, unbiased={self.unbiased}"
 
 
-def stage_norm(norm: str | None, channels: int, node_axes: int) -> nn.Module:
-    """The norm of one frame's nodes (`node_axes=1`) or messages (`node_axes=2`).
+class AfterGraphNorm(nn.Module):
+    r"""Layer norm over everything but the batch, then a gain that starts at zero.
+
+    .. math::
+        y = s \odot \Big(\frac{x - \mu}{\sqrt{\sigma^2 + 10^{-12}}} + \beta\Big)
+
+    with :math:`s` and :math:`\beta` one number per channel. The zero makes a network that takes the branch in compute
+    what it did before, until it is trained.
 
     Args:
-        norm: `None`, `"layer"` or `"batch"`.
-        channels: width of the last axis.
-        node_axes: axes between time and channels.
+        channels: Width of the features.
+
+    Shapes:
+        - **input, output:** ``[B, C, *]``, maps ``[B, C, T, H, W]`` or vectors ``[B, C]``.
+
+    Source: program (IuliaDuta/RSTG at 788a7a3), departure 15.
+
+    Example:
+        >>> AfterGraphNorm(16)(torch.randn(2, 16)).abs().max().item()
+        0.0
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gain and bias to 0."""
+        nn.init.zeros_(self.scale)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = nn.functional.layer_norm(x, x.shape[1:], eps=TF_LAYER_NORM_EPS)
+        per_channel = (-1,) + (1,) * (x.dim() - 2)
+        return self.scale.view(per_channel) * (normalised + self.bias.view(per_channel))
+
+    def extra_repr(self) -> str:
+        return f"{self.scale.numel()}"
+
+
+def stage_norm(norm: str | None, channels: int, node_axes: int) -> nn.Module:
+    """The norm of one frame's nodes (``node_axes=1``) or messages (``node_axes=2``).
+
+    Args:
+        norm: None, ``"layer"`` or ``"batch"``.
+        channels: Width of the last axis.
+        node_axes: Axes between time and channels.
 
     Raises:
-        ValueError: for another `norm`.
+        ValueError: For another ``norm``.
 
     Example:
         >>> stage_norm("layer", 16, node_axes=2)
@@ -155,35 +189,31 @@ def stage_norm(norm: str | None, channels: int, node_axes: int) -> nn.Module:
     """
     if norm is None:
         return nn.Identity()
-    if norm == "layer":
-        return WholeSampleLayerNorm(channels, num_axes=node_axes + 1)
-    if norm == "batch":
-        return ProgramBatchNorm(channels, unbiased=node_axes == 2)
-    raise ValueError(f"expected 'norm' to be None, 'layer' or 'batch', got {norm!r}")
+    return _norm(norm, channels, node_axes + 1, unbiased=node_axes == 2)
 
 
 def input_norm(norm: str | None, channels: int, batch_norm: bool) -> nn.Sequential:
     """The norms of the node input, whose statistics run over time too.
 
     Args:
-        norm: `None`, `"layer"` or `"batch"`, as in the stages.
-        channels: width of the last axis.
-        batch_norm: puts SyncMNIST's batch norm in front.
+        norm: None, ``"layer"`` or ``"batch"``, as in the stages.
+        channels: Width of the last axis.
+        batch_norm: Whether SyncMNIST's batch norm comes first.
 
     Raises:
-        ValueError: for another `norm`.
-
-    Example:
-        >>> len(input_norm("layer", 16, batch_norm=True))
-        2
+        ValueError: For another ``norm``.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers = nn.Sequential()
     if batch_norm:
-        layers["batch_norm"] = ProgramBatchNorm(channels, per_frame=False)
+        layers.add_module("batch_norm", ProgramBatchNorm(channels, per_frame=False))
+    if norm is not None:
+        layers.add_module("stage_norm", _norm(norm, channels, 3, per_frame=False))
+    return layers
+
+
+def _norm(norm: Any, channels: int, num_axes: int, **options: bool) -> nn.Module:
     if norm == "layer":
-        layers["stage_norm"] = WholeSampleLayerNorm(channels, num_axes=3)
-    elif norm == "batch":
-        layers["stage_norm"] = ProgramBatchNorm(channels, per_frame=False)
-    elif norm is not None:
-        raise ValueError(f"expected 'norm' to be None, 'layer' or 'batch', got {norm!r}")
-    return nn.Sequential(layers)
+        return WholeSampleLayerNorm(channels, num_axes)
+    if norm == "batch":
+        return ProgramBatchNorm(channels, **options)
+    raise ValueError(f"expected 'norm' to be None, 'layer' or 'batch', got {norm!r}")

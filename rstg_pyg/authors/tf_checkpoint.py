@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from rstg_pyg.authors.block import AuthorsRSTG
-from rstg_pyg.authors.load_report import LoadReport
-from rstg_pyg.authors.loading import load_variables
-from rstg_pyg.authors.network import AuthorsSyncMNISTNet
-from rstg_pyg.authors.video_network import AuthorsVideoNet
+from rstg_pyg.authors.loading import LoadReport, load_variables
+from rstg_pyg.authors.networks import AuthorsSyncMNISTNet, AuthorsVideoNet
 from rstg_pyg.files import FileError, reading
 
 NOT_WEIGHTS = (
@@ -26,7 +24,7 @@ NOT_WEIGHTS = (
     # an LSTM's weights once more, in a layout that depends on the GPU; the checkpoint has them in the saved form too
     "*/cudnn_lstm/opaque_kernel",
 )
-"""Patterns (as of `fnmatch`) of what the program's checkpoints hold beside the weights."""
+"""Patterns (as of ``fnmatch``) of what the program's checkpoints hold beside the weights."""
 
 
 def load_tf_checkpoint(
@@ -38,23 +36,23 @@ def load_tf_checkpoint(
 ) -> LoadReport:
     """Load a TensorFlow checkpoint of the authors' program into a module, all of it or nothing.
 
-    Every variable of the file must have a place in the module, or be named in :data:`NOT_WEIGHTS` or `ignore`, and
+    Every variable of the file must have a place in the module, or be named in :data:`NOT_WEIGHTS` or ``ignore``, and
     every entry of the module must be filled.
 
     Args:
-        path: the checkpoint's prefix (`model_100000.ckpt`), one of its files, or a folder with one checkpoint in it.
-        model: block or network; for the published video networks :meth:`AuthorsVideoNet.published`.
-        scope: what all names start with.
-        graph: name of the block's own scope in it; a video network has its own names for its blocks.
-        ignore: more patterns (as of `fnmatch`) of names to leave out.
+        path: The checkpoint's prefix (``model_100000.ckpt``), one of its files, or a folder with one checkpoint in it.
+        model: Block or network; for the published video networks :meth:`AuthorsVideoNet.published`.
+        scope: What all names start with.
+        graph: Name of the block's own scope in it; a video network has its own names for its blocks.
+        ignore: More patterns (as of ``fnmatch``) of names to leave out.
 
     Returns:
         What was placed where, and what was ignored.
 
     Raises:
-        ImportError: without TensorFlow.
-        FileNotFoundError: where there is no checkpoint.
-        ValueError: for several checkpoints in a folder, and as :func:`load_variables` raises it: listing variables
+        ImportError: Without TensorFlow.
+        FileNotFoundError: Where there is no checkpoint.
+        ValueError: For several checkpoints in a folder, and as :func:`load_variables` raises it: listing variables
             without a place and variables that are missing, and for another shape.
 
     Source: Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, arXiv:1904.05582; checkpoints and variable names of the program,
@@ -73,12 +71,12 @@ def read_tf_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     """Read all variables of a TensorFlow checkpoint, by name.
 
     Args:
-        path: the checkpoint's prefix (`model_100000.ckpt`), one of its files, or a folder with one checkpoint in it.
+        path: The checkpoint's prefix (``model_100000.ckpt``), one of its files, or a folder with one checkpoint in it.
 
     Raises:
-        ImportError: without TensorFlow.
-        FileNotFoundError: where there is no checkpoint.
-        ValueError: for several checkpoints in a folder, and for a damaged one.
+        ImportError: Without TensorFlow.
+        FileNotFoundError: Where there is no checkpoint.
+        ValueError: For several checkpoints in a folder, and for a damaged one.
 
     Example:
         >>> sorted(read_tf_checkpoint("model_100000.ckpt"))  # doctest: +SKIP

@@ -7,7 +7,7 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice, check_mean
 from rstg_pyg.blocks.frame_vectors import next_mean
 from rstg_pyg.blocks.region_block import RegionBlock
-from rstg_pyg.recurrence.stages import SPACE
+from rstg_pyg.recurrence.rstg import SPACE
 
 
 class RSTGToVec(RegionBlock):

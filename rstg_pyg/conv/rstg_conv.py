@@ -5,29 +5,24 @@ Shape legend: N nodes, E edges, C input channels, H hidden channels, O output ch
 """
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Literal, Optional, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.nn.aggr import SumAggregation
+from torch.nn import Identity, ReLU, RReLU
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
-from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, softmax
+from torch_geometric.utils import is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
-from rstg_pyg.arguments import check_flags, check_options, check_type
-from rstg_pyg.conv.adjacency import collectable
-from rstg_pyg.conv.attention import PairScore
-from rstg_pyg.conv.backend import choose_backend
-from rstg_pyg.conv.checks import check_arguments, check_ends, check_inputs
-from rstg_pyg.conv.fast_gather import fast_gather
-from rstg_pyg.conv.linear import Linear
-from rstg_pyg.conv.message_mlp import MessageMLP
-from rstg_pyg.conv.projections import project, project_merged
-from rstg_pyg.conv.update_mlp import UpdateMLP
+from rstg_pyg.arguments import check_flags, check_options
+from rstg_pyg.conv.inputs import check_arguments, check_inputs, check_nodes
+from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, project
 from rstg_pyg.norm import Norm, normalised, resolve_norm
-from rstg_pyg.watched import is_bare
+from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
+from rstg_pyg.ops.index import GraphIndex, check_ends
+from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
 
 
 class RSTGConv(MessagePassing):
@@ -43,14 +38,14 @@ class RSTGConv(MessagePassing):
 
         \mathbf{v}'_i &= \mathrm{MLP}_{update} \left( [\mathbf{v}_i \, \Vert \, \mathbf{g}_i] \right)
 
-    with :math:`\mathbf{p}` the positions and the attention score
+    ``out_channels`` is the whole width of the output: the heads divide it among them, each with scores of its own and
+    its own slice of the message channels. :math:`\mathbf{p}` are positional encodings, and the attention score is
 
     - ``"dot"``: :math:`s = (\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j) / \sqrt{d}`,
     - ``"additive"``: :math:`s = \mathrm{LeakyReLU}(\mathbf{w}_1^\top \mathbf{v}_i + \mathbf{w}_2^\top \mathbf{v}_j)`,
     - ``"mean"``: :math:`s = 0`, uniform weights.
 
-    Each of several heads has scores of its own and weighs its own slice of the message channels. A node without
-    neighbours gathers 0.
+    A node without neighbours gathers 0.
 
     Two identities save most of the work without changing the function: the first send layer is a sum of a source and a
     destination projection, computed per node, and a linear last send layer commutes with the weighted sum over the
@@ -63,9 +58,9 @@ class RSTGConv(MessagePassing):
 
     Args:
         in_channels: Size C of each node feature, or -1 to derive it from the first input.
-        out_channels: Size O of each output feature.
-        pe_channels: Size P of the node positions ``pe``; 0 for none. Positions enter the messages only.
-        heads: Number of attention heads; divides ``out_channels``.
+        out_channels: Size O of each output feature, all heads together.
+        heads: Number K of attention heads; divides ``out_channels``.
+        pe_channels: Size P of the positional encodings ``pe``, which enter the messages only; 0 for none.
         attention: ``"dot"``, ``"additive"`` or ``"mean"``.
         edge_dim: Size of the edge features, which enter the first send layer; None for none.
         hidden_channels: Width H of the hidden layers of both MLPs (default: ``out_channels``).
@@ -80,15 +75,13 @@ class RSTGConv(MessagePassing):
         dropout: Dropout probability of the attention weights during training.
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
-        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest:
-            ``"native"`` on CPUs, compiled at first use where there is a C++ compiler; else ``"blocks"``, in PyTorch
-            (with a product per edge only where tensors per edge would be large); ``"triton"`` on CUDA. ``"reference"``
-            is message passing with a tensor per edge; ``"dense"``, over all pairs of nodes, is taken by name only.
-            On the reference run compiled and exported code; explanations, hooks, aggregations other than a sum, and
-            whatever a subclass or an instance has in place of a method of message passing; children of a class of
-            their own, with a hook or a parametrisation, which are called wherever the formula calls them; and what
-            follows the operations of PyTorch: transforms such as :func:`torch.func.vmap`, forward-mode
-            differentiation, ``torch.jit.trace``, FLOP counters.
+        backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest that
+            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler;
+            ``"blocks"``, in PyTorch, where tensors per edge would be large; else ``"reference"``, message passing with
+            a tensor per edge. Whatever was asked for, the reference runs where a faster way would pass somebody by:
+            with explanations, hooks, other aggregations than a sum, methods of a subclass, parametrised layers, and
+            under what follows PyTorch's operations (:func:`torch.func.vmap`, forward-mode differentiation,
+            ``torch.jit.trace``, FLOP counters). Exported programs hold it too, unless a backend is named.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:
@@ -99,8 +92,8 @@ class RSTGConv(MessagePassing):
         - **output:** ``[N, *, O]``; with ``return_attention_weights``, ``(output, (edge_index, [E, *, K]))``.
 
     Raises:
-        ValueError: If an argument is out of its range, or an input has a width or a number of rows other than declared.
-        TypeError: If ``x`` is a pair of tensors: the layer is not bipartite.
+        ValueError: If an argument is out of its range, or an input has a width or a number of rows other than
+            declared, or is a pair of tensors: the layer is not bipartite.
         IndexError: If an edge points outside the nodes.
         RuntimeError: If the backend that was asked for by name can not run here.
 
@@ -140,19 +133,8 @@ class RSTGConv(MessagePassing):
         check_flags(send_act_last=send_act_last, update_act_last=update_act_last, residual=residual, bias=bias)
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         check_arguments(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            pe_channels=pe_channels,
-            heads=heads,
-            attention=attention,
-            edge_dim=edge_dim,
-            hidden_channels=hidden_channels,
-            send_layers=send_layers,
-            update_layers=update_layers,
-            residual=residual,
-            dropout=dropout,
-            backend=backend,
-            kwargs=kwargs,
+            *(in_channels, out_channels, pe_channels, heads, attention, edge_dim, hidden_channels),
+            *(send_layers, update_layers, residual, dropout, backend, kwargs),
         )
         kwargs.setdefault("aggr", "sum")
         super().__init__(node_dim=0, **kwargs)
@@ -177,30 +159,12 @@ class RSTGConv(MessagePassing):
 
         self.norm = resolve_norm(norm, in_channels)
 
-        self.send = MessageMLP(
-            in_channels,
-            pe_channels,
-            edge_dim,
-            hidden_channels,
-            out_channels,
-            send_layers,
-            act,
-            send_act_last,
-            heads,
-            bias,
-        )
+        widths = in_channels, pe_channels, edge_dim, hidden_channels, out_channels
+        self.send = MessageMLP(*widths, send_layers, act, send_act_last, heads, bias)
         self.pair_score = PairScore(in_channels, out_channels, heads, attention, negative_slope)
-
-        self.update_mlp = UpdateMLP(
-            [
-                in_channels + out_channels if in_channels > 0 else -1,
-                *[hidden_channels] * (update_layers - 1),
-                out_channels,
-            ],
-            act=act,
-            bias=bias,
-            plain_last=not update_act_last,
-        )
+        pair = in_channels + out_channels if in_channels > 0 else -1
+        widths = [pair, *[hidden_channels] * (update_layers - 1), out_channels]
+        self.update_mlp = UpdateMLP(widths, act=act, bias=bias, plain_last=not update_act_last)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -226,83 +190,162 @@ class RSTGConv(MessagePassing):
                 )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
+    @overload
     def forward(
         self,
         x: Tensor,
-        edge_index: Adj,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        return_attention_weights: Literal[False] | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        *,
+        return_attention_weights: Literal[True],
+    ) -> tuple[Tensor, Any]: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
         edge_attr: OptTensor = None,
         pe: OptTensor = None,
         return_attention_weights: bool | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
+    ) -> Any:
         r"""Run one space stage.
 
         Args:
             x: Node features ``[N, *, C]``.
-            edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, or the transposed adjacency matrix as
-                a ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``.
-            pe: Node positions ``[N, P]`` or ``[N, *, P]``.
-            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default the values of a sparse
-                matrix where ``edge_dim`` is set.
+            edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, the transposed adjacency matrix as a
+                ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``, or a
+                :class:`~rstg_pyg.ops.GraphIndex` that is made once for many calls.
+            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default a matrix's values.
+            pe: Positional encodings ``[N, P]`` or ``[N, *, P]``.
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
         """
-        num_edges = check_inputs(x, edge_index, pe, edge_attr, self.in_channels, self.pe_channels, self.edge_dim)
-        check_type("x", x, self)
-        if self.residual and x.size(-1) != self.out_channels:
-            raise ValueError(f"expected 'x' of width {self.out_channels} with residual=True, got {x.size(-1)}")
-        edge_index = collectable(edge_index, edge_attr)
-        looked_at = self._messages_are_looked_at()
-        backend = "reference" if looked_at else choose_backend(self, x, edge_index, num_edges)
-
-        v = normalised(self.norm, x)
+        index = self._index(x, edge_index, edge_attr, pe)
+        watched = messages_are_watched(self, _METHODS)
+        spec = GatherSpec(
+            self.attention,
+            self.heads,
+            self.send.form,
+            self.pair_score.negative_slope,
+            self.dropout if self.training else 0.0,
+        )
+        backend = "reference" if watched or self._needs_reference(x, index) else self._choose_backend(spec, x, index)
+        v = x if self.norm is None else normalised(self.norm, x)
+        edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if backend == "reference":
-            if torch.compiler.is_compiling() and not is_sparse(edge_index):
-                check_ends(*edge_index, x.size(0))
-            src, dst, query, key, _ = project(self, v, pe)
-            # edge_updater_type: (query: Tensor, key: Tensor)
-            alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
-
-            # propagate_type: (src: Tensor, dst: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool)
-            gathered = self.propagate(
-                edge_index,
-                src=src,
-                dst=dst,
-                alpha=alpha,
-                edge_attr=edge_attr,
-                per_edge=looked_at or not self.send.has_linear_last or not is_bare(self.send.lin_last, Linear),
-            )
-            out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
+            out, alpha = self._message_passing(v, index, edge_attr, pe, watched)
         else:
-            src, dst, query, key, own = project_merged(self, v, pe)
-            value, total, alpha_of_edges = fast_gather(self, backend, src, dst, query, key, edge_index, edge_attr)
-            if own is not None:
-                out = self.update_mlp.forward_from_sum(own, value, total, self.send)
-            else:
-                gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
-                out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
+            out, alpha = self._gather(v, index, edge_attr, pe, spec, backend)
         if self.residual:
             out = x + out
+        if not return_attention_weights:
+            return out
+        adjacency, alpha = index.adjacency, alpha().expand(-1, *x.shape[1:-1], -1)
+        if isinstance(adjacency, SparseTensor):
+            return out, adjacency.set_value(alpha, layout="coo")
+        if is_torch_sparse_tensor(adjacency):
+            return out, (set_sparse_value(adjacency, alpha), alpha)
+        return out, (adjacency, alpha)
 
-        if return_attention_weights:
-            alpha = alpha.expand(-1, *x.shape[1:-1], -1) if backend == "reference" else alpha_of_edges()
-            if isinstance(edge_index, SparseTensor):
-                return out, edge_index.set_value(alpha, layout="coo")
-            if is_torch_sparse_tensor(edge_index):
-                return out, (set_sparse_value(edge_index, alpha), alpha)
-            return out, (edge_index, alpha)
-        return out
-
-    def _messages_are_looked_at(self) -> bool:
-        """Whether somebody sees, changes or replaces a part of the message passing, whose messages are to be those of
-        the formula then, per edge."""
-        cls, own = type(self), vars(self)
-        return bool(
-            self.explain
-            or not is_bare(self.aggr_module, SumAggregation)
-            or any(own[name] for name in _HOOKS)
-            or any(name in own or getattr(cls, name) is not method for name, method in _METHODS.items())
-            or any(_is_written_by_hand(self, name) for name in ("propagate", "edge_updater"))
+    def _index(self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor) -> GraphIndex:
+        """Check the inputs: what most calls are at a glance, all else one by one."""
+        is_usual = (
+            type(x) is Tensor
+            and x.layout == torch.strided
+            and x.dim() >= 2
+            and x.size(-1) == self.in_channels
+            and x.dtype == self.send.lin_dst.weight.dtype
         )
+        if not is_usual:
+            check_nodes(self, x)
+        index = edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0), self.flow)
+        if (
+            not is_usual
+            or index.num_nodes != x.size(0)
+            or index.flow != self.flow
+            or edge_attr is not None
+            or self.edge_dim is not None
+            or (pe is None) != (self.pe_channels == 0)
+            or (pe is not None and (type(pe) is not Tensor or pe.shape != (x.size(0), self.pe_channels)))
+        ):
+            check_inputs(self, x, index, edge_attr, pe)
+        return index
+
+    def _needs_reference(self, x: Tensor, index: GraphIndex) -> bool:
+        """Whether there is nothing to gather, or a faster way would pass somebody by: the backends read the children's
+        weights, or call their activation on blocks of edges and again in the backward pass. PyTorch's own can be called
+        so, but for the one that draws numbers."""
+        send, act = self.send, self.send.act
+        return (
+            index.num_edges == 0
+            or x.numel() == 0
+            or not (index.has_flow or self.flow == "source_to_target")
+            or not is_bare(send, MessageMLP)
+            or not is_bare(self.pair_score, PairScore)
+            or type(act).__module__ not in (ReLU.__module__, Identity.__module__)
+            or type(act) is RReLU
+            or not is_bare(act, type(act))
+            or not all(is_bare(lin, Linear) for lin in send.lins)
+            or not (send.lin_last is None or is_bare(send.lin_last, Linear))
+            or everything_is_watched()
+        )
+
+    def _choose_backend(self, spec: GatherSpec, x: Tensor, index: GraphIndex) -> str:
+        elements = index.num_edges * self.hidden_channels * (x.numel() // (x.size(0) * x.size(-1)))
+        return choose_backend(self.backend, spec, x, self.edge_dim is not None, elements)
+
+    def _message_passing(self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, watched: bool) -> Any:
+        """The formula, with a tensor per edge."""
+        edge_index = index.adjacency
+        if torch.compiler.is_compiling() and index.has_flow:
+            check_ends(index.source, index.destination, index.num_nodes)
+        (src, dst), (query, key) = self.send(v, pe), self.pair_score(v)
+        # edge_updater_type: (query: Tensor, key: Tensor)
+        alpha = self.edge_updater(edge_index, query=query, key=key).to(src.dtype)
+
+        # propagate_type: (src: Tensor, dst: Tensor, alpha: Tensor, edge_attr: OptTensor, per_edge: bool)
+        gathered = self.propagate(
+            edge_index,
+            src=src,
+            dst=dst,
+            alpha=alpha,
+            edge_attr=edge_attr,
+            per_edge=watched or not self.send.has_linear_last or not is_bare(self.send.lin_last, Linear),
+        )
+        return self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1)), lambda: alpha
+
+    def _gather(
+        self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, spec: GatherSpec, backend: str
+    ) -> Any:
+        """The same function on tensors ``[N, F, ...]`` with all inner dimensions in one."""
+        num_nodes, inner = v.size(0), v.shape[1:-1]
+        *projected, own = project(self.send, self.pair_score, self.update_mlp, v, pe)
+        src, dst, query, key = projected if len(inner) == 1 else [_join_frames(one, len(inner)) for one in projected]
+        edge = self.send.edge_term(edge_attr, len(inner) + 2, src.dtype)
+        if edge is not None:
+            edge = edge.expand(-1, *inner, -1) if any(size > 1 for size in edge.shape[1:-1]) else edge
+            edge = _join_frames(edge, len(inner))
+        found = gather(spec, src, dst, query, key, edge, index, self.send.message(), backend)
+        value, total = found.value.reshape(num_nodes, *inner, -1), found.total
+        if total is not None:
+            total = total.expand(-1, src.size(1), -1).reshape(num_nodes, *inner, -1)
+        if own is not None:
+            out = self.update_mlp.forward_from_sum(own, value, total, self.send)
+        else:
+            gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
+            out = self.update_mlp.forward_from_pair(v, gathered.to(v.dtype))
+        return out, lambda: found.alpha().reshape(index.num_edges, *inner, -1)
 
     def edge_update(
         self, query_i: Tensor, key_j: Tensor, index: Tensor, ptr: OptTensor, dim_size: Optional[int]
@@ -332,19 +375,9 @@ class RSTGConv(MessagePassing):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
-_METHODS = {
-    name: getattr(RSTGConv, name) for name in ("message", "aggregate", "message_and_aggregate", "update", "edge_update")
-}
-_HOOKS = [
-    f"_{method}_forward_{when}"
-    for method in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
-    for when in ("pre_hooks", "hooks")
-]
+_METHODS = {name: getattr(RSTGConv, name) for name in MESSAGE_METHODS}
 
 
-def _is_written_by_hand(conv: RSTGConv, name: str) -> bool:
-    """Whether a method is neither the one that PyG generates for the class nor the one that it falls back to."""
-    cls, method = type(conv), getattr(conv, name)
-    return method.__module__ != f"{cls.__module__}_{cls.__name__}_{name}" and getattr(
-        method, "__func__", None
-    ) is not getattr(MessagePassing, name)
+def _join_frames(value: Tensor, num_inner: int) -> Tensor:
+    """View ``[N, *, ...]`` as ``[N, F, ...]``."""
+    return value.flatten(1, num_inner) if num_inner > 0 else value.unsqueeze(1)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rstg_pyg.files import weight_fault
+from rstg_pyg.models.cnn import inflated
 from rstg_pyg.models.resnet import VideoResNet
 
 
@@ -66,7 +67,8 @@ def load_image_weights(model: VideoResNet, state_dict: Mapping[str, Tensor]) -> 
         elif fault := weight_fault(value, own[name]):
             problems.append(f"{fault} in {key}")
         else:
-            weight = _inflated(value, own[name])
+            is_kernel = value.dim() == 4 and own[name].dim() == 5
+            weight = inflated(value, own[name].size(2)) if is_kernel else value
             if weight.shape == own[name].shape:
                 placed[name] = weight
             else:
@@ -133,11 +135,3 @@ def _place(key: str) -> str | None:
                     parts[2] = "abc"[layer] if layer in (0, 1, 2) else parts[2]
                 return name.format(*parts)
     return None
-
-
-def _inflated(value: Tensor, like: Tensor) -> Tensor:
-    """A kernel for images, repeated over the frames of a kernel for videos; anything else as it is."""
-    if value.dim() != 4 or like.dim() != 5:
-        return value
-    num_frames = like.size(2)
-    return (value / num_frames).unsqueeze(2).expand(-1, -1, num_frames, -1, -1)

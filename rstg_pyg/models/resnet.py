@@ -1,4 +1,4 @@
-"""The backbones of real videos: C2D, I3D and Non-Local ResNets."""
+"""The backbones of real videos: C2D, I3D and Non-Local ResNets, and their residual blocks."""
 
 from collections import OrderedDict
 from contextlib import nullcontext
@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, Linear, MaxPool3d, Module, Sequential
-from torch.nn.init import normal_, zeros_
+from torch.nn import BatchNorm3d, Conv3d, Dropout, Linear, MaxPool3d, Module, Sequential
+from torch.nn.functional import relu
+from torch.nn.init import kaiming_normal_, normal_, zeros_
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rstg_pyg.arguments import check_choice, check_flags, check_positive, check_share, describe, num_dims
 from rstg_pyg.blocks.insertion import HOLDER
 from rstg_pyg.blocks.volume_pool import VolumePool
+from rstg_pyg.blocks.zero_start import ZeroBatchNorm3d
 from rstg_pyg.constant_buffers import ConstantBuffers
-from rstg_pyg.models.frame_cnn import pixels_to_unit
 from rstg_pyg.models.non_local import NonLocalBlock
-from rstg_pyg.models.resnet_blocks import ConvNorm, ResidualBlock
+from rstg_pyg.models.video_classifier import pixels_to_unit
 
 FORMS = ("c2d", "i3d", "nonlocal")
 STAGES = ("res2", "res3", "res4", "res5")
@@ -27,10 +28,92 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class ConvNorm(Module):
+    """A convolution with zero padding and without bias, a batch normalisation of the class ``norm`` and, with
+    ``activation``, a ReLU. ``kernel`` is its length in frames and its side in pixels, both odd."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        activation: bool = True,
+        norm: type[BatchNorm3d] = BatchNorm3d,
+    ) -> None:
+        super().__init__()
+        frames, side = kernel
+        padding = (frames // 2, side // 2, side // 2)
+        self.conv = Conv3d(
+            in_channels, out_channels, (frames, side, side), (1, stride, stride), padding=padding, bias=False
+        )
+        self.norm = norm(out_channels, eps=1e-5)
+        self.activation = activation
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.norm.reset_parameters()
+
+    def forward(self, volume: Tensor) -> Tensor:
+        out = self.norm(self.conv(volume))
+        return relu(out, inplace=True) if self.activation else out
+
+
+class ResidualBlock(Module):
+    r"""A block of "Deep Residual Learning for Image Recognition" (He, Zhang, Ren, Sun, CVPR 2016,
+    `arXiv:1512.03385 <https://arxiv.org/abs/1512.03385>`_) whose first convolution may see several frames, as in
+    "Non-local Neural Networks" (Wang, Girshick, Gupta, He, CVPR 2018, `arXiv:1711.07971
+    <https://arxiv.org/abs/1711.07971>`_).
+
+    .. math::
+        \mathbf{F} \leftarrow \mathrm{ReLU}(\mathrm{shortcut}(\mathbf{F}) + c(b(a(\mathbf{F}))))
+
+    The bottleneck has kernels of k x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1 and its stride in the second; the basic block has k
+    x 3 x 3 and 1 x 3 x 3, no c, and its stride in the first. The shortcut is a 1 x 1 x 1 convolution where channels or
+    stride change. The weight of the last normalisation starts at zero, so a new network is its shortcuts: with ones,
+    gradients of a ResNet-50 on few clips are a hundred times as large.
+
+    Args:
+        in_channels: Channels of the volume.
+        inner_channels: Channels between the convolutions.
+        temporal_kernel: Length k of the first kernel in frames.
+        stride: Stride in space.
+        bottleneck: Whether it is a bottleneck, with four times ``inner_channels`` at its end, or a basic block.
+
+    Shapes:
+        - ``[B, C, T, H, W] -> [B, C', T, H / stride, W / stride]``.
+    """
+
+    c: ConvNorm | None
+    shortcut: ConvNorm | None
+
+    def __init__(
+        self, in_channels: int, inner_channels: int, temporal_kernel: int, stride: int = 1, bottleneck: bool = True
+    ) -> None:
+        super().__init__()
+        self.out_channels = inner_channels * (4 if bottleneck else 1)
+        last = {"activation": False, "norm": ZeroBatchNorm3d}
+        if bottleneck:
+            self.a = ConvNorm(in_channels, inner_channels, (temporal_kernel, 1))
+            self.b = ConvNorm(inner_channels, inner_channels, (1, 3), stride)
+            self.c = ConvNorm(inner_channels, self.out_channels, (1, 1), **last)
+        else:
+            self.a = ConvNorm(in_channels, inner_channels, (temporal_kernel, 3), stride)
+            self.b = ConvNorm(inner_channels, inner_channels, (1, 3), **last)
+            self.c = None
+        changes = stride != 1 or in_channels != self.out_channels
+        self.shortcut = ConvNorm(in_channels, self.out_channels, (1, 1), stride, activation=False) if changes else None
+
+    def forward(self, volume: Tensor) -> Tensor:
+        out = self.b(self.a(volume))
+        if self.c is not None:
+            out = self.c(out)
+        return relu(out + (volume if self.shortcut is None else self.shortcut(volume)), inplace=True)
+
+
 def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
     """Return the lengths in frames of the first kernels of a stage's blocks.
-
-    With 3, 4, 6 and 3 blocks they are, for I3D, 3,3,3 | 3,1,3,1 | 3,1,3,1,3,1 | 1,3,1.
 
     Example:
         >>> temporal_kernels("res3", 4, "i3d")
@@ -47,7 +130,7 @@ def temporal_kernels(stage: str, num_blocks: int, form: str) -> tuple[int, ...]:
 class VideoState(NamedTuple):
     """What :meth:`VideoResNet.step` keeps of the frames so far. Its size does not grow with their number.
 
-    Attributes:
+    Args:
         shape: Shape of the frames, ``[B, C, H, W]``.
         pending: The features after res2 of a frame whose pair is not whole yet, ``[B, C', 1, H', W']``, or None.
         blocks: The states of inserted blocks, by the modules that they follow.
@@ -223,12 +306,8 @@ class VideoResNet(ConstantBuffers):
 
     def features(self, video: Tensor) -> Tensor:
         """The feature volume ``[B, out_channels, T // 2, H', W']`` at the end of res5."""
-        if (
-            num_dims(video) != 5
-            or video.size(1) != self.in_channels
-            or video.size(2) < 2
-            or min(video.shape[-2:]) < self.smallest
-        ):
+        fits = num_dims(video) == 5 and video.size(1) == self.in_channels and video.size(2) > 1
+        if not fits or min(video.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"expected a video of shape [B, {self.in_channels}, T, H, W] with T of at least 2 and H and W of at "
                 f"least {self.smallest}, got {describe(video)}"

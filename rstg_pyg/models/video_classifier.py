@@ -3,11 +3,11 @@
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, Sequential
 
 from rstg_pyg.arguments import check_positive, describe, num_dims
-from rstg_pyg.models.frame_cnn import pixels_to_unit, weight_dtype
 
 
 class VideoClassifier(Module):
@@ -95,3 +95,13 @@ def _takes(function: Any, name: str) -> bool:
     """Whether a function can be called with an argument of that name."""
     parameters = inspect.signature(function).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def pixels_to_unit(video: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Map uint8 pixels to floats in 0..1, of the default type where none is given; floats stay as they are."""
+    return video if video.is_floating_point() else video.to(dtype or torch.get_default_dtype()) / 255
+
+
+def weight_dtype(module: Module) -> torch.dtype:
+    """The type of a module's first weight, or the default where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -1,4 +1,10 @@
-"""What the space stage computes over edges, in several ways.
+"""What the space stage computes over edges: plain formulas, and in several faster ways.
 
-Plain formulas, blocks of cache size in PyTorch, native code for processors, Triton for GPUs.
+Blocks of cache size in PyTorch, native code for processors, Triton for GPUs.
 """
+
+from rstg_pyg.ops.gather import BACKENDS, GatherSpec, Message, choose_backend, gather
+from rstg_pyg.ops.index import GraphIndex
+from rstg_pyg.ops.linear import linear
+
+__all__ = ["BACKENDS", "GatherSpec", "GraphIndex", "Message", "choose_backend", "gather", "linear"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops.index import GraphIndex
 
 JOIN_ELEMENTS = 1 << 17
 """Destinations are joined to one block up to this many elements of their edges (512 KiB in float32): enough to hide
@@ -59,14 +59,14 @@ class Blocks:
 
     def __init__(
         self,
-        neighborhoods: Neighborhoods,
+        index: GraphIndex,
         num_frames: int,
         num_channels: int,
         join_elements: int = JOIN_ELEMENTS,
         cut_elements: int = CUT_ELEMENTS,
     ) -> None:
-        self.neighborhoods = neighborhoods
-        mean_degree = max(1, neighborhoods.num_edges // max(1, neighborhoods.num_nodes))
+        self.index = index
+        mean_degree = max(1, index.num_edges // max(1, index.num_nodes))
         fitting = max(1, cut_elements // (mean_degree * max(1, num_channels)))
         pieces = max(1, -(-num_frames // fitting))
         self.num_frames = num_frames
@@ -75,8 +75,8 @@ class Blocks:
         self.max_edges = max((block.src.numel() for block in self._blocks), default=0)
 
     def _cut(self, max_rows: int) -> Iterator[Block]:
-        nodes, src = self.neighborhoods.nodes, self.neighborhoods.src
-        for group in self.neighborhoods.groups:
+        nodes, src = self.index.nodes, self.index.src
+        for group in self.index.groups:
             step = min(group.num_nodes, max(1, max_rows // group.degree))
             for start in range(0, group.num_nodes, step):
                 n = min(step, group.num_nodes - start)
@@ -95,12 +95,12 @@ class Blocks:
 
     def empty_sums(self, like: Tensor, *shape: int) -> Tensor:
         """Room for one sum per destination, ``[N, *shape]``, zero where a node has no neighbours."""
-        sums = like.new_empty(self.neighborhoods.num_nodes, *shape)
-        isolated = self.neighborhoods.num_isolated
+        sums = like.new_empty(self.index.num_nodes, *shape)
+        isolated = self.index.num_isolated
         if isolated is None:
             return sums.zero_()
         if isolated > 0:
-            sums[self.neighborhoods.nodes[:isolated]] = 0
+            sums[self.index.nodes[:isolated]] = 0
         return sums
 
     def buffer(self, like: Tensor, frames: slice, num_channels: int) -> Tensor:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from rstg_pyg.arguments import check_name, check_positive
 from rstg_pyg.blocks.region_block import RegionBlock
-from rstg_pyg.models import VideoResNet
-from rstg_pyg.predict.checkpoint import load_trained_network
-from rstg_pyg.predict.clip_streams import StepStream, WindowStream
-from rstg_pyg.predict.frame_rate import FrameSampler, as_rate, default_rate
-from rstg_pyg.predict.live_stream import LiveStream
-from rstg_pyg.predict.prediction import Prediction
-from rstg_pyg.predict.source import VideoSource
+from rstg_pyg.files import reading
+from rstg_pyg.models import VIDEO_ROWS, VideoNetwork, VideoResNet
+from rstg_pyg.predict.source import VideoSource, as_rate
+from rstg_pyg.predict.stream import FrameByFrame, FrameSampler, LiveStream, Prediction, SlidingWindows
 from rstg_pyg.regions import region_graph
+from rstg_pyg.training.weights import CheckpointError, SavedWeights
 from rstg_pyg.visualize.explanation import AttentionRecording
+
+TASK = "something-something"
+"""What ``examples/something_something.py`` writes into its files."""
+CLIP_SECONDS = 4
+"""About how long the videos of Something-Something are (2 to 6 seconds): a training clip is spread over that."""
 
 
 class Predictor:
@@ -114,12 +119,12 @@ class Predictor:
         if self.carries_state:
             if window is not None or stride is not None:
                 raise ValueError("expected no 'window' and no 'stride' for a network that carries a state, got one")
-            clip_stream: StepStream | WindowStream = StepStream(self.model)
+            way: FrameByFrame | SlidingWindows = FrameByFrame(self.model)
         else:
             window = self.num_frames if window is None else window
-            clip_stream = WindowStream(self.model, window, max(1, window // 2) if stride is None else stride)
+            way = SlidingWindows(self.model, window, max(1, window // 2) if stride is None else stride)
         return LiveStream(
-            clip_stream,
+            way,
             FrameSampler(self._ratio(source_rate, frames_per_second)),
             self.classes,
             self.size,
@@ -196,7 +201,7 @@ class Predictor:
             if frames_per_second is not None:
                 raise ValueError("expected 'source_rate' with 'frames_per_second', got none")
             return Fraction(1)
-        rate = default_rate(self.num_frames) if frames_per_second is None else frames_per_second
+        rate = Fraction(self.num_frames, CLIP_SECONDS) if frames_per_second is None else frames_per_second
         return as_rate("source_rate", source_rate) / as_rate("frames_per_second", rate)
 
 
@@ -209,3 +214,65 @@ def _device(device: str | torch.device) -> torch.device:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ValueError(f"expected a device that torch can use, got {str(device)!r}: {reason}") from None
     return found
+
+
+class TrainedNetwork(NamedTuple):
+    r"""A trained network and what it was trained for.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        row: Its name in :data:`~rstg_pyg.models.VIDEO_ROWS`.
+        classes: The names of the classes, in the order of the logits.
+        num_frames: Number of frames T of the clips that it was trained on.
+        size: Height and width of those clips.
+    """
+
+    model: VideoResNet
+    row: str
+    classes: tuple[str, ...]
+    num_frames: int
+    size: int
+
+
+def load_trained_network(path: str | os.PathLike) -> TrainedNetwork:
+    r"""Build the network that a file of weights or a checkpoint of a run says it holds, and load it.
+
+    Args:
+        path: A file of :func:`~rstg_pyg.training.save_weights`, or a run's ``last.ckpt``.
+
+    Raises:
+        CheckpointError: If the file is damaged, of another kind, of another task, or of a version that knows more.
+        OSError: If it cannot be read.
+    """
+    saved = SavedWeights(path)
+    config = check_task(saved)
+    row, classes, num_frames, size = (config[name] for name in _ENTRIES)
+    with reading(path, CheckpointError, _OWN):
+        check_name("the name of a row", row, VIDEO_ROWS)
+        check_positive(size=size)
+        if num_frames < 2:
+            raise ValueError(f"expected clips of at least 2 frames, got {num_frames}")
+        network = saved.made("network", VideoNetwork)
+        if len(classes) != network.num_classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"expected the names of {network.num_classes} classes, got {len(classes)} entries")
+        model = VIDEO_ROWS[row].build(network)
+    saved.put_into(model)
+    return TrainedNetwork(model.eval(), row, tuple(classes), num_frames, size)
+
+
+def check_task(saved: SavedWeights) -> Mapping[str, Any]:
+    """Return what weights say of their network and how that was trained; raise
+    :class:`~rstg_pyg.training.CheckpointError` unless it is one of Something-Something."""
+    config, path = saved.config, saved.path
+    if config.get("task") != TASK:
+        found = config.get("task") or config.get("model")
+        found = f"one of {found!r}" if isinstance(found, str) else "one that does not say of what"
+        raise CheckpointError(f"expected {path} to hold a network of the task {TASK!r}, got {found}")
+    with reading(path, CheckpointError, _OWN):
+        for name, kind in _ENTRIES.items():
+            saved.setting(name, kind)
+    return config
+
+
+_ENTRIES = {"model": str, "classes": list, "num_frames": int, "size": int}
+_OWN = "of a network that this version can build"

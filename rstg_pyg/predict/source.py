@@ -1,4 +1,4 @@
-"""Videos to look at: files, and folders of numbered frames."""
+"""Videos to look at, files and folders of numbered frames, and what of their frames a network sees."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rstg_pyg.datasets.video import read_frame_folder, read_video_file, spread_indices, stream_video_file
+from rstg_pyg.datasets.video import (
+    crop_offsets,
+    read_frame_folder,
+    read_video_file,
+    resize,
+    short_side_to,
+    spread_crops,
+    spread_indices,
+    stream_video_file,
+)
 from rstg_pyg.datasets.video.frame_folders import list_frames, read_frame
 from rstg_pyg.datasets.video.video_files import shown_frames
-from rstg_pyg.predict.frame_rate import as_rate
-from rstg_pyg.predict.frames import to_square
 
 FOLDER_RATE = 12
 """Frames a second of the folders of Something-Something v1."""
@@ -75,3 +82,51 @@ class VideoSource:
         read = read_frame_folder if self.is_folder else read_video_file
         frames, places = read(self.path, lambda count: spread_indices(count, num_frames)[0])
         return to_square(frames, size)[:, torch.from_numpy(places)], sum(self._counts)
+
+
+def as_rate(name: str, value: float) -> Fraction:
+    r"""A number of frames a second, exact enough for any video.
+
+    Raises:
+        ValueError: If it is not a number above 0.
+
+    Example:
+        >>> as_rate("rate", 29.97)
+        Fraction(2997, 100)
+    """
+    if not (isinstance(value, (int, float, Fraction)) and 0 < value < 10**6):
+        raise ValueError(f"expected {name!r} to be frames a second, above 0, got {value!r}")
+    rate = Fraction(value).limit_denominator(100_000)
+    if rate == 0:
+        raise ValueError(f"expected {name!r} to be frames a second, above 0, got {value!r}")
+    return rate
+
+
+def to_square(frames: Tensor, size: int) -> Tensor:
+    r"""The central squares of frames after a resize of the shorter side: the evaluation's centre clip.
+
+    Args:
+        frames: Frames of a video.
+        size: Height and width of the result S.
+
+    Shapes:
+        - **frames:** ``[T, H, W, 3]`` uint8. **output:** ``[3, T, S, S]`` uint8.
+    """
+    video = resize(frames, *short_side_to(*frames.shape[1:3], size)).transpose(0, 1)
+    return spread_crops(video, size, 1)[0]
+
+
+def square_box(height: int, width: int, size: int) -> tuple[float, float, float, float]:
+    r"""Where in a frame the square of :func:`to_square` lies: top, left, bottom, right, in pixels of the frame.
+
+    Example:
+        >>> square_box(20, 30, 8)
+        (0.0, 5.0, 20.0, 25.0)
+    """
+    resized = short_side_to(height, width, size)
+    spans = []
+    for length, shown in zip((height, width), resized, strict=True):
+        offset = crop_offsets(shown, size, 1)[0]
+        spans.append((offset * length / shown, (offset + size) * length / shown))
+    (top, bottom), (left, right) = spans
+    return top, left, bottom, right

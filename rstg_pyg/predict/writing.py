@@ -14,7 +14,7 @@ import numpy as np
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.reading import require_av, require_pillow
 from rstg_pyg.datasets.video.writing import gif_frames
-from rstg_pyg.training.replace_file import part_of
+from rstg_pyg.files import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")
 
@@ -34,11 +34,6 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
         ValueError: If the ending is another, or there is no frame.
         OSError: If the file cannot be written. What was there before is still there, after any error.
         ImportError: If PyAV, or Pillow for a GIF, is not installed.
-
-    Example:
-        >>> write_video("17.gif", (np.full((32, 48, 3), 40 * n, np.uint8) for n in range(6)), Fraction(12))
-        >>> os.listdir()
-        ['17.gif']
     """
     path = check_output(path)
     av = require_av()
@@ -59,11 +54,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
 
 
 def check_output(path: str | os.PathLike) -> Path:
-    r"""Return the path, if it has one of the endings that can be written.
-
-    Raises:
-        ValueError: If it has another.
-    """
+    """Return the path; raise a ValueError unless it has one of the endings that can be written."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"expected a file ending in {', '.join(FORMATS)}, got {path}")

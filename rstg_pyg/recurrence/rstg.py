@@ -5,18 +5,27 @@ clips on one graph), usually none.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive
+from rstg_pyg.arguments import check_entries, check_flags, check_memory, check_options, check_positive
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm
-from rstg_pyg.recurrence.space_time import space_time_stage
-from rstg_pyg.recurrence.stages import SPACE, TIME, stage_sequence
+from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.recurrence.time_stage import RNNState, TimeStage, check_sequence
+from rstg_pyg.regions.spacetime import spacetime_edge_index
+
+TIME = "time"
+SPACE = "space"
+SPACE_TIME = "space-time"
+
+FORMS = ("all-temp", "1-temp", "space-only", "time-only", "homogeneous")
+"""Named forms, after the rows of the paper's ablation."""
 
 State = tuple[RNNState, ...]
 """One entry per stage with a memory, in their order: ``h`` or ``(h, c)`` of a time stage, the last input of a
@@ -83,6 +92,7 @@ class RSTG(Module):
         self,
         channels: int,
         num_stages: int = 3,
+        *,
         rnn: str = "lstm",
         stages: str | Sequence[str] = "all-temp",
         share_time: bool = True,
@@ -140,10 +150,33 @@ class RSTG(Module):
         """Number of entries of the state: stages with a memory."""
         return len(self.stages) - self.stages.count(SPACE)
 
+    @overload
     def forward(
         self,
         x: Tensor,
-        edge_index: Adj,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        state: State | None = None,
+        return_attention_weights: Literal[False] | None = None,
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        state: State | None = None,
+        *,
+        return_attention_weights: Literal[True],
+    ) -> tuple[Tensor, State, list[Any]]: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
         edge_attr: OptTensor = None,
         pe: OptTensor = None,
         state: State | None = None,
@@ -153,9 +186,9 @@ class RSTG(Module):
 
         Args:
             x: Node sequence ``[N, *, T, C]``.
-            edge_index: Edges of one frame, see :class:`~rstg_pyg.RSTGConv`.
-            pe: Node positions ``[N, P]``.
+            edge_index: Edges of one frame, see :class:`~rstg_pyg.RSTGConv`; sorted once for all stages.
             edge_attr: Edge features ``[E, edge_dim]``.
+            pe: Positional encodings ``[N, P]``.
             state: What an earlier call returned, or None at the start of a stream.
             return_attention_weights: If true, also return the attention of every space stage.
         """
@@ -164,6 +197,7 @@ class RSTG(Module):
             check_entries(state, self.num_states)
 
         memory = list(state) if state is not None else [None] * self.num_states
+        edges, unrolled = self._index(edge_index, x.size(0)), None
         new_state: list[RNNState] = []
         attention: list[Any] = []
         for stage, module in self._stage_modules():
@@ -172,11 +206,13 @@ class RSTG(Module):
                 new_state.append(entry)
                 continue
             if stage == SPACE:
-                out = module(x, edge_index, edge_attr, pe, return_attention_weights)
+                out = module(x, edges, edge_attr, pe, return_attention_weights)
             else:
                 past = memory[len(new_state)]
                 new_state.append(x[..., -1, :])
-                out = space_time_stage(module, x, edge_index, edge_attr, pe, past, return_attention_weights)
+                if unrolled is None:
+                    unrolled = self._unrolled(edge_index, edge_attr, x.size(0), x.size(-2) + (past is not None))
+                out = _space_time_stage(module, x, unrolled, pe, past, return_attention_weights)
             if return_attention_weights:
                 x, weights = out
                 attention.append(weights)
@@ -186,5 +222,94 @@ class RSTG(Module):
             return x, tuple(new_state), attention
         return x, tuple(new_state)
 
+    def _index(self, edge_index: Adj | GraphIndex, num_nodes: int) -> Adj | GraphIndex:
+        """One index for all stages, unless one of them is a layer of somebody else."""
+        if isinstance(edge_index, GraphIndex) or not all(isinstance(stage, RSTGConv) for stage in self.space_stages):
+            return edge_index
+        return GraphIndex(edge_index, num_nodes, self.space_stages[0].flow) if len(self.space_stages) else edge_index
+
+    def _unrolled(self, edge_index: Adj, edge_attr: OptTensor, num_nodes: int, num_frames: int) -> Adj | GraphIndex:
+        if isinstance(edge_index, GraphIndex):
+            edge_index = edge_index.adjacency
+        if edge_attr is not None or is_sparse(edge_index):
+            raise ValueError(
+                "expected a homogeneous stage to get edges as a tensor [2, num_edges] and no 'edge_attr': the edges "
+                "between frames are made from them"
+            )
+        return self._index(spacetime_edge_index(edge_index, num_nodes, num_frames), num_nodes * num_frames)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, num_stages={self.num_stages}, stages={self.stages})"
+
+
+def stage_sequence(stages: str | Sequence[str], num_stages: int) -> tuple[str, ...]:
+    """Return the sequence of stages that a form with K = ``num_stages`` runs.
+
+    - ``"all-temp"``: time and space stages alternate K times, then one last time stage.
+    - ``"1-temp"``: K space stages, then one time stage.
+    - ``"space-only"``: K space stages.
+    - ``"time-only"``: K + 1 time stages.
+    - ``"homogeneous"``: K stages of message passing on the space-time graph.
+
+    A sequence of ``"time"``, ``"space"`` and ``"space-time"`` is returned as it is.
+
+    Raises:
+        ValueError: If the form or a stage is unknown, or there is no stage.
+    """
+    if isinstance(stages, str):
+        if stages not in FORMS:
+            raise ValueError(
+                f"expected 'stages' to be one of {', '.join(map(repr, FORMS))} or a sequence of stages, got {stages!r}"
+            )
+        stages = {
+            "all-temp": (TIME, SPACE) * num_stages + (TIME,),
+            "1-temp": (SPACE,) * num_stages + (TIME,),
+            "space-only": (SPACE,) * num_stages,
+            "time-only": (TIME,) * (num_stages + 1),
+            "homogeneous": (SPACE_TIME,) * num_stages,
+        }[stages]
+    if (
+        not isinstance(stages, Sequence)
+        or len(stages) == 0
+        or not all(isinstance(stage, str) and stage in (TIME, SPACE, SPACE_TIME) for stage in stages)
+    ):
+        raise ValueError(
+            f"expected 'stages' to hold one or more of {TIME!r}, {SPACE!r} and {SPACE_TIME!r}, got {stages!r}"
+        )
+    return tuple(stages)
+
+
+def _space_time_stage(
+    conv: Module,
+    x: Tensor,
+    unrolled: Adj | GraphIndex,
+    pe: OptTensor,
+    past: Tensor | None,
+    return_attention_weights: bool | None,
+) -> Any:
+    r"""Run a convolution on the space-time graph of a sequence.
+
+    A node hears its neighbours of the same frame and of the frame before, and itself of the frame before. So the last
+    input of an earlier call is all the memory that a stream needs: it goes in as one more frame in front, whose output
+    is dropped.
+
+    Shapes:
+        - **x:** ``[N, *, T, C]``. **past:** ``[N, *, C]`` or None.
+        - **output:** ``[N, *, T, C]``, or with ``return_attention_weights`` a pair of it and the convolution's
+          ``(edge_index, alpha)`` on the space-time graph (of T + 1 frames after an earlier call).
+    """
+    if past is not None:
+        check_memory("the state of a homogeneous stage", past, ["a tensor"], [*x.shape[:-2], x.size(-1)])
+        x = torch.cat([past.to(x.dtype).unsqueeze(-2), x], dim=-2)
+    num_nodes, num_frames = x.size(0), x.size(-2)
+    out = conv(
+        x.movedim(-2, 1).flatten(0, 1),
+        unrolled,
+        pe=pe if pe is None else pe.repeat_interleave(num_frames, dim=0),
+        return_attention_weights=return_attention_weights,
+    )
+    out, attention = out if return_attention_weights else (out, None)
+    out = out.unflatten(0, (num_nodes, num_frames)).movedim(1, -2)
+    if past is not None:
+        out = out[..., 1:, :]
+    return (out, attention) if return_attention_weights else out

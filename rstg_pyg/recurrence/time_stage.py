@@ -1,13 +1,15 @@
 """The time stage: one recurrent cell per node, over the node's own past."""
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
-from rstg_pyg.recurrence.float32_rnn import is_lstm, run_rnn
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 RNNState = Tensor | tuple[Tensor, Tensor]
@@ -16,8 +18,6 @@ RNNState = Tensor | tuple[Tensor, Tensor]
 _CELL_ROWS = 128
 """Up to this many nodes, one frame at a time goes through the cell's own function: on a CPU the network's call first
 copies its weights to another layout, which only several frames or many nodes are worth."""
-
-_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
@@ -78,49 +78,122 @@ class TimeStage(torch.nn.Module):
             self.norm.reset_parameters()
 
     def forward(self, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
-        check_sequence(x, self.channels)
-        check_type("x", x, self)
-        node_shape = x.shape[:-2]
-        v = normalised(self.norm, x)
-        run = self._one_frame if self._takes_cell(v) else partial(run_rnn, self.rnn)
-        out, last = run(v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
-        out = out.unflatten(0, node_shape)
-        if self.residual:
-            out = x + out
-        # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
-        state = tuple(part.view(*node_shape, part.size(-1)) for part in (last if isinstance(last, tuple) else (last,)))
-        return out, state if isinstance(last, tuple) else state[0]
+        if type(x) is not Tensor or x.layout != torch.strided or x.dim() < 3 or x.size(-1) != self.channels:
+            check_sequence(x, self.channels)
+        if x.size(-2) < 1 or x.dtype != getattr(getattr(self.rnn, "weight_hh_l0", None), "dtype", None):
+            check_sequence(x, self.channels)
+            check_type("x", x, self)
+        v = x if self.norm is None else normalised(self.norm, x)
+        if self._takes_cell(v):
+            out, state = self._one_frame(v, state)
+        else:
+            node_shape = x.shape[:-2]
+            out, last = run_rnn(self.rnn, v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
+            out, parts = out.unflatten(0, node_shape), last if isinstance(last, tuple) else (last,)
+            # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
+            parts = tuple(part.view(*node_shape, part.size(-1)) for part in parts)
+            state = parts if isinstance(last, tuple) else parts[0]
+        return (x + out if self.residual else out), state
 
     def _takes_cell(self, v: Tensor) -> bool:
+        rnn = self.rnn
         return (
-            is_bare(self.rnn, *_CELLS.values())
-            and not torch.compiler.is_compiling()
-            and not everything_is_watched()
+            v.size(-2) == 1
             and v.is_cpu
-            and v.size(-2) == 1
-            and v.shape[:-2].numel() <= _CELL_ROWS
+            and v.numel() <= _CELL_ROWS * self.channels
+            and is_bare(rnn, *_CELLS.values())
             and not torch.is_autocast_enabled("cpu")
-            and (self.rnn.num_layers, self.rnn.bidirectional, self.rnn.proj_size) == (1, False, 0)
+            and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
+            and not everything_is_watched()
         )
 
-    def _one_frame(self, rows: Tensor, memory: RNNState | None) -> tuple[Tensor, RNNState]:
-        """What ``self.rnn`` returns for ``rows [R, 1, C]``."""
-        zero = rows.new_zeros(rows.size(0), self.channels) if memory is None else None
-        weights = [getattr(self.rnn, name, None) for name in _WEIGHTS]
-        if isinstance(self.rnn, torch.nn.LSTM):
-            h, c = (zero, zero) if memory is None else (memory[0][0], memory[1][0])
-            h, c = torch.lstm_cell(rows[:, 0], (h, c), *weights)
-            return h.unsqueeze(1), (h.unsqueeze(0), c.unsqueeze(0))
-        h = torch.gru_cell(rows[:, 0], zero if memory is None else memory[0], *weights)
-        return h.unsqueeze(1), h.unsqueeze(0)
+    def _one_frame(self, v: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:
+        """What :attr:`rnn` makes of ``v [N, *, 1, C]``."""
+        shape, rows = v.shape[:-2], v.reshape(-1, self.channels)
+        rnn, is_lstm = self.rnn, type(self.rnn) is torch.nn.LSTM
+        weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
+        if state is None:
+            h = c = torch.zeros_like(rows)
+        else:
+            h, *c = (one.to(v.dtype).reshape(rows.shape) for one in self._parts(state, shape))
+            c = c[0] if c else None
+        if is_lstm:
+            h, c = torch.lstm_cell(rows, (h, c), *weights)
+            return h.view(v.shape), (h.view(*shape, -1), c.view(*shape, -1))
+        h = torch.gru_cell(rows, h, *weights)
+        return h.view(v.shape), h.view(*shape, -1)
+
+    def _parts(self, state: RNNState, node_shape: torch.Size) -> tuple[Tensor, ...]:
+        """``h``, and ``c`` of an LSTM, of the right shapes."""
+        is_pair = is_lstm(self.rnn, self.kind)
+        shape = [*node_shape, self.channels]
+        parts = state if is_pair else (state,)
+        if type(parts) is not tuple or len(parts) != 1 + is_pair or any(not _is(part, shape) for part in parts):
+            check_memory("the state of a time stage", state, "hc" if is_pair else "h", shape)
+        return parts
 
     def _to_rnn(self, state: RNNState | None, node_shape: torch.Size, dtype: torch.dtype) -> RNNState | None:
         if state is None:
             return None
-        is_pair = is_lstm(self.rnn, self.kind)
-        check_memory("the state of a time stage", state, "hc" if is_pair else "h", [*node_shape, self.channels])
-        flat = tuple(part.to(dtype).flatten(0, -2).unsqueeze(0) for part in (state if is_pair else (state,)))
-        return flat if is_pair else flat[0]
+        flat = tuple(part.to(dtype).flatten(0, -2).unsqueeze(0) for part in self._parts(state, node_shape))
+        return flat if len(flat) > 1 else flat[0]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, rnn={type(self.rnn).__name__.lower()!r})"
+
+
+def _is(part: Any, shape: list[int]) -> bool:
+    return isinstance(part, Tensor) and part.is_floating_point() and list(part.shape) == shape
+
+
+def autocast_takes_float16(rows: Tensor) -> bool:
+    """Whether PyTorch would run a recurrent network in float16 there, though bfloat16 was asked for: so it does on CUDA
+    wherever autocast is on. The small gradients of a mean over many clips and frames become 0 then, for nothing scales
+    a loss that is to be trained in bfloat16."""
+    return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+
+
+def run_rnn(rnn: Module, rows: Tensor, memory: Any | None = None) -> tuple[Tensor, Any]:
+    """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
+    somebody follows the operations, it is made of several, not of oneDNN's one.
+
+    Shapes:
+        - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
+
+    Raises:
+        ValueError: If it has more layers than one or two directions: nothing carries the state of the others.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.recurrence.time_stage import run_rnn
+        >>> run_rnn(torch.nn.GRU(4, 4, batch_first=True), torch.randn(3, 5, 4))[0].shape
+        torch.Size([3, 5, 4])
+    """
+    if autocast_takes_float16(rows):
+        dtype = next(rnn.parameters()).dtype
+        if memory is not None:
+            memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            out, last = rnn(rows.to(dtype), memory)
+    else:
+        with _without_onednn() if everything_is_watched() else nullcontext():
+            out, last = rnn(rows, memory)
+    layers = (last[0] if isinstance(last, tuple) else last).size(0)
+    if layers != 1:
+        raise ValueError(f"expected a recurrent network of one layer and one direction, got {layers} in {rnn}")
+    return out, last
+
+
+def is_lstm(rnn: Module, kind: str) -> bool:
+    """Whether the state of ``rnn`` is a pair; ``kind`` tells of modules that stand around such a network."""
+    return getattr(rnn, "mode", kind.upper()) == "LSTM"
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled

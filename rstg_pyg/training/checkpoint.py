@@ -9,8 +9,7 @@ import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rstg_pyg.training.checkpoint_reading import check_settings, check_weights
-from rstg_pyg.training.torch_file import CheckpointError, describe, read_file, write_file
+from rstg_pyg.training.weights import CheckpointError, check_settings, check_weights, describe, read_file, write_file
 
 NAME = "last"
 PARTS = {"config": dict, "random_seed": int, "global_step": int, "optimizer_states": list, "lr_schedulers": list}
@@ -33,12 +32,17 @@ class ChunkCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.strategy.checkpoint_io = WholeFiles(pl_module)
 
 
 class WholeFiles(TorchCheckpointIO):
     """Write checkpoints by :func:`write_file`: Lightning's own way moves them here from the system's folder for
-    temporary files, which on another disk is a copy that can break off. Read them with every check."""
+    temporary files, which on another disk is a copy that can break off. Read them by :func:`read_file`, unless the
+    classifier holds one that :func:`~rstg_pyg.training.open_run` read."""
+
+    def __init__(self, module: lightning.LightningModule) -> None:
+        super().__init__()
+        self._module = module
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None
@@ -48,7 +52,8 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_file(path)
+        held_path, held = self._module.held_checkpoint
+        return held if held_path == os.fspath(path) else read_file(path)
 
 
 def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
@@ -60,16 +65,11 @@ def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
         folder: Where the checkpoint goes.
 
     Returns:
-        A callback for :class:`lightning.Trainer`; give the file to ``fit(..., ckpt_path=...)`` to go on.
+        A callback; give the file to ``fit(..., ckpt_path=...)`` to go on.
 
     Raises:
         CheckpointError: By ``fit``, if the file to go on from is damaged or of another run.
         OSError: By ``fit``, if the folder cannot be written to.
-
-    Example:
-        >>> from rstg_pyg.training import chunk_checkpoint
-        >>> chunk_checkpoint("runs/mine").filename
-        'last'
     """
     return ChunkCheckpoint(folder)
 
@@ -88,22 +88,15 @@ def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule |
         CheckpointError: If the file is damaged, is no checkpoint of a :class:`ClipClassifier`, or one of other settings
             or another model; the sentence names what differs.
         OSError: If there is no such file or it cannot be read.
-
-    Example:
-        >>> from rstg_pyg.training import read_checkpoint
-        >>> read_checkpoint("runs/none/last.ckpt")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'runs/none/last.ckpt'
     """
     checkpoint = read_file(path)
-    check_parts(checkpoint, str(path))
-    if module is not None:
-        check_checkpoint(checkpoint, module, str(path))
+    check_checkpoint(checkpoint, module, str(path))
     return checkpoint
 
 
-def check_parts(checkpoint: dict[str, Any], name: str) -> None:
-    """Raise :class:`CheckpointError` unless ``checkpoint`` holds what a :class:`ClipClassifier` goes on from."""
+def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule | None, name: str) -> None:
+    """Raise :class:`CheckpointError` unless ``checkpoint``, of a file of that name, holds what a
+    :class:`ClipClassifier` goes on from, and is of the module's settings and weights."""
     missing = [part for part in PARTS if part not in checkpoint]
     if missing:
         raise CheckpointError(
@@ -114,11 +107,8 @@ def check_parts(checkpoint: dict[str, Any], name: str) -> None:
         if not isinstance(checkpoint[part], kind):
             found = type(checkpoint[part]).__name__
             raise CheckpointError(f"expected {name} to hold {part!r} as {kind.__name__}, got {found}")
-
-
-def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule, name: str) -> None:
-    """Raise :class:`CheckpointError` unless ``checkpoint`` is of the module's settings and weights."""
-    check_parts(checkpoint, name)
+    if module is None:
+        return
     check_settings(checkpoint["config"], module.config, name)
     check_weights(checkpoint["state_dict"], module, name)
     for state in checkpoint["optimizer_states"]:

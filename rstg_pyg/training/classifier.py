@@ -1,4 +1,4 @@
-"""A clip classifier under Lightning's trainer."""
+"""A clip classifier under Lightning's trainer, which stops when its loss or its weights are no longer finite."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import lightning
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from rstg_pyg.datasets.labels import NO_SYNC
 from rstg_pyg.datasets.video.views import average_views
-from rstg_pyg.models.frame_cnn import weight_dtype
-from rstg_pyg.training.answer_counts import AnswerCounts
+from rstg_pyg.models.video_classifier import weight_dtype
 from rstg_pyg.training.checkpoint import check_checkpoint
-from rstg_pyg.training.checkpoint_reading import plain
-from rstg_pyg.training.finite import LossWatch, check_weights_finite
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
-from rstg_pyg.training.run_recipe import RunRecipe
+from rstg_pyg.training.recipe import RunRecipe
+from rstg_pyg.training.weights import plain
 
 MATRICES = {"muon": graph_matrices, "muon-hidden": hidden_matrices}
 """Which parameters the optimisers of a recipe train by Muon."""
@@ -42,6 +41,10 @@ def clip_loss(logits: Tensor, label: Tensor, binary: Tensor | None = None) -> Te
         return -of_label
     of_question = torch.where(label == NO_SYNC, log_p[:, NO_SYNC], log_p[:, :NO_SYNC].logsumexp(1))
     return -torch.where(binary, of_question, of_label)
+
+
+class DivergenceError(RuntimeError):
+    """A loss or a weight that is not finite."""
 
 
 class ClipClassifier(lightning.LightningModule):
@@ -82,8 +85,7 @@ class ClipClassifier(lightning.LightningModule):
         CheckpointError: By ``fit``, if the checkpoint to go on from is of another run; it is a ValueError.
         ValueError: If ``config`` holds something else, or by validation and tests, if no video counts.
 
-    Source: SyncMNIST and its training in Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
-    NeurIPS 2019, arXiv:1904.05582; the curriculum is this package's.
+    Source: SyncMNIST and its training in arXiv:1904.05582 (NeurIPS 2019); the curriculum is this package's.
 
     Example:
         >>> import torch
@@ -102,6 +104,8 @@ class ClipClassifier(lightning.LightningModule):
         self._advice = f"lower the learning rate ({recipe.lr}) or use float32; the last checkpoint is intact"
         self._watch = LossWatch(self._advice)
         self._random_seed: int | None = None
+        self.held_checkpoint: tuple[str | None, dict[str, Any]] = (None, {})
+        """The path and the content of a checkpoint that was read and checked, until it is gone on from."""
         self.confusion: Tensor | None = None
         """Test clips by label and answer, ``[M, M]``, once there was a test."""
         self.top5: float | None = None
@@ -161,47 +165,56 @@ class ClipClassifier(lightning.LightningModule):
         checkpoint["random_seed"] = self._random_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_checkpoint(checkpoint, self, str(self.trainer.ckpt_path or "the checkpoint"))
+        if checkpoint is not self.held_checkpoint[1]:
+            check_checkpoint(checkpoint, self, str(self.trainer.ckpt_path or "the checkpoint"))
+        self.held_checkpoint = (None, {})
         self._random_seed = checkpoint["random_seed"]
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch)
+        self._count(batch, batch_idx, "val")
 
     def test_step(self, batch: Data, batch_idx: int) -> None:
-        self._count(batch)
-
-    def on_validation_epoch_start(self) -> None:
-        self._start_count()
-
-    def on_test_epoch_start(self) -> None:
-        self._start_count()
+        self._count(batch, batch_idx, "test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_count("val")
+        self._log_accuracy("val")
 
     def on_test_epoch_end(self) -> None:
-        counts = self._log_count("test")
-        self.confusion, self.top5 = counts.confusion.cpu(), float(counts.top5)
+        confusion, top5 = self._log_accuracy("test")
+        self.confusion, self.top5 = confusion.cpu(), float(top5)
 
-    def _start_count(self) -> None:
-        self._counts = AnswerCounts()
-
-    def _count(self, batch: Data) -> None:
+    def _count(self, batch: Data, batch_idx: int, stage: str) -> None:
         logits = torch.cat([self(part).float() for part in batch.video.split(self.recipe.batch_size)])
         logits, label = average_views(logits, len(logits) // len(batch.y)), batch.y
         if "valid" in batch:
             logits, label = logits[batch.valid], label[batch.valid]
-        self._counts.add(logits, label)
+        if (label < 0).any():
+            raise ValueError("expected labels to count answers by, got -1: the test split is published without")
+        if batch_idx == 0:
+            classes = logits.size(1)
+            top5 = MulticlassAccuracy(classes, min(5, classes), average="micro", validate_args=False)
+            confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+            self._answers = confusion.to(logits.device), top5.to(logits.device)
+        # torchmetrics takes no empty batches.
+        for answers in self._answers if len(label) else ():
+            answers.update(logits, label)
+        losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+        loss = losses.sum() / max(1, len(losses))
+        self.log(f"{stage}_loss", loss, batch_size=len(losses), on_epoch=True, sync_dist=True, logger=self._logs)
 
-    def _log_count(self, stage: str) -> AnswerCounts:
-        """Log the means over all clips of all batches and processes; return the counts."""
-        self._counts.gather(self.trainer.strategy)
-        self._counts.check()
-        # While it trains, ClipMetrics gives the loggers their rows.
-        logger = self.trainer.state.fn != "fit"
-        self.log(f"{stage}_accuracy", self._counts.accuracy, logger=logger)
-        self.log(f"{stage}_loss", self._counts.loss, logger=logger)
-        return self._counts
+    def _log_accuracy(self, stage: str) -> tuple[Tensor, Tensor]:
+        """Log the share of right answers of all processes; return clips by label and answer, and the share of clips
+        whose label is among the five likeliest classes."""
+        confusion, top5 = (answers.compute() for answers in self._answers)
+        if not confusion.any():
+            raise ValueError("expected at least one clip that can be read, got none")
+        self.log(f"{stage}_accuracy", confusion.trace() / confusion.sum(), logger=self._logs)
+        return confusion, top5
+
+    @property
+    def _logs(self) -> bool:
+        """While it trains, ClipMetrics gives the loggers their rows."""
+        return self.trainer.state.fn != "fit"
 
     def configure_optimizers(self) -> dict:
         recipe = self.recipe
@@ -223,3 +236,42 @@ class ClipClassifier(lightning.LightningModule):
         warmup = max(1, round(self.recipe.warmup * self.recipe.num_steps))
         progress = min(1.0, step / self.recipe.num_steps)
         return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class LossWatch:
+    """Look at every loss one step late, when it has been computed and nothing has to wait for it."""
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+        self._noted: tuple[Tensor, int] | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Begin to copy a step's loss to the host."""
+        self._noted = loss.detach().to("cpu", non_blocking=True), step
+        if loss.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def check(self) -> None:
+        """Raise if the noted loss is not finite, then forget it."""
+        if self._noted is None:
+            return
+        if self._copied is not None:
+            self._copied.synchronize()
+        (loss, step), self._noted, self._copied = self._noted, None, None
+        if not torch.isfinite(loss):
+            raise DivergenceError(f"expected a finite loss, got {loss.item()} at step {step}: {self.advice}")
+
+
+def check_weights_finite(module: torch.nn.Module, step: int, advice: str) -> None:
+    """Raise :class:`DivergenceError` if a floating-point parameter or buffer holds a value that is not finite."""
+    finite = {name: value.isfinite().all() for name, value in module.state_dict().items() if value.is_floating_point()}
+    # One look at the accelerator for all.
+    fine = torch.stack(list(finite.values())).tolist() if finite else []
+    wrong = [name for name, each in zip(finite, fine, strict=True) if not each]
+    if wrong:
+        raise DivergenceError(
+            f"expected finite weights, got others in {len(wrong)} tensor(s) after step {step - 1}, first in "
+            f"{wrong[0]}: {advice}"
+        )

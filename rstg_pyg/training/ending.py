@@ -50,11 +50,6 @@ def ends_by_signals(words: str = STOPPED) -> Iterator[None]:
 
     A signal that this process was started to ignore stays ignored. Within another one, or outside the main thread, it
     changes nothing.
-
-    Example:
-        >>> from rstg_pyg.training.ending import ends_by_signals
-        >>> with ends_by_signals("stopped"):
-        ...     pass
     """
     if _words or threading.current_thread() is not threading.main_thread():
         yield

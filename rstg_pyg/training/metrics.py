@@ -1,9 +1,10 @@
-"""A table of what a run measured, which survives being stopped, and TensorBoard where it is installed."""
+"""What a run measured: a table that survives being stopped, a progress bar, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import time
 from importlib.util import find_spec
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
 from torch_geometric.data import Data
+from tqdm import tqdm
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.files import FileError, naming, open_file, reading, shown
-from rstg_pyg.training.replace_file import replace_file
-from rstg_pyg.training.run_recipe import RunRecipe
-from rstg_pyg.training.step_means import StepMeans
+from rstg_pyg.files import FileError, naming, open_file, reading, replace_file, shown
+from rstg_pyg.training.recipe import RunRecipe
 
 COLUMNS = ("step", "clips", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "clips_per_second")
 """Of ``metrics.csv``: optimiser steps and clips so far, the last step's learning rate, means over the steps since the
@@ -43,12 +45,6 @@ class ClipMetrics(lightning.Callback):
         FileError: By ``fit``, if there is a ``metrics.csv`` of another kind, or one with a damaged row. It stays as it
             is; it is a ValueError.
         OSError: By ``fit``, if the file cannot be written.
-
-    Example:
-        >>> import lightning
-        >>> from rstg_pyg.training import ClipMetrics, Phase, Recipe
-        >>> metrics = ClipMetrics("runs/mine", Recipe((Phase(100),)))
-        >>> trainer = lightning.Trainer(callbacks=[metrics], enable_progress_bar=False, logger=False)
     """
 
     def __init__(self, folder: str | os.PathLike, recipe: RunRecipe, every_n_steps: int = 50) -> None:
@@ -57,7 +53,7 @@ class ClipMetrics(lightning.Callback):
         self.recipe = recipe
         self.every_n_steps = every_n_steps
         self.seconds = 0.0
-        self._means = StepMeans()
+        self._measured: list[Tensor] = []
         self._row: dict[str, float] = {}
         self._clips = self._clips_before = self._step = 0
         self._lr = self._started = 0.0
@@ -69,7 +65,7 @@ class ClipMetrics(lightning.Callback):
         self.seconds = state_dict["seconds"]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._means = StepMeans()
+        self._measured = []
         self._clips = self._clips_before = self.recipe.clips_before(trainer.current_epoch)
         self._step = trainer.global_step
         if trainer.global_step == 0:
@@ -91,7 +87,7 @@ class ClipMetrics(lightning.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        self._means.add(outputs["measured"])
+        self._measured.append(outputs["measured"])
         self._clips += batch.num_graphs * trainer.world_size
         # Several batches may make one step.
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
@@ -109,7 +105,7 @@ class ClipMetrics(lightning.Callback):
         self._started = time.monotonic()
 
     def _make_row(self, trainer: lightning.Trainer) -> None:
-        loss, accuracy = self._means.read()
+        loss, accuracy = read_means(self._measured)
         now = time.monotonic()
         passed, self._started = now - self._started, now
         self.seconds += passed
@@ -134,6 +130,77 @@ class ClipMetrics(lightning.Callback):
         self._row = {}
 
 
+class ClipProgress(lightning.Callback):
+    """Show clips done, clips per second, time left, and the loss and accuracy of the last steps, smoothed.
+
+    Clips are those of all processes; the first one shows them. Loss and accuracy are read once per ``interval``: to
+    read them is to wait for the accelerator.
+
+    Args:
+        recipe: The run's recipe, which says how many clips there are.
+        interval: Seconds between two looks at loss and accuracy.
+    """
+
+    def __init__(self, recipe: RunRecipe, interval: float = 1.0) -> None:
+        self.recipe = recipe
+        self.interval = interval
+        self._bar: tqdm | None = None
+        self._measured: list[Tensor] = []
+        self._smooth: list[float] | None = None
+        self._read_at = -math.inf
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        done = self.recipe.clips_before(trainer.current_epoch)
+        self._measured, self._smooth, self._read_at = [], None, -math.inf
+        self._bar = tqdm(
+            total=self.recipe.clips,
+            initial=done,
+            unit="clip",
+            desc="training",
+            disable=not trainer.is_global_zero,
+            dynamic_ncols=True,
+            mininterval=self.interval,
+        )
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Data, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._measured.append(outputs["measured"])
+        if time.monotonic() >= self._read_at + self.interval:
+            self._show()
+        self._bar.update(batch.num_graphs * trainer.world_size)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self._measured:
+            self._show()
+        self._bar.close()
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self) -> None:
+        kept = 0.98 ** len(self._measured)
+        means = read_means(self._measured)
+        before = means if self._smooth is None else self._smooth
+        self._smooth = [kept * old + (1 - kept) * new for old, new in zip(before, means, strict=True)]
+        loss, accuracy = self._smooth
+        self._bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+        self._read_at = time.monotonic()
+
+
+def read_means(measured: list[Tensor]) -> list[float]:
+    """Return the means of what the steps since the last call measured, each ``[n]``, and begin anew.
+
+    Until then nothing is read: to read a tensor is to wait for the accelerator.
+    """
+    means = torch.stack(measured).float().mean(0).tolist()
+    measured.clear()
+    return means
+
+
 def keep_rows(path: str | os.PathLike, last_step: int) -> None:
     """Leave the rows of ``path`` up to a step, under the header of :data:`COLUMNS`; make the file where there is none.
 
@@ -156,11 +223,6 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, float]]:
     Raises:
         FileError: If the file is of another kind, or a row is damaged.
         OSError: If it cannot be read.
-
-    Example:
-        >>> from rstg_pyg.training.metrics import read_rows
-        >>> read_rows("runs/none/metrics.csv")
-        []
     """
     path = Path(path)
     if not path.exists():
@@ -187,15 +249,8 @@ _KINDS = {"step": int, "clips": int}
 
 
 def run_loggers(folder: str | os.PathLike) -> list[Logger]:
-    """Make the loggers of a run: TensorBoard's, in ``folder/tensorboard``, where it is installed, else none.
-
-    They get the rows of :class:`ClipMetrics` and the results of tests.
-
-    Example:
-        >>> import lightning
-        >>> from rstg_pyg.training import run_loggers
-        >>> trainer = lightning.Trainer(logger=run_loggers("runs/mine"), enable_progress_bar=False)
-    """
+    """Make the loggers of a run, for rows of :class:`ClipMetrics` and results of tests: TensorBoard's, in
+    ``folder/tensorboard``, where it is installed, else none."""
     if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
         return []
     return [TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)]

@@ -25,13 +25,12 @@ except ImportError:
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
-from rstg_pyg.training.chunk_stream import ChunkStream
 from rstg_pyg.training.classifier import ClipClassifier
+from rstg_pyg.training.data import RunData
 from rstg_pyg.training.ending import ends_together
-from rstg_pyg.training.metrics import ClipMetrics, run_loggers
-from rstg_pyg.training.progress import ClipProgress
-from rstg_pyg.training.run_recipe import RunRecipe
-from rstg_pyg.training.torch_file import CheckpointError
+from rstg_pyg.training.metrics import ClipMetrics, ClipProgress, run_loggers
+from rstg_pyg.training.recipe import RunRecipe
+from rstg_pyg.training.weights import CheckpointError
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -138,11 +137,6 @@ def run_trainer(
         ValueError: If an argument is out of its range, there are fewer CUDA devices than are asked for, the batch size
             is no multiple of the number of processes, or there are fewer clips than processes in the last chunk, for
             validation or for tests.
-
-    Example:
-        >>> from rstg_pyg.training import Phase, Recipe, run_trainer
-        >>> run_trainer("runs/mine", Recipe((Phase(100),)), device="cpu").max_epochs
-        1
     """
     check_choice("precision", precision, PRECISIONS)
     check_positive(devices=devices, num_nodes=num_nodes)
@@ -248,14 +242,6 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
         CheckpointError: If there is a checkpoint that is damaged or of another run. It stays as it is.
         RuntimeError: If another process has opened the folder and still lives.
         OSError: If the folder cannot be made or written to.
-
-    Example:
-        >>> import tempfile
-        >>> from rstg_pyg.models import build_row
-        >>> from rstg_pyg.training import ClipClassifier, Phase, Recipe, open_run
-        >>> module = ClipClassifier(build_row("positional"), Recipe((Phase(100),)))
-        >>> open_run(tempfile.mkdtemp() + "/mine", module) is None
-        True
     """
     claim_folder(folder)
     folder = Path(folder)
@@ -266,14 +252,14 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
     if not checkpoint.exists():
         return None
     try:
-        read_checkpoint(checkpoint, module)
+        module.held_checkpoint = os.fspath(checkpoint), read_checkpoint(checkpoint, module)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; take another folder, or begin anew (fresh)") from None
     return checkpoint
 
 
 def train_and_test(
-    module: ClipClassifier, clips: ChunkStream, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
+    module: ClipClassifier, clips: RunData, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
 ) -> RunResult:
     """Train to the end of the recipe, or of the trainer's time, and test what is finished.
 
@@ -291,11 +277,12 @@ def train_and_test(
     Example:
         >>> import tempfile
         >>> from rstg_pyg.models import build_row
-        >>> from rstg_pyg.training import ClipClassifier, ClipStream, Phase, Recipe, run_trainer, train_and_test
+        >>> from rstg_pyg.training import ClipClassifier, Phase, Recipe, SyncMNISTData, run_trainer, train_and_test
         >>> recipe = Recipe((Phase(32, 2),), batch_size=16, test_clips=4, val_clips=4)
-        >>> module, clips = ClipClassifier(build_row("mean-lstm"), recipe), ClipStream("data", recipe, digits="sklearn")
+        >>> module = ClipClassifier(build_row("mean-lstm"), recipe)
+        >>> data = SyncMNISTData("data", recipe, digits="sklearn")
         >>> trainer = run_trainer(tempfile.mkdtemp(), recipe, device="cpu", progress=False)
-        >>> train_and_test(module, clips, trainer).clips
+        >>> train_and_test(module, data, trainer).clips
         32
     """
     recipe = module.recipe
@@ -316,3 +303,29 @@ def train_and_test(
         val_accuracy = float(trainer.callback_metrics["val_accuracy"])
         (tested,) = trainer.test(module, clips, verbose=False)
     return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion, module.top5)
+
+
+def evaluate(module: ClipClassifier, clips: RunData, device: str = "auto", precision: str = "32-true") -> RunResult:
+    """Test a classifier by its weights as they are, in this process; nothing is written.
+
+    Args:
+        module: The classifier.
+        clips: Its clips.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a device.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
+
+    Raises:
+        ValueError: If an argument is out of its range or there is no CUDA device where one is asked for.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    trainer = lightning.Trainer(
+        accelerator="cuda" if uses_cuda(device) else "cpu",
+        devices=1,
+        precision=precision,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    (tested,) = trainer.test(module, clips, verbose=False)
+    return RunResult(0, 0.0, True, tested["test_accuracy"], confusion=module.confusion, top5_accuracy=module.top5)

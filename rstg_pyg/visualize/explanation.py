@@ -16,7 +16,7 @@ from rstg_pyg.authors.block import AuthorsRSTG
 from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.models import VideoClassifier
 from rstg_pyg.recurrence import RSTG
-from rstg_pyg.recurrence.stages import SPACE_TIME, TIME
+from rstg_pyg.recurrence.rstg import SPACE_TIME, TIME
 from rstg_pyg.regions import region_graph
 from rstg_pyg.regions.cells import Scale
 from rstg_pyg.visualize.clip_set import to_pixels

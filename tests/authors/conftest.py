@@ -20,7 +20,6 @@ from rstg_pyg.authors import (
 
 RECORDINGS = Path(__file__).parent / "recordings"
 CASES = sorted(path.stem for path in RECORDINGS.glob("*.npz"))
-KEYS_OF_A_KIND = {"output_key": "out/", "gradient_key": "grad/", "statistic_key": "after_update/"}
 NORMS = {"none": None, "LN": "layer", "BN": "batch"}
 ATTENTIONS = {"simple": "additive", "dot": "dot"}
 
@@ -178,11 +177,5 @@ def replayed(case):
 
 
 def pytest_generate_tests(metafunc):
-    """One test per case and recorded key of a kind, or per case."""
-    for name, prefix in KEYS_OF_A_KIND.items():
-        if name in metafunc.fixturenames:
-            pairs = [(case, key) for case in CASES for key in recording(case).keys(prefix)]
-            ids = [f"{case}-{key}" for case, key in pairs]
-            return metafunc.parametrize(("case", name), pairs, ids=ids)
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", CASES)

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from rstg_pyg.authors import AuthorsRSTG, AuthorsSyncMNISTNet, AuthorsToMap, AuthorsToVec
-from rstg_pyg.authors.gather import DotAttention, UnmaskedGather
 from rstg_pyg.authors.norms import ProgramBatchNorm, input_norm, stage_norm
-from rstg_pyg.authors.send import AllPairsSend
+from rstg_pyg.authors.stages import AllPairsSend, DotAttention, UnmaskedGather
 
 
 def randomise(module):
@@ -54,8 +53,7 @@ def test_messages_are_an_mlp_of_the_joined_pair():
         torch.testing.assert_close(messages[:, :, receiver, sender], expected)
 
 
-@pytest.mark.parametrize("unbiased", [True, False])
-@pytest.mark.parametrize("node_axes", [1, 2])
+@pytest.mark.parametrize(("node_axes", "unbiased"), [(1, False), (2, True)])
 def test_batch_norm_is_a_layer_used_once_per_frame(node_axes, unbiased):
     torch.manual_seed(0)
     norm = ProgramBatchNorm(4, unbiased=unbiased)
@@ -95,8 +93,7 @@ def test_layer_norm_spans_all_axes_of_a_frame():
     assert len(input_norm("layer", 4, batch_norm=True)) == 2
 
 
-@pytest.mark.parametrize("norm", [None, "layer", "batch"])
-@pytest.mark.parametrize("heads", [1, 8])
+@pytest.mark.parametrize(("norm", "heads"), [(None, 1), ("layer", 1), ("batch", 8)])
 def test_graph_of_its_own_width(norm, heads):
     block = AuthorsRSTG(12, channels=16, attention="dot", heads=heads, norm=norm)
     nodes = block(torch.randn(2, 12, 3, 7, 9))
@@ -150,23 +147,22 @@ def test_reset_parameters_draws_all_weights_anew():
         assert torch.equal(value, fresh.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "match"),
-    [
-        ({"in_channels": 0}, "'in_channels' to be at least 1, got 0"),
-        ({"channels": 0}, "'channels' to be at least 1, got 0"),
-        ({"num_stages": 0}, "'num_stages' to be at least 1, got 0"),
-        ({"update_layers": 0}, "'update_layers' to be at least 1, got 0"),
+def test_arguments_are_checked():
+    for kwargs, message in (
+        ({"in_channels": 0}, "'in_channels' to be a positive int, got 0"),
+        ({"channels": 0}, "'channels' to be a positive int, got 0"),
+        ({"num_stages": 0}, "'num_stages' to be a positive int, got 0"),
+        ({"update_layers": "2"}, "'update_layers' to be a positive int, got '2'"),
         ({"attention": "mean"}, "'attention' to be 'additive' or 'dot', got 'mean'"),
         ({"heads": 8}, "'heads' to be 1 with additive attention, got 8"),
         ({"attention": "dot", "heads": 3}, "'heads' to divide 16 channels, got 3"),
         ({"norm": "group"}, "'norm' to be None, 'layer' or 'batch', got 'group'"),
-        ({"heatmap_size": 8}, "'heatmap_size' to be a multiple of every scale"),
-    ],
-)
-def test_arguments_are_checked(kwargs, match):
-    with pytest.raises(ValueError, match=match):
-        AuthorsRSTG(**({"in_channels": 16} | kwargs))
+        ({"heatmap_size": 8}, "'heatmap_size' to be a multiple of every scale in [(3, 3), (2, 2), (1, 1)], got 8"),
+        ({"heatmap_size": 0}, "'heatmap_size' to be a positive int, got 0"),
+    ):
+        with pytest.raises(ValueError) as raised:
+            AuthorsRSTG(**({"in_channels": 16} | kwargs))
+        assert str(raised.value) == f"expected {message}"
 
 
 def test_inputs_are_checked():
@@ -176,6 +172,8 @@ def test_inputs_are_checked():
         AuthorsSyncMNISTNet(4)(torch.randn(2, 10, 64, 64))
     with pytest.raises(ValueError, match=r"nodes of shape \[B, T, N, C\], got \[14, 16\]"):
         AuthorsToVec()(torch.randn(14, 16))
+    with pytest.raises(ValueError, match=r"nodes of shape \[B, T, N, C\], got str"):
+        AuthorsToVec()("nodes")
     with pytest.raises(ValueError, match="14"):
         AuthorsToMap()(torch.randn(1, 1, 5, 16), size=(6, 6))
 

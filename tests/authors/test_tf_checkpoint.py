@@ -6,8 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from program_network import program_logits, program_shapes, random_variables
-from saved_form import as_saved, write_checkpoint
+from program_network import as_saved, program_logits, program_shapes, random_variables, write_checkpoint
 
 from rstg_pyg.authors import AuthorsVideoNet, load_tf_checkpoint, load_variables, read_tf_checkpoint
 from rstg_pyg.authors.tf_checkpoint import NOT_WEIGHTS
@@ -26,17 +25,18 @@ def with_training_state(variables):
     return variables | beside, sorted(beside)
 
 
-@pytest.fixture(params=["arrays", "checkpoint"])
-def load(request, tmp_path):
-    """Loads variables into a module: directly, or by way of a checkpoint."""
+@pytest.fixture
+def through_a_checkpoint(tmp_path):
+    """Loads variables into a module by way of a checkpoint."""
 
-    def from_arrays(module, variables):
-        return load_variables(module, variables, ignore=NOT_WEIGHTS)
-
-    def from_checkpoint(module, variables):
+    def load(module, variables):
         return load_tf_checkpoint(write_checkpoint(tmp_path / "model_1000.ckpt", variables), module)
 
-    return {"arrays": from_arrays, "checkpoint": from_checkpoint}[request.param]
+    return load
+
+
+def straight(module, variables):
+    return load_variables(module, variables, ignore=NOT_WEIGHTS)
 
 
 def video_net(form, places):
@@ -49,7 +49,7 @@ def assert_recorded(ours, recorded, key):
     torch.testing.assert_close(ours / largest, theirs / largest, rtol=0, atol=recorded.tolerance)
 
 
-def test_recorded_weights_give_the_recorded_numbers(case, recorded, load):
+def check_recorded(recorded, load):
     weights = as_saved(recorded.under("var/"))
     module = recorded.build().train(recorded.training)
     report = load(module, weights)
@@ -64,8 +64,7 @@ def test_recorded_weights_give_the_recorded_numbers(case, recorded, load):
         assert_recorded(out.transpose(0, 1), recorded, "out/final_nodes")
 
 
-@pytest.mark.parametrize(("form", "places"), NETWORKS)
-def test_whole_networks_with_all_that_training_leaves_beside_the_weights(form, places, load):
+def check_network(form, places, load):
     variables = random_variables(program_shapes(form, places))
     written, beside = with_training_state(variables)
     net = video_net(form, places)
@@ -78,7 +77,25 @@ def test_whole_networks_with_all_that_training_leaves_beside_the_weights(form, p
         torch.testing.assert_close(net(video), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_recorded_weights_inside_a_whole_network(recording_of, load):
+def test_recorded_weights_in_the_saved_form_give_the_recorded_numbers(case, recorded):
+    check_recorded(recorded, straight)
+
+
+@pytest.mark.parametrize(("form", "places"), NETWORKS)
+def test_whole_networks_with_all_that_training_leaves_beside_the_weights(form, places):
+    check_network(form, places, straight)
+
+
+def test_a_checkpoint_of_a_block_gives_the_recorded_numbers(recording_of, through_a_checkpoint):
+    check_recorded(recording_of("mnist_simple_train"), through_a_checkpoint)
+
+
+@pytest.mark.parametrize(("form", "places"), NETWORKS)
+def test_checkpoints_of_whole_networks(form, places, through_a_checkpoint):
+    check_network(form, places, through_a_checkpoint)
+
+
+def test_recorded_weights_inside_a_whole_network(recording_of):
     """A network whose res3 is as wide as the recording that has the networks' configuration."""
     recorded = recording_of("dot_ln_scalewise_map14")
     graph = "tower/resnet_i3d/backbone/whole_graph_model_res3/"
@@ -87,7 +104,7 @@ def test_recorded_weights_inside_a_whole_network(recording_of, load):
     weights = as_saved(recorded.under("var/"))
     weights = {name.replace("tower/whole_graph_model_final/", graph): array for name, array in weights.items()}
     net = video_net("i3d", ("res3",))
-    load(net, variables | weights)
+    straight(net, variables | weights)
     _, branch = net.branch("res3")
     with torch.no_grad():
         nodes = branch.graph(torch.from_numpy(recorded.arrays["in/feats"]).permute(0, 4, 1, 2, 3))
@@ -96,25 +113,27 @@ def test_recorded_weights_inside_a_whole_network(recording_of, load):
     assert_recorded(regions, recorded, "out/regions")
 
 
-def test_what_a_file_has_too_much_or_too_little_is_named(load):
-    variables = random_variables(program_shapes("c2d", ("final",)))
-    del variables["tower/resnet_c2d/pred/bias"]
-    variables["tower/resnet_c2d/backbone/nonlocal_conv3_1_g/bias"] = np.zeros(8, np.float32)
-    with pytest.raises(ValueError) as raised:
-        load(video_net("c2d", ("final",)), variables)
-    assert str(raised.value) == (
-        "variables without a place: tower/resnet_c2d/backbone/nonlocal_conv3_1_g/bias; "
-        "entries that no variable fills: classifier.bias; variables expected for them: tower/resnet_c2d/pred/bias"
-    )
-
-
-def test_an_opaque_kernel_does_not_stand_for_an_lstm(load):
+def test_an_opaque_kernel_does_not_stand_for_an_lstm():
     variables, _ = with_training_state(random_variables(program_shapes("c2d", ("final",))))
     cell = "tower/resnet_c2d/whole_graph_model_final/cudnn_lstm/"
     left = {name: array for name, array in variables.items() if not name.startswith(f"{cell}rnn/")}
     assert f"{cell}opaque_kernel" in left
     with pytest.raises(ValueError, match=rf"expected for them: {cell}rnn/.*/kernel, {cell}rnn/.*/bias$"):
-        load(video_net("c2d", ("final",)), left)
+        straight(video_net("c2d", ("final",)), left)
+
+
+def test_what_a_file_has_too_much_or_too_little_is_named(through_a_checkpoint):
+    variables = random_variables(program_shapes("c2d", ("final",)))
+    del variables["tower/resnet_c2d/pred/bias"]
+    variables["tower/resnet_c2d/backbone/nonlocal_conv3_1_g/bias"] = np.zeros(8, np.float32)
+    expected = (
+        "variables without a place: tower/resnet_c2d/backbone/nonlocal_conv3_1_g/bias; "
+        "entries that no variable fills: classifier.bias; variables expected for them: tower/resnet_c2d/pred/bias"
+    )
+    for load in (straight, through_a_checkpoint):
+        with pytest.raises(ValueError) as raised:
+            load(video_net("c2d", ("final",)), variables)
+        assert str(raised.value) == expected
 
 
 def test_more_names_may_be_ignored_and_kernels_of_another_form_may_not(tmp_path):

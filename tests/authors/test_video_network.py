@@ -88,27 +88,24 @@ def test_positions_stand_once_in_the_scope():
     assert placements(net)["tower/positional_emb"].shape == (14, 36)
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "match"),
-    [
+def test_new_weights_leave_the_pixels_of_the_program():
+    net = AuthorsVideoNet("c2d", (), width=2)
+    net.reset_parameters()
+    torch.testing.assert_close(net.pixel_mean.flatten(), torch.full((3,), 0.45))
+    torch.testing.assert_close(net.pixel_std.flatten(), torch.full((3,), 0.225))
+
+
+def test_arguments_are_checked():
+    for kwargs, match in (
         ({"form": "s3d"}, "'form' to be one of 'c2d', 'i3d', got 's3d'"),
         ({"places": ("res6",)}, r"'places' to hold each of 'res2', .*, 'final' at most once, got \['res6'\]"),
         ({"places": ("res3", "res3")}, r"at most once, got \['res3', 'res3'\]"),
         ({"places": ("res3", "res4"), "heatmap_size": 6}, "'heatmap_size' to be None with several places, got 6"),
         ({"num_classes": 0}, "'num_classes' to be a positive int, got 0"),
-    ],
-)
-def test_arguments_are_checked(kwargs, match):
-    with pytest.raises(ValueError, match=match):
-        AuthorsVideoNet(**({"width": 2} | kwargs))
-
-
-def test_unknown_published_names_are_refused():
+    ):
+        with pytest.raises(ValueError, match=match):
+            AuthorsVideoNet(**({"width": 2} | kwargs))
     with pytest.raises(ValueError, match=r"'name' to be one of 'c2d', 'c2d_rstg', .*, got 'non-local'"):
         AuthorsVideoNet.published("non-local")
-
-
-def test_the_video_is_checked():
-    net = AuthorsVideoNet("c2d", (), width=2)
     with pytest.raises(ValueError, match=r"video of shape \[B, 3, T, H, W\].*, got \[1, 1, 4, 48, 48\]"):
-        net(torch.randn(1, 1, 4, 48, 48))
+        AuthorsVideoNet("c2d", (), width=2)(torch.randn(1, 1, 4, 48, 48))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from cases import case
 from example_scripts import EXAMPLES, check_refused, end_of, load_example
 from process_settings import process_settings
 
@@ -24,9 +25,8 @@ def run(example, tmp_path, monkeypatch, capsys):
     return command
 
 
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
+def test_bad_options(run, tmp_path):
+    for options, parts in [
         (["--model", "conv-ltsm"], ["'conv-ltsm' (did you mean 'conv-lstm'?)", "mean-lstm, conv-lstm, i3d"]),
         (["--batch-size", "0"], ["'batch_size' to be a positive int, got 0"]),
         (["--batch-size", "33"], ["'batch_size' to be at most 32 (clips, chunk), got 33"]),
@@ -41,12 +41,10 @@ def run(example, tmp_path, monkeypatch, capsys):
         (["--weights", "none.pt"], ["none.pt"]),
         (["--mnist-dir", "none", "--digits", "auto"], ["none"]),
         (["--lr", "1e30"], ["expected a finite", "the last checkpoint is intact"]),
-    ],
-    ids=lambda value: value[0] + value[-1] if isinstance(value, list) else None,
-)
-def test_bad_options(run, tmp_path, options, parts):
-    check_refused(run(*options), *parts)
-    assert not (tmp_path / "run" / "last.ckpt").exists()
+    ]:
+        with case(options, parts):
+            check_refused(run(*options), *parts)
+            assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -69,9 +67,8 @@ def damage(content):
     return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "parts"),
-    [
+def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained):
+    for change, options, parts in [
         (damage, [], ["last.ckpt to be a whole checkpoint", "damaged or cut-off"]),
         (lambda content: content[:1000], [], ["last.ckpt to be a whole checkpoint, got 1,000 bytes"]),
         (lambda content: b"", [], ["got an empty file"]),
@@ -79,16 +76,14 @@ def damage(content):
         (lambda content: content, ["--model", "mean-lstm"], ["model='positional' there, 'mean-lstm' now"]),
         (lambda content: content, ["--num-stages", "2"], ["num_stages=1 there, 2 now"]),
         (lambda content: content, ["--lr", "0.5"], ["lr=0.003 there, 0.5 now"]),
-    ],
-    ids=["damaged", "cut off", "empty", "foreign", "other model", "other network", "other recipe"],
-)
-def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained, change, options, parts):
-    path = tmp_path / "run" / "last.ckpt"
-    path.parent.mkdir()
-    path.write_bytes(change(trained))
-    check_refused(run(*options), *parts)
-    assert path.read_bytes() == change(trained)
-    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "run.lock"}
+    ]:
+        with case(change, options, parts):
+            path = tmp_path / "run" / "last.ckpt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(change(trained))
+            check_refused(run(*options), *parts)
+            assert path.read_bytes() == change(trained)
+            assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "run.lock"}
 
 
 def test_a_folder_that_cannot_be_written_to(run, tmp_path):

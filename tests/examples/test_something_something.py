@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from cases import case
 from example_scripts import EXAMPLES, load_example
 from small_videos import VALIDATION, damage, make_small_videos
 
@@ -16,7 +17,7 @@ from rstg_pyg.datasets.video import DamagedVideoWarning, class_of_template
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES
 from rstg_pyg.models import VIDEO_PAPER_SIZE, VIDEO_ROWS, VIDEO_SMALL, VideoNetwork, VideoResNet
 from rstg_pyg.training import VideoRecipe, full_video_recipe, small_video_recipe
-from rstg_pyg.training.torch_file import read_file
+from rstg_pyg.training.weights import read_file
 
 CLASSES = sorted(map(class_of_template, TEMPLATES))
 TINY = [
@@ -140,9 +141,10 @@ def test_damaged_videos_are_named_at_the_end(example, arguments, tmp_path, capsy
     assert "damaged validation videos, which do not count: 13 (unreadable)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("model", list(VIDEO_ROWS))
-def test_every_row_runs(example, arguments, model):
-    assert 0 <= example.main([*arguments, "--clips", "4", "--model", model])["top1"] <= 100
+def test_every_row_runs(example, arguments):
+    for model in list(VIDEO_ROWS):
+        with case(model):
+            assert 0 <= example.main([*arguments, "--clips", "4", "--model", model, "--fresh"])["top1"] <= 100
 
 
 def test_bfloat16_trains(example, arguments):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import case
 from example_scripts import EXAMPLES, check_refused, end_of, load_example
 from process_settings import process_settings
 from small_videos import damage, make_small_videos
@@ -28,9 +29,8 @@ def run(example, root, tmp_path, monkeypatch, capsys):
     return command
 
 
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
+def test_bad_options(run, tmp_path):
+    for options, parts in [
         (["--model", "i3d+rstg:res5"], ["'i3d+rstg:res5' (did you mean 'i3d+rstg:res"]),
         (["--num-frames", "5"], ["expected 'num_frames' to be even, got 5"]),
         (["--clips", "0"], ["'clips' to be a positive int, got 0"]),
@@ -51,12 +51,10 @@ def run(example, root, tmp_path, monkeypatch, capsys):
         (["--image-weights", "none.pth"], ["none.pth"]),
         (["--preset", "large"], ["invalid choice: 'large'"]),
         (["--colour", "red"], ["unrecognized arguments: --colour red"]),
-    ],
-    ids=lambda value: value[0] + value[-1] if isinstance(value, list) else None,
-)
-def test_bad_options(run, tmp_path, options, parts):
-    check_refused(run(*options), *parts)
-    assert list(tmp_path.iterdir()) == []
+    ]:
+        with case(options, parts):
+            check_refused(run(*options), *parts)
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_diverges_leaves_no_weights(run, tmp_path):
@@ -77,20 +75,21 @@ def test_cuda_without_cuda(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("content", [b"a letter", None], ids=["foreign", "other tensors"])
-def test_weights_for_images_that_do_not_fit(run, tmp_path, content):
-    path = tmp_path / "images.pth"
-    if content is None:
-        torch.save({"state_dict": {"layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3)}}, path)
-    else:
-        path.write_bytes(content)
-    part = (
-        "expected images.pth to be a state_dict of tensors, got: "
-        if content
-        else "expected weights of a ResNet-18 for images"
-    )
-    check_refused(run("--image-weights", "images.pth"), part)
-    assert not (tmp_path / "run").exists()
+def test_weights_for_images_that_do_not_fit(run, tmp_path):
+    for content in [b"a letter", None]:
+        with case(content):
+            path = tmp_path / "images.pth"
+            if content is None:
+                torch.save({"state_dict": {"layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3)}}, path)
+            else:
+                path.write_bytes(content)
+            part = (
+                "expected images.pth to be a state_dict of tensors, got: "
+                if content
+                else "expected weights of a ResNet-18 for images"
+            )
+            check_refused(run("--image-weights", "images.pth"), part)
+            assert not (tmp_path / "run").exists()
 
 
 def test_more_damaged_videos_than_allowed_are_named_in_one_sentence(run, tmp_path):
@@ -114,9 +113,8 @@ def spoil(content):
     return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "parts"),
-    [
+def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained):
+    for change, options, parts in [
         (spoil, [], ["last.ckpt to be a whole checkpoint", "damaged or cut-off"]),
         (lambda content: content[:1000], [], ["last.ckpt to be a whole checkpoint, got 1,000 bytes"]),
         (lambda content: b"a letter", [], ["got a file of another kind"]),
@@ -124,21 +122,18 @@ def spoil(content):
         (lambda content: content, ["--num-stages", "2"], ["network.num_stages=1 there, 2 now"]),
         (lambda content: content, ["--lr", "0.5"], ["lr=0.003 there, 0.5 now"]),
         (lambda content: content, ["--num-frames", "6"], ["num_frames=4 there, 6 now"]),
-    ],
-    ids=["damaged", "cut off", "foreign", "other model", "other network", "other recipe", "other clips"],
-)
-def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained, change, options, parts):
-    path = tmp_path / "run" / "last.ckpt"
-    path.parent.mkdir()
-    path.write_bytes(change(trained["last.ckpt"]))
-    check_refused(run(*options), *parts)
-    assert path.read_bytes() == change(trained["last.ckpt"])
-    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "run.lock"}
+    ]:
+        with case(change, options, parts):
+            path = tmp_path / "run" / "last.ckpt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(change(trained["last.ckpt"]))
+            check_refused(run(*options), *parts)
+            assert path.read_bytes() == change(trained["last.ckpt"])
+            assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "run.lock"}
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "parts"),
-    [
+def test_weights_that_do_not_fit(run, tmp_path, trained):
+    for change, options, parts in [
         (spoil, [], ["weights.pt to be a whole checkpoint"]),
         (lambda content: content, ["--model", "c2d"], ["weights.pt holds the network c2d+rstg:vec, not c2d"]),
         (
@@ -146,13 +141,11 @@ def test_a_checkpoint_that_does_not_fit_stays_as_it_is(run, tmp_path, trained, c
             ["--width", "6"],
             ["weights.pt to hold the", "tensors of this model, got those of anot"],
         ),
-    ],
-    ids=["damaged", "other model", "other network"],
-)
-def test_weights_that_do_not_fit(run, tmp_path, trained, change, options, parts):
-    (tmp_path / "weights.pt").write_bytes(change(trained["weights.pt"]))
-    check_refused(run("--weights", "weights.pt", *options), *parts)
-    assert not (tmp_path / "run").exists()
+    ]:
+        with case(change, options, parts):
+            (tmp_path / "weights.pt").write_bytes(change(trained["weights.pt"]))
+            check_refused(run("--weights", "weights.pt", *options), *parts)
+            assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_task(run):

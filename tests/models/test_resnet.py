@@ -25,19 +25,18 @@ def blocks(stage):
     return [block for name, block in stage.named_children() if name.isdigit()]
 
 
-@pytest.mark.parametrize("form", ["c2d", "i3d", "nonlocal"])
 @pytest.mark.parametrize(("depth", "expected"), [(50, I3D_50), (18, I3D_18)])
-def test_the_kernels_over_time(form, depth, expected):
-    net = make(form, depth)
-    assert net.conv1.conv.kernel_size == (1 if form == "c2d" else 5, 7, 7)
-    for stage, frames in expected.items():
-        found = [block.a.conv.kernel_size for block in blocks(getattr(net, stage))]
-        side = 1 if depth == 50 else 3
-        assert found == [(1 if form == "c2d" else number, side, side) for number in frames]
-        others = [
-            part.conv for block in blocks(getattr(net, stage)) for part in (block.b, block.c, block.shortcut) if part
-        ]
-        assert all(conv.kernel_size[0] == 1 and conv.stride[0] == 1 for conv in others)
+def test_the_kernels_over_time(depth, expected):
+    for form in ("c2d", "i3d", "nonlocal"):
+        net = make(form, depth)
+        assert net.conv1.conv.kernel_size == (1 if form == "c2d" else 5, 7, 7)
+        for stage, frames in expected.items():
+            parts = blocks(getattr(net, stage))
+            side = 1 if depth == 50 else 3
+            lengths = [1 if form == "c2d" else number for number in frames]
+            assert [block.a.conv.kernel_size for block in parts] == [(length, side, side) for length in lengths], form
+            others = [part.conv for block in parts for part in (block.b, block.c, block.shortcut) if part]
+            assert all(conv.kernel_size[0] == 1 and conv.stride[0] == 1 for conv in others)
 
 
 def test_the_sizes_of_the_papers():
@@ -51,11 +50,15 @@ def test_the_sizes_of_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("options", "sides"),
-    [({}, (16, 16, 8, 4, 2)), ({"res5_stride": 1}, (16, 16, 8, 4, 4)), ({"pool_padding": 0}, (15, 15, 8, 4, 2))],
-    ids=["image", "res5_stride", "pool_padding"],
+    ("depth", "options", "sides"),
+    [
+        (18, {}, (16, 16, 8, 4, 2)),
+        (50, {}, (16, 16, 8, 4, 2)),
+        (50, {"res5_stride": 1}, (16, 16, 8, 4, 4)),
+        (18, {"pool_padding": 0}, (15, 15, 8, 4, 2)),
+    ],
+    ids=["18", "50", "res5_stride", "pool_padding"],
 )
-@pytest.mark.parametrize("depth", [18, 50])
 def test_frames_and_sides_of_every_stage(depth, options, sides):
     net, seen = make(depth=depth, **options), []
     for name in ("pool1", "res2", "res3", "res4", "res5"):
@@ -87,8 +90,7 @@ def plain(net, x):
     return x
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("form", ["c2d", "i3d", "nonlocal"])
+@pytest.mark.parametrize(("form", "depth"), [("c2d", 18), ("i3d", 18), ("nonlocal", 18), ("i3d", 50)])
 def test_it_is_its_formula(form, depth):
     net, x = settle(make(form, depth)).double(), video().double()
     expected = plain(net, x)
@@ -123,9 +125,8 @@ def test_frames_of_c2d_do_not_meet_before_they_are_pooled():
     assert ((net.features(changed) - net.features(x)).abs().amax((0, 1, 3, 4)) > 0).all()
 
 
-@pytest.mark.parametrize("form", ["i3d", "nonlocal"])
-def test_frozen_statistics_stay_while_the_rest_learns(form):
-    net = settle(make(form, frozen_bn=True)).train()
+def test_frozen_statistics_stay_while_the_rest_learns():
+    net = settle(make("nonlocal", frozen_bn=True)).train()
     assert net.training
     assert net.dropout.training
     buffers, before = copy.deepcopy(dict(net.named_buffers())), copy.deepcopy(dict(net.named_parameters()))
@@ -137,7 +138,7 @@ def test_frozen_statistics_stay_while_the_rest_learns(form):
     optimizer.step()
     assert all(torch.equal(buffers[name], value) for name, value in net.named_buffers())
     assert not any(torch.equal(before[name], value) for name, value in net.named_parameters() if "norm." in name)
-    loose = make(form).train()
+    loose = make("nonlocal").train()
     buffers = copy.deepcopy(dict(loose.named_buffers()))
     loose(video())
     assert not torch.equal(buffers["res4.0.a.norm.running_mean"], loose.res4[0].a.norm.running_mean)

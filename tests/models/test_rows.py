@@ -1,6 +1,7 @@
-"""The registry of the paper's table."""
+"""The rows of the SyncMNIST table."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -44,8 +45,10 @@ def test_rows_stand_in_the_order_of_the_table():
     assert all(row.name == name and set(row.published) == {3, 5} for name, row in ROWS.items())
 
 
-@pytest.mark.parametrize("network", [TINY, PLAIN], ids=["tiny", "plain"])
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [*((name, TINY) for name in ROWS), *((name, PLAIN) for name in ("conv-lstm", "non-local", "positional"))],
+)
 def test_every_row_trains_a_step(name, network):
     net = build_row(name, network)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)
@@ -63,30 +66,30 @@ def test_every_row_trains_a_step(name, network):
     assert torch.nn.functional.cross_entropy(net(clips), labels) < loss
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_batch_equals_its_members(name):
-    net, clips = settled(name), video(3).double()
-    torch.testing.assert_close(net(clips), torch.cat([net(clip[None]) for clip in clips]))
+def test_a_batch_equals_its_members():
+    for name in ROWS:
+        net, clips = settled(name), video(3).double()
+        alone = torch.cat([net(clip[None]) for clip in clips])
+        torch.testing.assert_close(net(clips), alone, msg=lambda said, name=name: f"{name}: {said}")
 
 
-@pytest.mark.parametrize("network", [TINY, dataclasses.replace(TINY, readout="last")], ids=["mean", "last"])
 @pytest.mark.parametrize("name", STREAMS)
-def test_stream_equals_clip(name, network):
-    net, clips, state = settled(name, network), video().double(), None
-    for t in range(4):
-        logits, state = net.step(clips[:, :, t], state)
-        torch.testing.assert_close(logits, net(clips[:, :, : t + 1]))
+def test_stream_equals_clip(name):
+    for readout in ("last", "mean"):
+        net, clips, state = settled(name, dataclasses.replace(TINY, readout=readout)), video().double(), None
+        for t in range(4):
+            logits, state = net.step(clips[:, :, t], state)
+            torch.testing.assert_close(logits, net(clips[:, :, : t + 1]), msg=lambda said, r=readout: f"{r}: {said}")
 
 
-@pytest.mark.parametrize("name", ["i3d", "non-local"])
-def test_networks_of_clips_have_no_stream(name):
-    with pytest.raises(ValueError, match="got ClipCNN, whose features of a frame depend on later frames"):
-        build_row(name, TINY).step(video()[:, :, 0])
+def test_networks_of_clips_have_no_stream():
+    for name in ("i3d", "non-local"):
+        with pytest.raises(ValueError, match="got ClipCNN, whose features of a frame depend on later frames"):
+            build_row(name, TINY).step(video()[:, :, 0])
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_what_the_rows_share(name):
-    for network in (TINY, PLAIN):
+def test_what_the_rows_share():
+    for name, network in itertools.product(ROWS, (TINY, PLAIN)):
         net = build_row(name, network)
         assert isinstance(net, VideoClassifier)
         assert isinstance(net.backbone, ClipCNN if name in ("i3d", "non-local") else FrameCNN)
@@ -97,9 +100,8 @@ def test_what_the_rows_share(name):
         assert net.classifier[-1].out_features == 7
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_what_the_graphs_share(name):
-    for network in (TINY, PLAIN):
+def test_what_the_graphs_share():
+    for name, network in itertools.product(GRAPHS, (TINY, PLAIN)):
         block = build_row(name, network).block
         assert isinstance(block, RSTGToVec)
         assert (block.heatmap is not None) == (name == "positional")
@@ -120,13 +122,13 @@ def test_the_graphs_differ_in_their_stages():
     assert stages["all-temp-stages"] == stages["positional"] == ("time", "space", "time", "space", "time")
 
 
-@pytest.mark.parametrize("readout", ["last", "mean"])
-def test_space_only_averages_time_whatever_the_readout(readout):
-    net = settled("space-only", dataclasses.replace(TINY, readout=readout))
-    assert net.block.readout == "mean"
-    clips = video().double()
-    torch.testing.assert_close(net(clips.flip(2)), net(clips))
-    assert build_row("all-temp-stages", dataclasses.replace(TINY, readout=readout)).block.readout == readout
+def test_space_only_averages_time_whatever_the_readout():
+    for readout in ("last", "mean"):
+        net = settled("space-only", dataclasses.replace(TINY, readout=readout))
+        assert net.block.readout == "mean"
+        clips = video().double()
+        torch.testing.assert_close(net(clips.flip(2)), net(clips))
+        assert build_row("all-temp-stages", dataclasses.replace(TINY, readout=readout)).block.readout == readout
 
 
 def test_every_other_graph_tells_the_order_of_frames():
@@ -170,22 +172,27 @@ def test_sizes():
     assert (PAPER_SIZE.widths, PAPER_SIZE.channels, PAPER_SIZE.num_stages) == ((512, 512, 512), 512, 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("conv_lstm", " (did you mean 'conv-lstm'?)"), ("all-temp", " (did you mean 'all-temp-stages'?)"), ("xyz", "")],
-)
-def test_unknown_rows(name, hint):
-    with pytest.raises(ValueError) as error:
-        build_row(name)
-    assert str(error.value) == (
-        "expected the name of a row to be one of mean-lstm, conv-lstm, i3d, non-local, space-only, time-only, "
-        f"homogeneous, 1-temp-stage, all-temp-stages, positional, got {name!r}{hint}"
+def test_errors():
+    rows = (
+        "mean-lstm, conv-lstm, i3d, non-local, space-only, time-only, homogeneous, 1-temp-stage, all-temp-stages, "
+        "positional"
     )
+    for name, hint in (
+        ("conv_lstm", " (did you mean 'conv-lstm'?)"),
+        ("all-temp", " (did you mean 'all-temp-stages'?)"),
+        ("xyz", ""),
+    ):
+        with pytest.raises(ValueError) as error:
+            build_row(name)
+        assert str(error.value) == f"expected the name of a row to be one of {rows}, got {name!r}{hint}"
+    with pytest.raises(ValueError, match="expected 'network' to be a Network, got str"):
+        build_row("i3d", "small")
 
 
-@pytest.mark.parametrize("name", ["i3d", "non-local"])
-def test_networks_of_clips_are_their_parts_in_a_row(name):
-    net = settled(name)
-    clips = torch.randint(0, 256, (2, 1, 4, 16, 16), dtype=torch.uint8)
-    torch.testing.assert_close(net(clips.double() / 255), net.classifier(net.block(net.backbone(clips.double() / 255))))
-    torch.testing.assert_close(net.float()(clips), net(clips / 255))
+def test_networks_of_clips_are_their_parts_in_a_row():
+    for name in ("i3d", "non-local"):
+        net = settled(name)
+        pixels = torch.randint(0, 256, (2, 1, 4, 16, 16), dtype=torch.uint8)
+        clips = pixels.double() / 255
+        torch.testing.assert_close(net(clips), net.classifier(net.block(net.backbone(clips))))
+        torch.testing.assert_close(net.float()(pixels), net(pixels / 255))

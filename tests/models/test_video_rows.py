@@ -1,4 +1,4 @@
-"""The registry of the Something-Something table."""
+"""The rows of the Something-Something table."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ from settled import settle
 from rstg_pyg import RSTGToMap, RSTGToVec
 from rstg_pyg.blocks import RSTGPool, load_host_state_dict
 from rstg_pyg.models import (
+    SMALL,
     VIDEO_PAPER_SIZE,
     VIDEO_ROWS,
     VIDEO_SMALL,
@@ -47,8 +48,9 @@ def test_rows_stand_in_the_order_of_the_table():
     assert all(row.name == name for name, row in VIDEO_ROWS.items())
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("name", VIDEO_ROWS)
+@pytest.mark.parametrize(
+    ("name", "depth"), [*((name, 18) for name in VIDEO_ROWS), ("nonlocal", 50), ("i3d+rstg:res3-4", 50)]
+)
 def test_every_row_trains_a_step(name, depth):
     net = build_video_row(name, dataclasses.replace(TINY, depth=depth)).double()
     optimizer = torch.optim.SGD(net.parameters(), 1e-5)
@@ -76,26 +78,26 @@ def test_a_row_starts_as_its_backbone(name):
     assert torch.equal(net(clips), plain(clips))
 
 
-@pytest.mark.parametrize("name", VIDEO_ROWS)
-def test_where_the_blocks_stand(name):
+def test_where_the_blocks_stand():
     network = dataclasses.replace(TINY, heatmap_size=4)
-    net = build_video_row(name, network)
-    assert isinstance(net, VideoResNet)
-    assert net.form == name.split("+")[0]
-    maps = [module for module in net.modules() if isinstance(module, RSTGToMap)]
-    vecs = [module for module in net.modules() if isinstance(module, RSTGToVec)]
-    assert [block.in_channels for block in maps] == [net.widths[stage] for stage in MAPS.get(name, [])]
-    assert len(vecs) == (name in VECS)
-    assert any(isinstance(module, NonLocalBlock) for module in net.modules()) == (name == "nonlocal")
-    assert list(getattr(net, "rstg_blocks", {})) == MAPS.get(name, [])
-    for block in maps + vecs:
-        assert block.channels == 5
-        assert block.heatmap.size(1) == 16
-        assert block.rstg.num_stages == 1
-        assert block.input_norm is not None
-        stages = [*block.rstg.time_stages, *block.rstg.space_stages]
-        assert all(stage.residual and stage.norm is not None for stage in stages)
-    assert all(block.readout == "mean" for block in vecs)
+    for name in VIDEO_ROWS:
+        net = build_video_row(name, network)
+        assert isinstance(net, VideoResNet)
+        assert net.form == name.split("+")[0]
+        maps = [module for module in net.modules() if isinstance(module, RSTGToMap)]
+        vecs = [module for module in net.modules() if isinstance(module, RSTGToVec)]
+        assert [block.in_channels for block in maps] == [net.widths[stage] for stage in MAPS.get(name, [])]
+        assert len(vecs) == (name in VECS)
+        assert any(isinstance(module, NonLocalBlock) for module in net.modules()) == (name == "nonlocal")
+        assert list(getattr(net, "rstg_blocks", {})) == MAPS.get(name, [])
+        for block in maps + vecs:
+            assert block.channels == 5
+            assert block.heatmap.size(1) == 16
+            assert block.rstg.num_stages == 1
+            assert block.input_norm is not None
+            stages = [*block.rstg.time_stages, *block.rstg.space_stages]
+            assert all(stage.residual and stage.norm is not None for stage in stages)
+        assert all(block.readout == "mean" for block in vecs)
 
 
 def test_sizes_reach_the_backbone():
@@ -144,3 +146,5 @@ def test_a_wrong_name_gets_the_near_one():
     assert str(caught.value) == (
         f"expected the name of a row to be one of {names}, got 'i3d+rstg:res34' (did you mean 'i3d+rstg:res3-4'?)"
     )
+    with pytest.raises(ValueError, match="expected 'network' to be a VideoNetwork, got Network"):
+        build_video_row("i3d", SMALL)

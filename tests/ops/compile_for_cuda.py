@@ -11,9 +11,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rstg_pyg.ops.triton.message_kernels import destination_grad_kernel, source_grad_kernel, sum_kernel
-from rstg_pyg.ops.triton.score_kernels import pair_dot_kernel, row_sum_kernel
-from rstg_pyg.ops.triton.softmax_kernels import softmax_grad_kernel, softmax_kernel
+from rstg_pyg.ops.triton.messages import destination_grad_kernel, source_grad_kernel, sum_kernel
+from rstg_pyg.ops.triton.scores import pair_dot_kernel, row_sum_kernel
+from rstg_pyg.ops.triton.softmax import softmax_grad_kernel, softmax_kernel
 from rstg_pyg.ops.triton.tiles import tiling
 
 INDICES = ("nodes", "ptr", "sources", "destinations", "edges", "ends")

@@ -16,15 +16,17 @@ import random
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from rstg_pyg import region_graph
-from rstg_pyg.ops.native import attend, build, transpose, weighted_relu
-from rstg_pyg.ops.native.ops import plain_attend
-from rstg_pyg.ops.neighborhoods import Neighborhoods
-from rstg_pyg.ops.weighted_relu import plain_weighted_relu
+from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops.linear import transpose
+from rstg_pyg.ops.native import build
+from rstg_pyg.ops.native.attend import attend, weighted_relu
+from rstg_pyg.ops.plain import plain_attend, plain_messages, relu_message
 
 sys.path.append(str(Path(__file__).parent.parent))
 build._SECONDS = build._seconds_left = 900  # with sanitizers a library takes minutes on a busy machine
@@ -52,13 +54,13 @@ TELLING = (
 )
 
 
-def graphs() -> dict[str, Neighborhoods]:
+def graphs() -> dict[str, GraphIndex]:
     regions, drawn = region_graph(), torch.Generator().manual_seed(0)
     return {
-        "regions": Neighborhoods(*regions.edge_index, regions.num_nodes),
-        "hub": Neighborhoods(torch.arange(200), torch.zeros(200).long(), 200),
-        "isolated": Neighborhoods(torch.tensor([3, 3, 8]), torch.tensor([8, 0, 3]), 40),
-        "large": Neighborhoods(*torch.randint(150, (2, 600), generator=drawn), 150),
+        "regions": GraphIndex(regions.edge_index, regions.num_nodes),
+        "hub": GraphIndex(torch.stack([torch.arange(200), torch.zeros(200).long()]), 200),
+        "isolated": GraphIndex(torch.tensor([[3, 3, 8], [8, 0, 3]]), 40),
+        "large": GraphIndex(torch.randint(150, (2, 600), generator=drawn), 150),
     }
 
 
@@ -69,13 +71,13 @@ def cases(threads: list[int], frames: list[int]):
         yield *case, *map(drawn.choice, (WIDTHS, HEADS, EDGES))
 
 
-def run(graph: Neighborhoods, frames: int, dtype: torch.dtype, hidden: int, heads: int, edge: str | None) -> None:
+def run(graph: GraphIndex, frames: int, dtype: torch.dtype, hidden: int, heads: int, edge: str | None) -> None:
     """All kernels, forward and backward."""
     inputs = sums.attend_inputs(graph, frames, hidden, heads, hidden, edge, dtype)
     inputs[2] = (inputs[2].detach() / hidden**0.5).requires_grad_()
     sums.assert_equal_with_gradients(attend, plain_attend, inputs, graph)
     inputs = sums.relu_inputs(graph, frames, hidden, heads, edge, dtype)
-    sums.assert_equal_with_gradients(weighted_relu, plain_weighted_relu, inputs, graph)
+    sums.assert_equal_with_gradients(weighted_relu, partial(plain_messages, relu_message), inputs, graph)
     inputs = messages.draw_inputs(graph, frames, hidden, heads * 5, heads, edge, dtype=dtype)
     if dtype == torch.bfloat16:  # no rounding decides which channels are active
         inputs = [None if value is None else value.detach().abs().requires_grad_() for value in inputs]

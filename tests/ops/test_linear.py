@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rstg_pyg.conv.linear import Linear
+from rstg_pyg.conv.layers import Linear
 from rstg_pyg.ops.linear import MIN_PRODUCT, _goes_to_onednn, linear
 
 SHAPES = {"many rows": ((14, 160, 64), 64), "wide": ((600, 128), 128), "one inner dimension": ((3, 1000, 48), 96)}

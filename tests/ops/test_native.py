@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from small_graphs import GRAPHS, irregular_graph
 from torch.autograd import gradcheck, gradgradcheck
 
 from rstg_pyg import region_graph
-from rstg_pyg.ops.native import attend, attention_weights, build, is_available, weighted_relu
-from rstg_pyg.ops.native.ops import plain_attend
-from rstg_pyg.ops.neighborhoods import Neighborhoods
-from rstg_pyg.ops.weighted_relu import plain_weighted_relu
+from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops.native import build
+from rstg_pyg.ops.native.attend import attend, attention_weights, is_available, weighted_relu
+from rstg_pyg.ops.plain import plain_attend, plain_messages, relu_message
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="no compiler for the native kernels")
 
@@ -36,17 +37,17 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def neighborhoods_of(edge_index: torch.Tensor, num_nodes: int) -> Neighborhoods:
-    return Neighborhoods(edge_index[0], edge_index[1], num_nodes)
+def index_of(edge_index: torch.Tensor, num_nodes: int) -> GraphIndex:
+    return GraphIndex(edge_index, num_nodes)
 
 
-def small(name: str = "irregular") -> Neighborhoods:
-    return neighborhoods_of(*GRAPHS[name])
+def small(name: str = "irregular") -> GraphIndex:
+    return index_of(*GRAPHS[name])
 
 
-def large() -> Neighborhoods:
+def large() -> GraphIndex:
     """Enough work for a second thread even in one frame."""
-    return neighborhoods_of(torch.randint(150, (2, 1500)), 150)
+    return index_of(torch.randint(150, (2, 1500)), 150)
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -67,7 +68,7 @@ def relu_inputs(graph, frames, hidden, heads=1, edge=None, dtype=torch.float32) 
     return [src, dst, draw(graph.num_edges, frames, heads, dtype=dtype), edge]
 
 
-def assert_equal_with_gradients(native: Callable, plain: Callable, inputs: list, graph: Neighborhoods) -> None:
+def assert_equal_with_gradients(native: Callable, plain: Callable, inputs: list, graph: GraphIndex) -> None:
     """Low-precision inputs are held against the plain formula in float32."""
     dtype = inputs[0].dtype
     exact = [None if v is None else v.detach().to(torch.promote_types(dtype, torch.float32)) for v in inputs]
@@ -112,7 +113,7 @@ def test_weighted_relu_equals_plain_formula(name, heads, edge, dtype):
         pytest.skip(f"no native kernels for {dtype}")
     graph = small(name)
     inputs = relu_inputs(graph, frames=3, hidden=8, heads=heads, edge=edge, dtype=dtype)
-    assert_equal_with_gradients(weighted_relu, plain_weighted_relu, inputs, graph)
+    assert_equal_with_gradients(weighted_relu, partial(plain_messages, relu_message), inputs, graph)
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 16, 64, 67, 130])
@@ -138,10 +139,12 @@ def test_any_number_of_threads(edge, hidden, width, frames, heads, num_threads):
 @pytest.mark.parametrize("frames", [16, 17, 40])
 def test_frames_shared_by_threads(frames, num_threads):
     data = region_graph((3, 2, 1))
-    graph = neighborhoods_of(data.edge_index, data.num_nodes)
+    graph = index_of(data.edge_index, data.num_nodes)
     with threads(num_threads):
         assert_equal_with_gradients(attend, plain_attend, attend_inputs(graph, frames, 64), graph)
-        assert_equal_with_gradients(weighted_relu, plain_weighted_relu, relu_inputs(graph, frames, 64), graph)
+        assert_equal_with_gradients(
+            weighted_relu, partial(plain_messages, relu_message), relu_inputs(graph, frames, 64), graph
+        )
 
 
 @pytest.mark.parametrize("frames", [1, 9])
@@ -164,7 +167,7 @@ def test_results_do_not_depend_on_timing(frames):
 @pytest.mark.parametrize(("nodes", "frames", "hidden"), [(0, 2, 4), (3, 0, 4), (3, 2, 0)])
 def test_empty(nodes, frames, hidden):
     edge_index = torch.empty(2, 0).long() if nodes == 0 else torch.tensor([[0, 1], [1, 2]])
-    graph = neighborhoods_of(edge_index, nodes)
+    graph = index_of(edge_index, nodes)
     inputs = attend_inputs(graph, frames, hidden, width=2)
     assert_equal_with_gradients(attend, plain_attend, inputs, graph)
 
@@ -208,7 +211,7 @@ def test_weights_expanded_over_frames_and_heads():
     src, dst, _, _ = relu_inputs(graph, 4, 8)
     alpha = draw(graph.num_edges, 1, 1)
     found = weighted_relu(src, dst, alpha.expand(-1, 4, 2), None, graph)
-    torch.testing.assert_close(found, plain_weighted_relu(src, dst, alpha.expand(-1, 4, 2), None, graph))
+    torch.testing.assert_close(found, plain_messages(relu_message, src, dst, alpha.expand(-1, 4, 2), None, graph))
 
 
 def test_large_scores_and_not_a_number():
@@ -222,9 +225,9 @@ def test_large_scores_and_not_a_number():
 
 
 def test_an_edge_from_nowhere_is_an_error():
-    graph = neighborhoods_of(torch.tensor([[0, 9], [1, 2]]), 3)
+    graph = index_of(torch.tensor([[0, 9], [1, 2]]), 3)
     inputs = [draw(3, 1, 4), draw(3, 1, 4), draw(2, 1, 1), None]
-    with pytest.raises(IndexError, match="does not have"):
+    with pytest.raises(IndexError, match="hold nodes from 0 to 2, got 9"):
         weighted_relu(*inputs, graph)
 
 
@@ -246,7 +249,7 @@ def test_shapes_and_types_that_do_not_fit_are_errors(wrong):
 @pytest.mark.skipif(not is_available(torch.float64), reason="no native kernels for float64")
 @pytest.mark.parametrize("edge", [None, "constant"])
 def test_first_and_second_derivatives(edge):
-    graph = neighborhoods_of(irregular_graph(), 7)
+    graph = index_of(irregular_graph(), 7)
     attended = attend_inputs(graph, 2, 3, 2, 2, edge, torch.float64)
     weighted = relu_inputs(graph, 2, 3, 2, edge, torch.float64)
     for function, inputs in ((attend, attended), (weighted_relu, weighted)):
@@ -300,13 +303,13 @@ def test_more_frames_than_32_bits_count(tmp_path):
 
 OUT_OF_MEMORY = """
 import resource, torch
-from rstg_pyg.ops.native import weighted_relu
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops.native.attend import weighted_relu
+from rstg_pyg.ops import GraphIndex
 
 torch.set_num_threads(2)
 for num_nodes in (1 << 16, 1 << 20):  # the small graph starts the threads
     nodes, rows = torch.arange(num_nodes), torch.zeros(num_nodes, 2, 1)
-    graph = Neighborhoods(nodes, nodes, num_nodes)
+    graph = GraphIndex(torch.stack([nodes, nodes]), num_nodes)
     if num_nodes == 1 << 20:
         limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (48 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -12,8 +12,10 @@ import pytest
 import torch
 from small_graphs import GRAPHS
 
-from rstg_pyg.ops.native import attend, build, calls, is_available
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops.native import attend as calls
+from rstg_pyg.ops.native import build
+from rstg_pyg.ops.native.attend import attend, is_available
 
 can_build = pytest.mark.skipif(not is_available(), reason="no compiler for the native kernels")
 
@@ -63,7 +65,7 @@ def compiler(fresh, tmp_path):
 @can_build
 def test_two_processes_build_at_once(compiler):
     made = compiler("sleep 3")
-    command = [sys.executable, "-c", "from rstg_pyg.ops.native import is_available; assert is_available()"]
+    command = [sys.executable, "-c", "from rstg_pyg.ops.native.attend import is_available; assert is_available()"]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert made.library.suffix == (".so" if sys.platform != "darwin" else ".dylib")
@@ -189,7 +191,7 @@ def test_a_type_that_the_kernels_do_not_take():
 @can_build
 def test_a_cache_that_cannot_be_written(fresh):
     fresh.setenv("RSTG_PYG_CACHE", os.path.join(os.devnull, "cache"))
-    graph = Neighborhoods(*GRAPHS["grid"][0], GRAPHS["grid"][1])
+    graph = GraphIndex(*GRAPHS["grid"])
     rows = torch.ones(5, 1, 4)
     with pytest.warns(UserWarning, match="compiled in every process"):
         out, alpha = attend(rows, rows, rows.unsqueeze(2), rows.unsqueeze(2), None, graph)

@@ -5,18 +5,20 @@ import torch
 from small_graphs import GRAPHS
 from torch.autograd import gradcheck, gradgradcheck
 
-from rstg_pyg.ops.native import is_available, message_calls, product_messages, transpose
-from rstg_pyg.ops.native.product_messages import plain_product_messages
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops.linear import transpose
+from rstg_pyg.ops.native import messages as module
+from rstg_pyg.ops.native.attend import is_available
+from rstg_pyg.ops.native.messages import plain_product_messages, product_messages
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="no compiler for the native kernels")
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 3e-2}
 
 
-def small(name: str = "irregular") -> Neighborhoods:
+def small(name: str = "irregular") -> GraphIndex:
     edge_index, num_nodes = GRAPHS[name]
-    return Neighborhoods(*edge_index, num_nodes)
+    return GraphIndex(edge_index, num_nodes)
 
 
 def draw_inputs(graph, frames, hidden, outputs, heads=1, edge=None, bias=True, dtype=torch.float32) -> list:
@@ -34,7 +36,7 @@ def draw_inputs(graph, frames, hidden, outputs, heads=1, edge=None, bias=True, d
     ]
 
 
-def assert_equal_with_gradients(inputs: list, graph: Neighborhoods) -> None:
+def assert_equal_with_gradients(inputs: list, graph: GraphIndex) -> None:
     tolerance = TOLERANCES[inputs[0].dtype]
     given = [value for value in inputs if value is not None]
     outs = [function(*inputs, graph) for function in (product_messages, plain_product_messages)]
@@ -82,19 +84,19 @@ def test_any_width(hidden, outputs):
 @pytest.mark.parametrize(("nodes", "edges", "frames"), [(300, 4000, 1), (300, 4000, 3), (20, 200, 30)])
 @pytest.mark.parametrize("elements", [1 << 14, 1 << 18])
 def test_any_block(elements, nodes, edges, frames, edge, num_threads, monkeypatch):
-    monkeypatch.setattr(message_calls, "BLOCK_ELEMENTS", elements)
-    graph = Neighborhoods(torch.randint(nodes, (edges,)), torch.randint(nodes - 10, (edges,)), nodes)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
+    graph = GraphIndex(torch.stack([torch.randint(nodes, (edges,)), torch.randint(nodes - 10, (edges,))]), nodes)
     assert_equal_with_gradients(draw_inputs(graph, frames, 24, 16, 2, edge), graph)
 
 
 @pytest.mark.parametrize("frames", [1, 3, 7])
 @pytest.mark.parametrize("elements", [1, 100, 1 << 18])
 def test_blocks_cover_all_edges_and_frames_once(elements, frames, monkeypatch):
-    monkeypatch.setattr(message_calls, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
     graph = small()
     count = torch.zeros(graph.num_edges, frames)
     nodes = torch.zeros(graph.num_nodes, frames)
-    for block in message_calls.message_blocks(graph, frames, 4):
+    for block in module._blocks(graph.ptr, graph.num_edges, frames, 4):
         count[slice(*block.edges), slice(*block.frames)] += 1
         nodes[slice(*block.ranks), slice(*block.frames)] += 1
     assert count.eq(1).all() and nodes.eq(1).all()
@@ -112,7 +114,7 @@ def test_transpose(shape, dtype, num_threads):
 @pytest.mark.parametrize(("nodes", "frames"), [(0, 2), (3, 0)])
 def test_empty(nodes, frames):
     edge_index = torch.empty(2, 0).long() if nodes == 0 else torch.tensor([[0, 1], [1, 2]])
-    graph = Neighborhoods(*edge_index, nodes)
+    graph = GraphIndex(edge_index, nodes)
     assert_equal_with_gradients(draw_inputs(graph, frames, 4, 4), graph)
 
 

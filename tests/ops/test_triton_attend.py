@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_graphs import GRAPHS
 
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops import GraphIndex
 from rstg_pyg.ops.triton.attend import attend, is_available, neighbor_softmax, pair_dot, weighted_messages
 
 pytest.importorskip("triton")
@@ -27,9 +27,9 @@ def hub_graph():
 GRAPHS = {**GRAPHS, "hub": (hub_graph(), 12)}
 
 
-def neighborhoods(graph):
+def index_of(graph):
     edge_index, num_nodes = GRAPHS[graph]
-    return Neighborhoods(*edge_index.to(DEVICE), num_nodes)
+    return GraphIndex(edge_index.to(DEVICE), num_nodes)
 
 
 def plain_softmax(score, graph):
@@ -96,14 +96,14 @@ def assert_equals_plain(function, plain, inputs, graph):
 )
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_attend_equals_the_formula(graph, heads, hidden, channels, frames, dtype):
-    graph = neighborhoods(graph)
+    graph = index_of(graph)
     inputs = draw_nodes(graph, frames, heads, hidden, channels, dtype)
     assert_equals_plain(attend, plain_attend, inputs, graph)
 
 
 @pytest.mark.parametrize(("heads", "hidden", "channels"), [(1, 640, 1030), (2, 1024, 513)])
 def test_widths_beyond_one_block(heads, hidden, channels):
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     inputs = draw_nodes(graph, 2, heads, hidden, channels)
     inputs[2] = (inputs[2].detach() / channels**0.5).requires_grad_()
     assert_equals_plain(attend, plain_attend, inputs, graph)
@@ -113,27 +113,27 @@ def test_widths_beyond_one_block(heads, hidden, channels):
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_any_weights(graph, dtype):
     """Weights need not add up to 1, as under dropout."""
-    graph = neighborhoods(graph)
+    graph = index_of(graph)
     src, dst = draw(graph.num_nodes, 3, 12, dtype=dtype), draw(graph.num_nodes, 3, 12, dtype=dtype)
     alpha = draw(graph.num_edges, 3, 2, dtype=torch.promote_types(dtype, torch.float32))
     assert_equals_plain(weighted_messages, plain_messages, [src, dst, alpha], graph)
 
 
 def test_weights_of_one_frame_serve_all():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     inputs = [draw(7, 4, 6), draw(7, 4, 6), draw(graph.num_edges, 1, 2)]
     assert_equals_plain(weighted_messages, plain_messages, inputs, graph)
 
 
 def test_bfloat16_weights_have_bfloat16_gradients():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     inputs = [draw(7, 4, 6, dtype=torch.bfloat16) for _ in range(2)]
     inputs.append(draw(graph.num_edges, 4, 2, dtype=torch.bfloat16))
     assert_equals_plain(weighted_messages, plain_messages, inputs, graph)
 
 
 def test_scores_are_products_of_pairs():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     query, key = draw(7, 3, 2, 9, dtype=torch.bfloat16), draw(7, 3, 2, 9, dtype=torch.bfloat16)
     assert pair_dot(query, key, graph).dtype == torch.float32
 
@@ -144,20 +144,20 @@ def test_scores_are_products_of_pairs():
 
 
 def test_softmax_of_large_scores_and_of_many_rows():
-    graph = neighborhoods("hub")
+    graph = index_of("hub")
     score = (draw(graph.num_edges, 30, 5, dtype=torch.float64).detach() * 300).requires_grad_()
     assert_equals_plain(neighbor_softmax, plain_softmax, [score], graph)
 
 
 def test_what_is_not_finite_shows():
-    graph = neighborhoods("hub")
+    graph = index_of("hub")
     score = draw(graph.num_edges, 20, 1).detach()
     score[0], score[-13:-3] = float("-inf"), float("-inf")
     weights = neighbor_softmax(score, graph)
     assert weights[0].isnan().all() and not weights[-13:].isnan().any()
     torch.testing.assert_close(weights, plain_softmax(score, graph), equal_nan=True)
 
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     src, dst, alpha = draw(7, 1, 3).detach(), draw(7, 1, 3).detach(), draw(graph.num_edges, 1, 1).detach()
     src[2, 0, 1] = float("nan")
     ours, theirs = weighted_messages(src, dst, alpha, graph), plain_messages(src, dst, alpha, graph)
@@ -166,7 +166,7 @@ def test_what_is_not_finite_shows():
 
 
 def test_relu_has_no_gradient_at_zero():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     src, dst = (torch.zeros(7, 2, 3, device=DEVICE, requires_grad=True) for _ in range(2))
     weighted_messages(src, dst, draw(graph.num_edges, 2, 1), graph).sum().backward()
     assert not src.grad.any() and not dst.grad.any()
@@ -175,7 +175,7 @@ def test_relu_has_no_gradient_at_zero():
 @pytest.mark.parametrize(("nodes", "frames"), [(0, 3), (3, 0), (3, 3)])
 def test_nothing_to_sum(nodes, frames):
     none = torch.empty(0, dtype=torch.long, device=DEVICE)
-    graph = Neighborhoods(none, none, nodes)
+    graph = GraphIndex(torch.stack([none, none]), nodes)
     inputs = [draw(nodes, frames, 4), draw(nodes, frames, 4), draw(nodes, frames, 2, 5), draw(nodes, frames, 2, 5)]
     gathered, alpha = attend(*inputs, graph)
     assert gathered.shape == (nodes, frames, 2, 4) and not gathered.any()
@@ -185,7 +185,7 @@ def test_nothing_to_sum(nodes, frames):
 
 
 def test_no_frames_of_a_graph_with_edges():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     inputs = draw_nodes(graph, 0, 2, 4, 5)
     gathered, alpha = attend(*inputs, graph)
     assert gathered.shape == (7, 0, 2, 4) and alpha.shape == (graph.num_edges, 0, 2)
@@ -193,7 +193,7 @@ def test_no_frames_of_a_graph_with_edges():
 
 
 def test_inputs_need_not_be_contiguous():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     inputs = [draw(3, 7, 8), draw(7, 3, 16), draw(2, 7, 3, 5), draw(7, 3, 5, 2)]
 
     def views(src, dst, query, key):
@@ -210,14 +210,14 @@ def test_inputs_need_not_be_contiguous():
 
 def test_gradcheck():
     edges = torch.tensor([[0, 1, 1, 2], [1, 0, 0, 2]], device=DEVICE)
-    graph = Neighborhoods(edges[0], edges[1], 3)
+    graph = GraphIndex(edges, 3)
     inputs = draw_nodes(graph, 2, 2, 3, 2, dtype=torch.float64)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
         assert check(lambda *tensors: attend(*tensors, graph), inputs, fast_mode=True)
 
 
 def test_runs_agree_bit_for_bit():
-    graph = neighborhoods("hub")
+    graph = index_of("hub")
     inputs = draw_nodes(graph, 3, 2, 20, 10)
     first, second = (outputs_and_grads(attend, inputs, graph) for _ in range(2))
     for one, other in zip(first, second, strict=True):
@@ -225,7 +225,7 @@ def test_runs_agree_bit_for_bit():
 
 
 def test_only_wanted_gradients():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     src, dst, query, key = draw_nodes(graph, 2, 1, 4, 3)
     src, query = src.detach(), query.detach()
     gathered, alpha = attend(src, dst, query, key, graph)
@@ -237,14 +237,14 @@ def test_only_wanted_gradients():
 
 
 def test_inference_does_not_sort_edges_by_source():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     with torch.no_grad():
         attend(*draw_nodes(graph, 2, 1, 4, 3), graph)
     assert "by_source" not in vars(graph)
 
 
 def test_wrong_shapes():
-    graph = neighborhoods("irregular")
+    graph = index_of("irregular")
     with pytest.raises(ValueError, match="expected 'src' with 3 dimensions and 7 rows, got"):
         weighted_messages(draw(6, 2, 4), draw(6, 2, 4), draw(graph.num_edges, 2, 1), graph)
     with pytest.raises(ValueError, match="expected 'query' and 'key' of one shape, got"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_graphs import irregular_graph
 
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops import GraphIndex
 from rstg_pyg.ops.triton.attend import attend, is_available
 
 triton = pytest.importorskip("triton")
@@ -17,7 +17,7 @@ FRAMES, HEADS, HIDDEN, CHANNELS = 3, 2, 6, 5
 
 @pytest.fixture
 def graph():
-    return Neighborhoods(*irregular_graph().to(DEVICE), 7)
+    return GraphIndex(irregular_graph().to(DEVICE), 7)
 
 
 def draw_nodes(frames=FRAMES):
@@ -26,7 +26,7 @@ def draw_nodes(frames=FRAMES):
 
 
 def operator_calls(graph):
-    from rstg_pyg.ops.triton import messages, scores
+    from rstg_pyg.ops.triton import messages, scores, softmax
 
     src, dst, query, key = draw_nodes()
     alpha = torch.rand(graph.num_edges, FRAMES, HEADS, device=DEVICE, requires_grad=True)
@@ -47,8 +47,8 @@ def operator_calls(graph):
         "pair dot": (scores.pair_dot, (query, key, *index)),
         "row sum in": (scores.row_sum, (key.detach(), plain, graph.nodes, graph.ptr, None, graph.src)),
         "row sum out": (scores.row_sum, (query.detach(), plain, None, source_ptr, edges, graph.dst)),
-        "softmax": (scores.neighbor_softmax, (alpha, graph.ptr, graph.dst)),
-        "softmax grad": (scores.neighbor_softmax_grad, (plain, plain + 1, graph.ptr)),
+        "softmax": (softmax.neighbor_softmax, (alpha, graph.ptr, graph.dst)),
+        "softmax grad": (softmax.neighbor_softmax_grad, (plain, plain + 1, graph.ptr)),
     }
 
 

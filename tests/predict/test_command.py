@@ -10,11 +10,12 @@ import sys
 import av
 import pytest
 import torch
+from cases import case
 from small_predictors import CLASSES, NETWORK, config_of, network, write_weights
 
 from rstg_pyg.datasets.video import stream_video_file
 from rstg_pyg.predict import VideoSource
-from rstg_pyg.predict.command import main
+from rstg_pyg.predict.__main__ import main
 from rstg_pyg.training import save_weights
 
 
@@ -39,7 +40,7 @@ def video(videos):
 
 
 def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
-    monkeypatch.setattr("rstg_pyg.predict.command.predict", lambda args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("rstg_pyg.predict.__main__.run", lambda args: signal.raise_signal(signal.SIGINT))
     assert run("video.mp4", "--checkpoint", "weights.pt") == (130, [], [])
 
 
@@ -79,16 +80,17 @@ def test_the_whole_of_a_video_is_what_the_evaluation_says(run, videos, weights, 
     assert said == {"class": CLASSES[int(expected.argmax())], "probability": float(expected.max())}
 
 
-@pytest.mark.parametrize("option", ["--json", "--top=1"])
-def test_a_network_that_overflows_is_refused(run, video, tmp_path, option):
+def test_a_network_that_overflows_is_refused(run, video, tmp_path):
     """NaN is no JSON."""
-    net, path = network("c2d"), tmp_path / "w.pt"
-    with torch.no_grad():
-        net.classifier.weight.fill_(3e38)
-    save_weights(net, path, config_of("c2d"))
-    code, out, (line,) = run(video, "--checkpoint", path, option)
-    assert (code, out) == (2, [])
-    assert line == f"predict: expected finite answers of the network in {path}, got others: it overflows"
+    for option in ["--json", "--top=1"]:
+        with case(option):
+            net, path = network("c2d"), tmp_path / "w.pt"
+            with torch.no_grad():
+                net.classifier.weight.fill_(3e38)
+            save_weights(net, path, config_of("c2d"))
+            code, out, (line,) = run(video, "--checkpoint", path, option)
+            assert (code, out) == (2, [])
+            assert line == f"predict: expected finite answers of the network in {path}, got others: it overflows"
 
 
 @pytest.mark.parametrize(("name", "codec"), [("o.webm", "vp9"), ("o.MP4", "h264"), ("o.gif", "gif")])
@@ -127,22 +129,19 @@ def test_it_runs_as_a_module(video, weights, monkeypatch, capsys):
     assert line.startswith("predict: expected a device that torch can use, got 'cuda:99': ")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_options(run, video, weights, tmp_path, monkeypatch):
+    for options, message in [
         (["--top", 0], "expected --top to be at least 1, got 0"),
         (["--whole", "--stride", 2], "expected --whole alone, got --stride too: it sets what is looked at"),
         (["--stride", 2], "expected no 'window' and no 'stride' for a network that carries a state, got one"),
         (["--frames-per-second", 0], "expected 'frames_per_second' to be frames a second, above 0, got 0.0"),
         (["--source-rate", "nan"], "expected 'rate' to be frames a second, above 0, got nan"),
         (["--out", "o.avi"], "expected a file ending in .webm, .mp4, .gif, got o.avi"),
-    ],
-    ids=lambda value: str(value[0]) if isinstance(value, list) else "",
-)
-def test_bad_options(run, video, weights, tmp_path, monkeypatch, options, message):
-    monkeypatch.chdir(tmp_path)
-    assert run(video, "--checkpoint", weights("c2d"), *options) == (2, [], [f"predict: {message}"])
-    assert list(tmp_path.iterdir()) == []
+    ]:
+        with case(options, message):
+            monkeypatch.chdir(tmp_path)
+            assert run(video, "--checkpoint", weights("c2d"), *options) == (2, [], [f"predict: {message}"])
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_videos(run, video, weights, tmp_path):

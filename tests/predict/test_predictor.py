@@ -6,13 +6,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from cases import case
 from small_predictors import CLASSES, network
 from small_videos import write_recording
 
 from rstg_pyg.datasets.video import spread_indices, stream_video_file, write_frame_folder
+from rstg_pyg.files import open_file
 from rstg_pyg.predict import Predictor, VideoSource
-from rstg_pyg.predict.frame_rate import FrameSampler
-from rstg_pyg.predict.frames import square_box, to_square
+from rstg_pyg.predict.source import square_box, to_square
+from rstg_pyg.predict.stream import FrameSampler
 
 ROWS = ["c2d", "c2d+rstg:vec", "i3d", "i3d+rstg:vec", "i3d+rstg:res3-4"]
 
@@ -23,9 +25,8 @@ def pixels(count, height=40, width=54):
 
 
 @pytest.mark.parametrize("row", ["c2d+rstg:vec", "nonlocal", "i3d+rstg:res3-4"])
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_the_whole_of_a_video_gives_the_logits_of_the_evaluation(predictor, videos, version, row):
-    for video, path in videos(version):
+def test_the_whole_of_a_video_gives_the_logits_of_the_evaluation(predictor, videos, row):
+    for video, path in (*videos("v1"), *videos("v2")):
         said = list(predictor(row).whole(VideoSource(path)))
         with torch.no_grad():
             expected = predictor(row).model(video)[0]
@@ -36,48 +37,54 @@ def test_the_whole_of_a_video_gives_the_logits_of_the_evaluation(predictor, vide
             assert not torch.equal(said[0].attention, said[-1].attention)
 
 
-@pytest.mark.parametrize("row", ["c2d", "c2d+rstg:vec"])
 @torch.no_grad()
-def test_a_stream_says_what_the_clip_so_far_does(predictor, row):
-    frames = pixels(7)
-    clip = to_square(frames, 32)[None]
-    said = list(predictor(row).stream(frames))
-    assert said[0].logits is None
-    assert said[0].probabilities is None
-    assert said[0].top() == []
-    for index, prediction in enumerate(said[1:], start=1):
-        torch.testing.assert_close(prediction.logits, predictor(row).model(clip[:, :, : index + 1])[0])
-        assert prediction.index == index
-        assert torch.equal(prediction.frame, frames[index])
-    if "+" in row:
-        _, attention = predictor(row).clip(clip[0])
-        torch.testing.assert_close(said[3].attention, attention[:, 1])
-        torch.testing.assert_close(said[6].attention, attention[:, 2])
+def test_a_stream_says_what_the_clip_so_far_does(predictor):
+    for row in ["c2d", "c2d+rstg:vec"]:
+        with case(row):
+            frames = pixels(7)
+            clip = to_square(frames, 32)[None]
+            said = list(predictor(row).stream(frames))
+            assert said[0].logits is None
+            assert said[0].probabilities is None
+            assert said[0].top() == []
+            for index, prediction in enumerate(said[1:], start=1):
+                torch.testing.assert_close(prediction.logits, predictor(row).model(clip[:, :, : index + 1])[0])
+                assert prediction.index == index
+                assert torch.equal(prediction.frame, frames[index])
+            if "+" in row:
+                _, attention = predictor(row).clip(clip[0])
+                torch.testing.assert_close(said[3].attention, attention[:, 1])
+                torch.testing.assert_close(said[6].attention, attention[:, 2])
 
 
-@pytest.mark.parametrize(
-    ("count", "windows"),
-    [(12, [(0, 4), (2, 6), (4, 8), (6, 10), (8, 12)]), (7, [(0, 4), (2, 6), (3, 7)]), (4, [(0, 4)])],
-)
 @torch.no_grad()
-def test_windows_are_averaged_and_the_last_ends_with_the_video(predictor, count, windows):
-    clip = to_square(pixels(count), 32)[None]
-    said = list(predictor("i3d+rstg:res3-4").stream(pixels(count), window=4))
-    each = torch.cat([predictor("i3d+rstg:res3-4").model(clip[:, :, first:last]) for first, last in windows])
-    torch.testing.assert_close(said[-1].logits, each.mean(0))
-    assert [prediction.logits is None for prediction in said] == [index < 3 for index in range(count - 1)] + [False]
-    torch.testing.assert_close(said[3].logits, each[0])
-    _, attention = predictor("i3d+rstg:res3-4").clip(clip[0, :, slice(*windows[-1])])
-    torch.testing.assert_close(said[-1].attention, attention[:, -1])
+def test_windows_are_averaged_and_the_last_ends_with_the_video(predictor):
+    for count, windows in [
+        (12, [(0, 4), (2, 6), (4, 8), (6, 10), (8, 12)]),
+        (7, [(0, 4), (2, 6), (3, 7)]),
+        (4, [(0, 4)]),
+    ]:
+        with case(count, windows):
+            clip = to_square(pixels(count), 32)[None]
+            said = list(predictor("i3d+rstg:res3-4").stream(pixels(count), window=4))
+            each = torch.cat([predictor("i3d+rstg:res3-4").model(clip[:, :, first:last]) for first, last in windows])
+            torch.testing.assert_close(said[-1].logits, each.mean(0))
+            assert [prediction.logits is None for prediction in said] == [index < 3 for index in range(count - 1)] + [
+                False
+            ]
+            torch.testing.assert_close(said[3].logits, each[0])
+            _, attention = predictor("i3d+rstg:res3-4").clip(clip[0, :, slice(*windows[-1])])
+            torch.testing.assert_close(said[-1].attention, attention[:, -1])
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
 @torch.no_grad()
-def test_short_videos_are_spread_over_a_window(predictor, count):
-    clip = to_square(pixels(count), 32)[:, spread_indices(count, 8)[0]]
-    said = list(predictor("i3d").stream(pixels(count)))
-    assert torch.equal(said[-1].logits, predictor("i3d").model(clip[None])[0])
-    assert len(said) == count
+def test_short_videos_are_spread_over_a_window(predictor):
+    for count in [1, 2, 5]:
+        with case(count):
+            clip = to_square(pixels(count), 32)[:, spread_indices(count, 8)[0]]
+            said = list(predictor("i3d").stream(pixels(count)))
+            assert torch.equal(said[-1].logits, predictor("i3d").model(clip[None])[0])
+            assert len(said) == count
 
 
 @torch.no_grad()
@@ -87,11 +94,12 @@ def test_a_single_frame_counts_twice_for_a_network_of_pairs(predictor):
     torch.testing.assert_close(said[0].logits, predictor("c2d").model(torch.cat([clip, clip], 2))[0])
 
 
-@pytest.mark.parametrize(("count", "taken"), [(40, 8), (8, 8), (5, 8), (13, 8), (30, 7), (1, 3)])
-def test_frames_are_taken_as_the_evaluation_takes_them(count, taken):
-    sampler = FrameSampler(Fraction(count, taken))
-    found = [index for index in range(count) for _ in range(sampler.times())]
-    assert found == spread_indices(count, taken)[0].tolist()
+def test_frames_are_taken_as_the_evaluation_takes_them():
+    for count, taken in [(40, 8), (8, 8), (5, 8), (13, 8), (30, 7), (1, 3)]:
+        with case(count, taken):
+            sampler = FrameSampler(Fraction(count, taken))
+            found = [index for index in range(count) for _ in range(sampler.times())]
+            assert found == spread_indices(count, taken)[0].tolist()
 
 
 def test_the_rate_covers_four_seconds_with_a_clip(predictor):
@@ -149,6 +157,13 @@ def test_no_frame_is_kept(predictor, row):
     assert most(5) == most(20) <= 3
 
 
+def test_a_file_of_weights_is_read_once(weights, monkeypatch):
+    read = []
+    monkeypatch.setattr("rstg_pyg.training.weights.open_file", lambda path: read.append(path) or open_file(path))
+    Predictor.from_checkpoint(weights("c2d"))
+    assert read == [weights("c2d")]
+
+
 def test_streams_of_one_predictor_take_turns(predictor):
     first, second = (pixels(count)[:4] for count in (4, 5))
     streams = [predictor("c2d+rstg:vec").open() for _ in range(2)]
@@ -166,13 +181,14 @@ def test_which_rows_do_what(predictor):
     assert predictor("c2d").clip(to_square(pixels(4), 32))[1] is None
 
 
-@pytest.mark.parametrize(("height", "width"), [(40, 54), (54, 40), (240, 427), (31, 31)])
-def test_the_box_is_what_the_network_sees(height, width):
-    top, left, bottom, right = square_box(height, width, 32)
-    assert bottom - top == pytest.approx(min(height, width), rel=0.02)
-    assert right - left == pytest.approx(min(height, width), rel=0.02)
-    assert (top + bottom) / 2 == pytest.approx(height / 2, abs=height / 60)
-    assert (left + right) / 2 == pytest.approx(width / 2, abs=width / 60)
+def test_the_box_is_what_the_network_sees():
+    for height, width in [(40, 54), (54, 40), (240, 427), (31, 31)]:
+        with case(height, width):
+            top, left, bottom, right = square_box(height, width, 32)
+            assert bottom - top == pytest.approx(min(height, width), rel=0.02)
+            assert right - left == pytest.approx(min(height, width), rel=0.02)
+            assert (top + bottom) / 2 == pytest.approx(height / 2, abs=height / 60)
+            assert (left + right) / 2 == pytest.approx(width / 2, abs=width / 60)
 
 
 def test_errors(predictor, tmp_path):

@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from cases import case
 from PIL import Image
 
 from rstg_pyg.datasets.video import stream_video_file
@@ -34,14 +35,15 @@ def test_colours_and_the_rate_come_back(tmp_path, ending):
         assert container.streams.video[0].average_rate == 10
 
 
-@pytest.mark.parametrize(("rate", "count"), [(Fraction(60), 60), (Fraction(240), 240), (Fraction(30000, 1001), 30)])
-def test_a_gif_of_a_fast_video_plays_as_long(tmp_path, rate, count):
+def test_a_gif_of_a_fast_video_plays_as_long(tmp_path):
     """No delay is below two hundredths of a second, which viewers take for ten."""
-    write_video(tmp_path / "o.gif", frames(count), rate)
-    with Image.open(tmp_path / "o.gif") as image:
-        delays = [image.seek(number) or image.info["duration"] for number in range(image.n_frames)]
-    assert min(delays) >= 20
-    assert abs(sum(delays) - 1000) <= 20
+    for rate, count in [(Fraction(60), 60), (Fraction(240), 240), (Fraction(30000, 1001), 30)]:
+        with case(rate, count):
+            write_video(tmp_path / "o.gif", frames(count), rate)
+            with Image.open(tmp_path / "o.gif") as image:
+                delays = [image.seek(number) or image.info["duration"] for number in range(image.n_frames)]
+            assert min(delays) >= 20
+            assert abs(sum(delays) - 1000) <= 20
 
 
 @pytest.mark.parametrize("ending", ["webm", "mp4", "gif"])

@@ -9,22 +9,23 @@ import zipfile
 
 import pytest
 import torch
+from cases import case
 from lightning.fabric.plugins import TorchCheckpointIO
 from small_runs import RECIPE, fit, model, trainer_of
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
+from rstg_pyg.files import replace_file
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
-    ClipStream,
     Phase,
+    SyncMNISTData,
     load_model_weights,
     read_checkpoint,
     save_weights,
 )
 from rstg_pyg.training.metrics import read_rows
-from rstg_pyg.training.replace_file import replace_file
-from rstg_pyg.training.torch_file import read_file, write_file
+from rstg_pyg.training.weights import read_file, write_file
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def run(tmp_path_factory):
 
 def refit(folder, checkpoint, module=None):
     module = ClipClassifier(model(), RECIPE) if module is None else module
-    data = ClipStream(folder, RECIPE, digits="sklearn")
+    data = SyncMNISTData(folder, RECIPE, digits="sklearn")
     trainer_of(folder, RECIPE).fit(module, data, ckpt_path=checkpoint, weights_only=True)
 
 
@@ -85,17 +86,18 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("how", "message"), DAMAGE, ids=[how for how, _ in DAMAGE])
-def test_a_damaged_file_is_named(run, tmp_path, how, message):
-    path = tmp_path / "bad.ckpt"
-    path.write_bytes(damaged((run[0] / "last.ckpt").read_bytes(), how))
-    message = f"^expected {path} {message}"
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(path)
-    with pytest.raises(CheckpointError, match=message):
-        load_model_weights(path, model())
-    with pytest.raises(CheckpointError, match=message):
-        refit(tmp_path, path)
+def test_a_damaged_file_is_named(run, tmp_path):
+    for how, message in DAMAGE:
+        with case(how, message):
+            path = tmp_path / "bad.ckpt"
+            path.write_bytes(damaged((run[0] / "last.ckpt").read_bytes(), how))
+            message = f"^expected {path} {message}"
+            with pytest.raises(CheckpointError, match=message):
+                read_checkpoint(path)
+            with pytest.raises(CheckpointError, match=message):
+                load_model_weights(path, model())
+            with pytest.raises(CheckpointError, match=message):
+                refit(tmp_path, path)
 
 
 def flipped(content, bit):
@@ -154,21 +156,25 @@ def with_large_record(content):
     return content[:place] + (2**31 - 1).to_bytes(4, "little") + content[place + 4 :]
 
 
-@pytest.mark.parametrize("change", [with_bomb, with_large_record])
-@pytest.mark.parametrize("sealed", [False, True])
-def test_no_more_is_unpacked_than_the_file_has(tmp_path, monkeypatch, change, sealed):
-    path, content = tmp_path / "bomb.pt", io.BytesIO()
-    torch.save({"state_dict": {"weight": torch.ones(9)}}, content)
-    hostile = change(content.getvalue())
-    path.write_bytes(hostile)
-    if sealed:
-        monkeypatch.setattr(torch, "save", lambda held, file: file.write(hostile))
-        write_file(path, {})
-    tracemalloc.start()
-    with pytest.raises(CheckpointError, match=f"{path} to be a checkpoint as torch writes it, got a compressed one"):
-        read_file(path)
-    assert tracemalloc.get_traced_memory()[1] < 2**22
-    tracemalloc.stop()
+def test_no_more_is_unpacked_than_the_file_has(tmp_path, monkeypatch):
+    for change in [with_bomb, with_large_record]:
+        for sealed in [False, True]:
+            with case(change, sealed):
+                path, content = tmp_path / "bomb.pt", io.BytesIO()
+                torch.save({"state_dict": {"weight": torch.ones(9)}}, content)
+                hostile = change(content.getvalue())
+                path.write_bytes(hostile)
+                if sealed:
+                    with monkeypatch.context() as patch:
+                        patch.setattr(torch, "save", lambda held, file, hostile=hostile: file.write(hostile))
+                        write_file(path, {})
+                tracemalloc.start()
+                with pytest.raises(
+                    CheckpointError, match=f"{path} to be a checkpoint as torch writes it, got a compressed one"
+                ):
+                    read_file(path)
+                assert tracemalloc.get_traced_memory()[1] < 2**22
+                tracemalloc.stop()
 
 
 class Large:
@@ -182,9 +188,8 @@ ENDLESS = {}
 ENDLESS["deeper"] = ENDLESS
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_hostile_values_are_one_sentence(small):
+    for changes, message in [
         ({"state_dict": {"weight": Large()}}, "to be a checkpoint of tensors and plain values, got: MemoryError"),
         ({"config": None}, "to hold a dict as 'config', got a NoneType"),
         ({"state_dict": {3: torch.ones(1)}}, "to hold the .* got those of another: no weight, bias; 3 on top"),
@@ -196,52 +201,49 @@ ENDLESS["deeper"] = ENDLESS
             {"state_dict": {"weight": torch.ones(2, 3).to_sparse(), "bias": torch.ones(2)}},
             "to be a file of weights, got: Could not run",
         ),
-    ],
-)
-def test_hostile_values_are_one_sentence(small, changes, message):
-    path, held = small
-    write_file(path, {**held, **changes})
-    with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
-        load_model_weights(path, torch.nn.Linear(3, 2))
+    ]:
+        with case(changes, message):
+            path, held = small
+            write_file(path, {**held, **changes})
+            with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
+                load_model_weights(path, torch.nn.Linear(3, 2))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_hostile_checkpoint_is_one_sentence(run, tmp_path):
+    for changes, message in [
         ({"config": ENDLESS}, "to be a file of settings, got: maximum recursion depth"),
         ({"optimizer_states": None}, "to hold 'optimizer_states' as list, got NoneType"),
         ({"optimizer_states": [{"muon": {}, "adamw": {}}]}, "to hold states of optimisers .*: runs that"),
         ({"global_step": "3"}, "to hold 'global_step' as int, got str"),
-    ],
-)
-def test_a_hostile_checkpoint_is_one_sentence(run, tmp_path, changes, message):
-    path = tmp_path / "last.ckpt"
-    content = {**read_file(run[0] / "last.ckpt"), **changes}
-    write_file(path, content)
-    with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
-        read_checkpoint(path, run[1])
+    ]:
+        with case(changes, message):
+            path = tmp_path / "last.ckpt"
+            content = {**read_file(run[0] / "last.ckpt"), **changes}
+            write_file(path, content)
+            with pytest.raises(CheckpointError, match=f"^expected {path} {message}"):
+                read_checkpoint(path, run[1])
 
 
-@pytest.mark.parametrize(
-    ("value", "model_type", "fault"),
-    [
+def test_weights_that_are_not_finite_numbers_are_refused(small):
+    for value, model_type, fault in [
         (torch.full((2,), torch.nan), torch.float32, "values that are not finite"),
         (torch.tensor([0.0, -torch.inf]), torch.float32, "values that are not finite"),
         (torch.tensor([1e6, 0.0]), torch.float16, "values that are not finite"),
         (torch.ones(2, dtype=torch.complex64), torch.float32, "torch.complex64 instead of torch.float32"),
         (torch.ones(2, dtype=torch.int64), torch.float32, "torch.int64 instead of torch.float32"),
-    ],
-)
-def test_weights_that_are_not_finite_numbers_are_refused(small, value, model_type, fault):
-    path, held = small
-    held["state_dict"]["bias"] = value
-    write_file(path, held)
-    layer = torch.nn.Linear(3, 2).to(model_type)
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    with pytest.raises(CheckpointError) as error:
-        load_model_weights(path, layer)
-    assert str(error.value) == f"expected {path} to hold finite weights of the model's kind, got {fault} in bias"
-    torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
+    ]:
+        with case(value, model_type, fault):
+            path, held = small
+            held["state_dict"]["bias"] = value
+            write_file(path, held)
+            layer = torch.nn.Linear(3, 2).to(model_type)
+            before = {name: value.clone() for name, value in layer.state_dict().items()}
+            with pytest.raises(CheckpointError) as error:
+                load_model_weights(path, layer)
+            assert (
+                str(error.value) == f"expected {path} to hold finite weights of the model's kind, got {fault} in bias"
+            )
+            torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
 
 
 def test_weights_alone_are_nothing_to_go_on_from(run, tmp_path):
@@ -317,7 +319,7 @@ def test_a_checkpoint_gets_its_name_once_it_is_whole_and_the_rows_of_its_steps_a
             seen.append((source.parent, zipfile.ZipFile(source).testzip(), row["step"], "val_loss" in row))
         replace(source, target)
 
-    monkeypatch.setattr("rstg_pyg.training.replace_file.os.replace", spy)
+    monkeypatch.setattr("rstg_pyg.files.os.replace", spy)
     fit(tmp_path)
     assert seen == [(tmp_path, None, step, True) for step in (3, 6, 9)]
 
@@ -342,22 +344,23 @@ def test_an_unwritable_folder_is_an_error_of_the_system(tmp_path):
         fit(tmp_path / "file")
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
-def test_weights_come_back(tmp_path, dtype):
-    net, path = model(input_norm="batch_norm"), tmp_path / "folder" / "weights.pt"
-    save_weights(net, path, {"model": "tiny", "scales": (2, 1)}, dtype)
-    again = model(input_norm="batch_norm")
-    with torch.no_grad():
-        for value in again.state_dict().values():
-            value.zero_()
-    assert load_model_weights(path, again) == {"model": "tiny", "scales": [2, 1]}
-    for (name, value), other in zip(net.state_dict().items(), again.state_dict().values(), strict=True):
-        rounded = value.to(dtype).to(value.dtype) if dtype and value.is_floating_point() else value
-        torch.testing.assert_close(other, rounded, rtol=0, atol=0, msg=name)
-    assert {value.dtype for value in again.parameters()} == {torch.float32}
-    if dtype:
-        save_weights(net, tmp_path / "full.pt", {})
-        assert path.stat().st_size < (tmp_path / "full.pt").stat().st_size
+def test_weights_come_back(tmp_path):
+    for dtype in [None, torch.float16, torch.bfloat16]:
+        with case(dtype):
+            net, path = model(input_norm="batch_norm"), tmp_path / "folder" / "weights.pt"
+            save_weights(net, path, {"model": "tiny", "scales": (2, 1)}, dtype)
+            again = model(input_norm="batch_norm")
+            with torch.no_grad():
+                for value in again.state_dict().values():
+                    value.zero_()
+            assert load_model_weights(path, again) == {"model": "tiny", "scales": [2, 1]}
+            for (name, value), other in zip(net.state_dict().items(), again.state_dict().values(), strict=True):
+                rounded = value.to(dtype).to(value.dtype) if dtype and value.is_floating_point() else value
+                torch.testing.assert_close(other, rounded, rtol=0, atol=0, msg=name)
+            assert {value.dtype for value in again.parameters()} == {torch.float32}
+            if dtype:
+                save_weights(net, tmp_path / "full.pt", {})
+                assert path.stat().st_size < (tmp_path / "full.pt").stat().st_size
 
 
 def test_the_weights_of_a_checkpoint_can_be_tested(run):

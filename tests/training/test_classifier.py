@@ -6,8 +6,10 @@ import lightning
 import pytest
 import torch
 from small_runs import RECIPE, fit, model, trainer_of
+from torch.utils.data import Dataset
+from torch_geometric.data import Batch
 
-from rstg_pyg.training import ClipClassifier, ClipStream, DivergenceError, Phase, read_checkpoint
+from rstg_pyg.training import ClipClassifier, DivergenceError, Phase, RunData, SyncMNISTData, evaluate, read_checkpoint
 from rstg_pyg.training.classifier import clip_loss
 
 
@@ -64,19 +66,63 @@ class Spoil(lightning.Callback):
 ADVICE = r"lower the learning rate \(0\.003\) or use float32; the last checkpoint is intact"
 
 
+def result_of(logits, label, valid):
+    """Test answers that are given, four clips at a time; return the result and the loss."""
+
+    class Clips(Dataset):
+        def __getitem__(self, index):
+            part = list(index)
+            return Batch(video=logits[part], y=label[part], valid=valid[part])
+
+    data = RunData(RECIPE)
+    data.testing = lambda: (Clips(), len(label), 4)
+    module = ClipClassifier(torch.nn.Identity(), RECIPE)
+    result = evaluate(module, data, "cpu")
+    return result, float(module.trainer.callback_metrics["test_loss"])
+
+
+def test_means_are_those_of_all_answers_that_count_whatever_the_batches():
+    for classes in (3, 5, 9):
+        logits, label, valid = torch.randn(23, classes), torch.randint(classes, (23,)), torch.rand(23) < 0.7
+        # A batch of which none counts.
+        valid[8:12] = False
+        result, loss = result_of(logits, label, valid)
+        logits, label = logits[valid], label[valid]
+        ranks = (logits > logits.gather(1, label[:, None])).sum(1)
+        assert result.test_accuracy == pytest.approx((ranks == 0).double().mean().item(), abs=1e-7)
+        assert result.top5_accuracy == pytest.approx((ranks < 5).double().mean().item(), abs=1e-7)
+        assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, label).item(), rel=1e-5)
+        assert result.confusion.sum(1).tolist() == label.bincount(minlength=classes).tolist()
+        assert result.confusion.sum(0).tolist() == logits.argmax(1).bincount(minlength=classes).tolist()
+
+
+def test_answers_without_a_label_are_not_counted():
+    with pytest.raises(ValueError, match="expected labels to count answers by, got -1: the test split is published"):
+        result_of(torch.zeros(2, 3), torch.tensor([1, -1]), torch.tensor([True, True]))
+
+
 @pytest.mark.parametrize(
-    ("step", "what", "message"),
+    ("step", "what", "message", "clip"),
     [
         # Chunks end after steps 2, 5 and 8.
-        (4, "loss", f"expected a finite loss, got nan at step 4: {ADVICE}"),
-        (5, "loss", f"expected a finite loss, got nan at step 5: {ADVICE}"),
-        (8, "loss", f"expected a finite loss, got nan at step 8: {ADVICE}"),
-        (3, "gradient", f"expected a finite loss, got nan at step 4: {ADVICE}"),
-        (5, "gradient", rf"expected finite weights, got others in \d+ tensor\(s\) after step 5, first in .*: {ADVICE}"),
-        (5, "buffer", r"got others in 1 tensor\(s\) after step 5, first in model\.unused: lower the learning rate"),
+        (4, "loss", f"expected a finite loss, got nan at step 4: {ADVICE}", 1.0),
+        (5, "loss", f"expected a finite loss, got nan at step 5: {ADVICE}", None),
+        (8, "loss", f"expected a finite loss, got nan at step 8: {ADVICE}", 1.0),
+        (3, "gradient", f"expected a finite loss, got nan at step 4: {ADVICE}", None),
+        (
+            5,
+            "gradient",
+            rf"expected finite weights, got others in \d+ tensor\(s\) after step 5, first in .*: {ADVICE}",
+            1.0,
+        ),
+        (
+            5,
+            "buffer",
+            r"got others in 1 tensor\(s\) after step 5, first in model\.unused: lower the learning rate",
+            1.0,
+        ),
     ],
 )
-@pytest.mark.parametrize("clip", [1.0, None])
 def test_a_run_that_diverges_stops_before_it_spoils_the_checkpoint(tmp_path, step, what, message, clip):
     recipe = dataclasses.replace(RECIPE, gradient_clip=clip)
     with pytest.raises(DivergenceError, match=message):
@@ -111,9 +157,9 @@ def test_tests_count_every_clip_once_whatever_the_batches(tmp_path):
     task = Phase(30, num_digits=2, no_sync_probability=0.5)
     recipe = dataclasses.replace(RECIPE, phases=(task,), test_clips=29, val_clips=13)
     module, trainer = ClipClassifier(Constant(), recipe), trainer_of(tmp_path, recipe)
-    stream = ClipStream(tmp_path, recipe, digits="sklearn")
-    tested = trainer.test(module, stream, verbose=False)[0]
-    labels = torch.cat([clip.y for clip in (stream.test_clips[i] for i in range(29))])
+    data = SyncMNISTData(tmp_path, recipe, digits="sklearn")
+    tested = trainer.test(module, data, verbose=False)[0]
+    labels = torch.cat([clip.y for clip in (data.test_clips[i] for i in range(29))])
     assert 0 < (labels == 45).sum() < 29
     assert tested["test_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
     expected = torch.nn.functional.cross_entropy(module.model(labels).double(), labels)
@@ -121,15 +167,14 @@ def test_tests_count_every_clip_once_whatever_the_batches(tmp_path):
     torch.testing.assert_close(module.confusion[:, 45], labels.bincount(minlength=46))
     assert module.confusion.sum() == 29
 
-    validated = trainer.validate(module, stream, verbose=False)[0]
-    labels = torch.cat([stream.train_clips[i].y for i in range(30, 43)])
+    validated = trainer.validate(module, data, verbose=False)[0]
+    labels = torch.cat([data.train_clips[i].y for i in range(30, 43)])
     assert validated["val_accuracy"] == pytest.approx((labels == 45).double().mean().item(), abs=1e-7)
 
 
-@pytest.mark.parametrize("optimizer", ["muon-hidden", "adamw"])
-def test_bfloat16_trains_float32_weights(tmp_path, optimizer):
+def test_bfloat16_trains_float32_weights(tmp_path):
     before = {name: value.clone() for name, value in model().named_parameters()}
-    module = fit(tmp_path, dataclasses.replace(RECIPE, optimizer=optimizer), precision="bf16-mixed", max_epochs=1)
+    module = fit(tmp_path, dataclasses.replace(RECIPE, optimizer="muon-hidden"), precision="bf16-mixed", max_epochs=1)
     assert module.trainer.callback_metrics["loss"].isfinite()
     weights = dict(module.model.named_parameters())
     assert {value.dtype for value in weights.values()} == {torch.float32}
@@ -178,21 +223,21 @@ class KeepLosses(lightning.Callback):
 
 def test_clips_are_reversed_in_time_and_keep_their_labels(tmp_path):
     recipe = dataclasses.replace(RECIPE, optimizer="adamw", augment="reverse")
-    stream = ClipStream(tmp_path, recipe, digits="sklearn")
+    data = SyncMNISTData(tmp_path, recipe, digits="sklearn")
 
     def backwards(seed, folder="run", **options):
         torch.manual_seed(seed)
-        net, keep = Watch(), KeepLosses(stream.train_clips)
+        net, keep = Watch(), KeepLosses(data.train_clips)
         fit(tmp_path / folder, recipe, net=net, callbacks=[] if "checkpoint" in options else [keep], **options)
         torch.testing.assert_close(keep.got, keep.expected)
-        last = stream.train_clips.datasets[-1]
+        last = data.train_clips.datasets[-1]
         assert torch.equal(net.tested, torch.cat([last[i].video for i in (34, 35)]))
         return net.seen
 
     videos = backwards(0)
     flips = []
     for i, video in enumerate(torch.cat(videos).split(1)):
-        as_it_is = stream.train_clips[i].video
+        as_it_is = data.train_clips[i].video
         flips.append(torch.equal(video, as_it_is.flip(2)))
         assert flips[-1] != torch.equal(video, as_it_is)
     assert 5 < sum(flips) < 25

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import shared_runs
 import torch
+from cases import case
 from small_runs import RECIPE
 
 from rstg_pyg.training.metrics import read_rows
@@ -37,24 +38,26 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("loss", ["mean", "sum"])
-def test_gradients_are_those_of_the_whole_batch(shared, alone, loss):
-    one, two = (read(Path(folder, loss, "gradients.pt")) for folder in (alone, shared[0]))
-    assert max(value.abs().max() for value in one.values()) > 0.01
-    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+def test_gradients_are_those_of_the_whole_batch(shared, alone):
+    for loss in ["mean", "sum"]:
+        with case(loss):
+            one, two = (read(Path(folder, loss, "gradients.pt")) for folder in (alone, shared[0]))
+            assert max(value.abs().max() for value in one.values()) > 0.01
+            torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["mean", "sum"])
-def test_measures_are_those_of_the_whole_batch(shared, alone, loss):
-    one, two = (read_rows(Path(folder, loss, "metrics.csv")) for folder in (alone, shared[0]))
-    assert [row["clips"] for row in two] == [row["clips"] for row in one]
-    assert len(one) == RECIPE.num_steps
-    for name in ("loss", "accuracy", "lr"):
-        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-3)
-    for name in ("val_loss", "val_accuracy"):
-        expected = [row[name] for row in one if name in row]
-        assert len(expected) == RECIPE.num_chunks
-        assert [row[name] for row in two if name in row] == pytest.approx(expected, rel=1e-3)
+def test_measures_are_those_of_the_whole_batch(shared, alone):
+    for loss in ["mean", "sum"]:
+        with case(loss):
+            one, two = (read_rows(Path(folder, loss, "metrics.csv")) for folder in (alone, shared[0]))
+            assert [row["clips"] for row in two] == [row["clips"] for row in one]
+            assert len(one) == RECIPE.num_steps
+            for name in ("loss", "accuracy", "lr"):
+                assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-3)
+            for name in ("val_loss", "val_accuracy"):
+                expected = [row[name] for row in one if name in row]
+                assert len(expected) == RECIPE.num_chunks
+                assert [row[name] for row in two if name in row] == pytest.approx(expected, rel=1e-3)
 
 
 def test_every_process_gets_the_test_of_all_clips(shared, alone):

@@ -4,12 +4,12 @@ import csv
 
 import pytest
 import torch
+from cases import case
 from lightning.pytorch.loggers import Logger
 from small_runs import RECIPE, fit, model, trainer_of
 
-from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, ClipStream, run_loggers
-from rstg_pyg.training.metrics import COLUMNS, keep_rows, read_rows
-from rstg_pyg.training.step_means import StepMeans
+from rstg_pyg.training import ClipClassifier, ClipMetrics, ClipProgress, SyncMNISTData, run_loggers
+from rstg_pyg.training.metrics import COLUMNS, keep_rows, read_means, read_rows
 
 
 class Notes(Logger):
@@ -41,7 +41,7 @@ def fit_with_rows(folder, every, logger=False):
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ClipMetrics)]
     trainer.callbacks.insert(0, Note(folder, RECIPE, every))
     trainer.loggers = [logger] if logger else []
-    trainer.fit(module, ClipStream(folder, RECIPE, digits="sklearn"))
+    trainer.fit(module, SyncMNISTData(folder, RECIPE, digits="sklearn"))
     return module, torch.stack(measured).double()
 
 
@@ -93,9 +93,8 @@ def test_rows_of_later_steps_and_broken_ones_go(tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_a_file_of_another_kind_stays_as_it_is(tmp_path):
+    for content in [
         b"loss\n1.0\n",
         b"epoch,step,train_loss\n0,49,0.5\n",
         b"a note\n",
@@ -103,34 +102,37 @@ def test_rows_of_later_steps_and_broken_ones_go(tmp_path):
         b"\n",
         b'"',
         b"\0" * 5000,
-    ],
-)
-def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
-    path = tmp_path / "metrics.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^expected {path} to be the table of a run \(move it, .*, got: "):
-        fit(tmp_path)
-    assert path.read_bytes() == content
-    assert not (tmp_path / "last.ckpt").exists()
+    ]:
+        with case(content):
+            path = tmp_path / "metrics.csv"
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"^expected {path} to be the table of a run \(move it, .*, got: "):
+                fit(tmp_path)
+            assert path.read_bytes() == content
+            assert not (tmp_path / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("row", ["x,1", "\xb2,1", "1" * 5000 + ",1", ",1", "1", "1,2,3", "1,0.5.5", "\0\0", '"1,2'])
-def test_a_damaged_row_is_named(tmp_path, row):
-    path = tmp_path / "metrics.csv"
-    path.write_text(f"step,loss\n1,0.5\n\n{row}\n2,0.25\n")
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=rf"^expected {path}, line 4, to be a row of numbers \(mend it, .*, got: "):
-        keep_rows(path, 5)
-    assert path.read_bytes() == before
+def test_a_damaged_row_is_named(tmp_path):
+    for row in ["x,1", "\xb2,1", "1" * 5000 + ",1", ",1", "1", "1,2,3", "1,0.5.5", "\0\0", '"1,2']:
+        with case(row):
+            path = tmp_path / "metrics.csv"
+            path.write_text(f"step,loss\n1,0.5\n\n{row}\n2,0.25\n")
+            before = path.read_bytes()
+            with pytest.raises(
+                ValueError, match=rf"^expected {path}, line 4, to be a row of numbers \(mend it, .*, got: "
+            ):
+                keep_rows(path, 5)
+            assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "step,loss\n", "step,loss\n1,0.5\n\n2,"])
-def test_an_empty_table_and_one_broken_off_are_gone_on_with(tmp_path, text):
-    path = tmp_path / "metrics.csv"
-    path.write_text(text)
-    keep_rows(path, 5)
-    assert read_rows(path) == [{"step": 1, "loss": 0.5}] * ("0.5" in text)
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+def test_an_empty_table_and_one_broken_off_are_gone_on_with(tmp_path):
+    for text in ["", "step,loss\n", "step,loss\n1,0.5\n\n2,"]:
+        with case(text):
+            path = tmp_path / "metrics.csv"
+            path.write_text(text)
+            keep_rows(path, 5)
+            assert read_rows(path) == [{"step": 1, "loss": 0.5}] * ("0.5" in text)
+            assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
 def test_rows_need_a_distance():
@@ -151,16 +153,11 @@ def test_tensorboard_writes_into_the_folder_of_the_run(tmp_path):
     assert b"clips_per_second" in written.read_bytes()
 
 
-def test_means_do_not_read_until_they_are_asked():
-    means = StepMeans()
-    for step in range(3):
-        value = torch.full((2,), float(step), requires_grad=True)
-        means.add(value)
-        with torch.no_grad():
-            value.fill_(100)
-    assert means.read() == [1.0, 1.0]
-    means.add(torch.tensor([5.0, 6.0]))
-    assert means.read() == [5.0, 6.0]
+def test_means_are_those_of_the_steps_since_the_last_look():
+    measured = [torch.tensor([1.0, 0.1], dtype=torch.bfloat16)] * 700
+    assert read_means(measured) == pytest.approx([1.0, 0.1], rel=1e-2)
+    measured += [torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0])]
+    assert read_means(measured) == [6.0, 7.0]
 
 
 def test_the_bar_counts_clips_and_goes_on_where_the_run_does(tmp_path, capsys):
@@ -175,11 +172,13 @@ def test_the_bar_counts_clips_and_goes_on_where_the_run_does(tmp_path, capsys):
 
 def test_the_bar_reads_once_per_interval(tmp_path, monkeypatch):
     reads = []
-    read = StepMeans.read
-    monkeypatch.setattr(StepMeans, "read", lambda self: reads.append(self.count) or read(self))
+    read = read_means
+    monkeypatch.setattr(
+        "rstg_pyg.training.metrics.read_means", lambda measured: reads.append(len(measured)) or read(measured)
+    )
 
     module, trainer = ClipClassifier(model(), RECIPE), trainer_of(tmp_path, RECIPE)
     trainer.callbacks = [ClipProgress(RECIPE, interval=1e9)]
-    trainer.fit(module, ClipStream(tmp_path, RECIPE, digits="sklearn"))
+    trainer.fit(module, SyncMNISTData(tmp_path, RECIPE, digits="sklearn"))
     # At the first step and at the end.
     assert reads == [1, RECIPE.num_steps - 1]

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from cases import case
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from rstg_pyg import FrameCNN, RSTGToVec, VideoClassifier
@@ -102,39 +103,41 @@ def descend(net, optimizer, steps):
         optimizer.step()
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_a_kernel_steps_as_the_matrix_of_its_rows(memory_format):
-    net = convolutions(memory_format)
-    kernel = net[2].weight
-    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
-    reference = torch.optim.Muon([matrix], lr=0.2, weight_decay=0.01)
-    optimizer = muon_of(net)
-    storage, stride = kernel.data_ptr(), kernel.stride()
-    for step in range(3):
-        descend(net, optimizer, [step])
-        matrix.grad = kernel.grad.flatten(1).clone()
-        reference.step()
-        torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=0)
-    assert (kernel.data_ptr(), kernel.stride()) == (storage, stride)
+def test_a_kernel_steps_as_the_matrix_of_its_rows():
+    for memory_format in [torch.contiguous_format, torch.channels_last]:
+        with case(memory_format):
+            net = convolutions(memory_format)
+            kernel = net[2].weight
+            matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+            reference = torch.optim.Muon([matrix], lr=0.2, weight_decay=0.01)
+            optimizer = muon_of(net)
+            storage, stride = kernel.data_ptr(), kernel.stride()
+            for step in range(3):
+                descend(net, optimizer, [step])
+                matrix.grad = kernel.grad.flatten(1).clone()
+                reference.step()
+                torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=0)
+            assert (kernel.data_ptr(), kernel.stride()) == (storage, stride)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_muon_goes_on_from_its_state_in_any_memory_format(memory_format):
-    net = convolutions(torch.contiguous_format)
-    optimizer = muon_of(net)
-    descend(net, optimizer, range(3))
-    optimizer.param_groups[0]["lr"] = 0.05
-    weights, state = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
-    descend(net, optimizer, range(3, 6))
+def test_muon_goes_on_from_its_state_in_any_memory_format():
+    for memory_format in [torch.contiguous_format, torch.channels_last]:
+        with case(memory_format):
+            net = convolutions(torch.contiguous_format)
+            optimizer = muon_of(net)
+            descend(net, optimizer, range(3))
+            optimizer.param_groups[0]["lr"] = 0.05
+            weights, state = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
+            descend(net, optimizer, range(3, 6))
 
-    again = convolutions(memory_format)
-    resumed = muon_of(again)
-    again.load_state_dict(weights)
-    resumed.load_state_dict(state)
-    assert [group["lr"] for group in resumed.param_groups] == [0.05, 0.1]
-    descend(again, resumed, range(3, 6))
-    exact = {"rtol": 0, "atol": 0} if memory_format is torch.contiguous_format else {}
-    torch.testing.assert_close(again.state_dict(), net.state_dict(), **exact)
+            again = convolutions(memory_format)
+            resumed = muon_of(again)
+            again.load_state_dict(weights)
+            resumed.load_state_dict(state)
+            assert [group["lr"] for group in resumed.param_groups] == [0.05, 0.1]
+            descend(again, resumed, range(3, 6))
+            exact = {"rtol": 0, "atol": 0} if memory_format is torch.contiguous_format else {}
+            torch.testing.assert_close(again.state_dict(), net.state_dict(), **exact)
 
 
 def by_state_dicts(net, optimizer):
@@ -145,38 +148,36 @@ def by_state_dicts(net, optimizer):
     return other, resumed
 
 
-@pytest.mark.parametrize(
-    "copied",
-    [lambda *pair: copy.deepcopy(pair), lambda *pair: pickle.loads(pickle.dumps(pair)), by_state_dicts],
-    ids=["deepcopy", "pickle", "distributed"],
-)
-def test_a_copy_goes_on_as_the_original(copied):
-    net = convolutions(torch.channels_last)
-    optimizer = muon_of(net)
-    descend(net, optimizer, range(3))
-    optimizer.param_groups[0]["lr"] = 0.05
-    other, resumed = copied(net, optimizer)
-    for pair in ((net, optimizer), (other, resumed)):
-        descend(*pair, range(3, 6))
-    torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
-    assert len(resumed.state) == len(list(net.parameters()))
+def test_a_copy_goes_on_as_the_original():
+    for copied in [lambda *pair: copy.deepcopy(pair), lambda *pair: pickle.loads(pickle.dumps(pair)), by_state_dicts]:
+        with case(copied):
+            net = convolutions(torch.channels_last)
+            optimizer = muon_of(net)
+            descend(net, optimizer, range(3))
+            optimizer.param_groups[0]["lr"] = 0.05
+            other, resumed = copied(net, optimizer)
+            for pair in ((net, optimizer), (other, resumed)):
+                descend(*pair, range(3, 6))
+            torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
+            assert len(resumed.state) == len(list(net.parameters()))
 
 
-@pytest.mark.parametrize(("group", "alone"), [({"use_muon": True}, torch.optim.Muon), ({}, torch.optim.AdamW)])
-def test_groups_that_come_later_train_too(group, alone):
-    net = convolutions(torch.contiguous_format)
-    optimizer = muon_of(net)
-    one, two = (torch.nn.Parameter(torch.eye(3)) for _ in range(2))
-    optimizer.add_param_group({"params": [one], "lr": 0.3, **group})
-    reference = alone([two], lr=0.3, weight_decay=0.01)
-    descend(net, optimizer, range(2))
-    assert torch.equal(one, two)
-    for step in range(2):
-        one.grad, two.grad = torch.full((2, 3, 3), step + 1.0)
-        optimizer.step()
-        reference.step()
-    assert torch.equal(one, two)
-    assert not torch.equal(one, torch.eye(3))
+def test_groups_that_come_later_train_too():
+    for group, alone in [({"use_muon": True}, torch.optim.Muon), ({}, torch.optim.AdamW)]:
+        with case(group, alone):
+            net = convolutions(torch.contiguous_format)
+            optimizer = muon_of(net)
+            one, two = (torch.nn.Parameter(torch.eye(3)) for _ in range(2))
+            optimizer.add_param_group({"params": [one], "lr": 0.3, **group})
+            reference = alone([two], lr=0.3, weight_decay=0.01)
+            descend(net, optimizer, range(2))
+            assert torch.equal(one, two)
+            for step in range(2):
+                one.grad, two.grad = torch.full((2, 3, 3), step + 1.0)
+                optimizer.step()
+                reference.step()
+            assert torch.equal(one, two)
+            assert not torch.equal(one, torch.eye(3))
 
 
 def test_a_group_of_vectors_is_not_for_muon():

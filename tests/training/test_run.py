@@ -8,20 +8,23 @@ import re
 import shutil
 import signal
 import time
+from operator import attrgetter
 from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
+from cases import case
 from small_runs import PHASES, RECIPE, fit, model
 
+from rstg_pyg import training
 from rstg_pyg.training import (
     CheckpointError,
     ClipClassifier,
     ClipMetrics,
     ClipProgress,
-    ClipStream,
     Phase,
+    SyncMNISTData,
     open_run,
     run_trainer,
     train_and_test,
@@ -47,7 +50,7 @@ def go(folder, recipe=RECIPE, fresh=False, **options):
     checkpoint = open_run(folder, module, fresh)
     count = CountSteps()
     trainer = run_trainer(folder, recipe, "cpu", progress=False, callbacks=[count], **options)
-    result = train_and_test(module, ClipStream(folder, recipe, digits="sklearn"), trainer, checkpoint)
+    result = train_and_test(module, SyncMNISTData(folder, recipe, digits="sklearn"), trainer, checkpoint)
     return result, module, count.steps
 
 
@@ -75,8 +78,8 @@ def test_a_run_is_trained_and_tested(whole):
     assert (result.clips, result.finished) == (30, True)
     assert result.seconds == pytest.approx(rows[-1]["seconds"], abs=1e-3)
     assert result.val_accuracy == pytest.approx(rows[-1]["val_accuracy"])
-    stream = ClipStream(folder, RECIPE, digits="sklearn")
-    clips = [stream.test_clips[i] for i in range(RECIPE.test_clips)]
+    data = SyncMNISTData(folder, RECIPE, digits="sklearn")
+    clips = [data.test_clips[i] for i in range(RECIPE.test_clips)]
     with torch.no_grad():
         answers = module.eval()(torch.cat([clip.video for clip in clips])).argmax(1)
     labels = torch.cat([clip.y for clip in clips])
@@ -132,16 +135,22 @@ def test_all_processes_stop_when_one_is_out_of_time(monkeypatch):
     assert asked == [(False, False), (True, False)]
 
 
-@pytest.mark.parametrize(("of_first", "path", "same"), [(True, None, False), (False, "last.ckpt", False)])
-def test_processes_that_do_not_see_the_checkpoint_are_refused(of_first, path, same):
-    def strategy(first):
-        return SimpleNamespace(broadcast=lambda own: first, reduce_boolean_decision=lambda decision, all: decision)
+def test_processes_that_do_not_see_the_checkpoint_are_refused():
+    for of_first, path, same in [(True, None, False), (False, "last.ckpt", False)]:
+        with case(of_first, path, same):
 
-    trainer = SimpleNamespace(ckpt_path=path, strategy=strategy(of_first))
-    with pytest.raises(CheckpointError, match="all processes to go on from the same checkpoint, got some without one"):
-        SameStart().on_fit_start(trainer, None)
-    trainer.strategy = strategy(not of_first)
-    SameStart().on_fit_start(trainer, None)
+            def strategy(first):
+                return SimpleNamespace(
+                    broadcast=lambda own: first, reduce_boolean_decision=lambda decision, all: decision
+                )
+
+            trainer = SimpleNamespace(ckpt_path=path, strategy=strategy(of_first))
+            with pytest.raises(
+                CheckpointError, match="all processes to go on from the same checkpoint, got some without one"
+            ):
+                SameStart().on_fit_start(trainer, None)
+            trainer.strategy = strategy(not of_first)
+            SameStart().on_fit_start(trainer, None)
 
 
 # What does not go together
@@ -151,17 +160,16 @@ def test_parts_of_different_recipes_are_refused(tmp_path):
     other = dataclasses.replace(RECIPE, lr=0.1)
     module = ClipClassifier(model(), RECIPE)
     for name, clips, trainer in (("clips", other, RECIPE), ("trainer", RECIPE, other)):
-        stream = ClipStream(tmp_path, clips, digits="sklearn")
+        data = SyncMNISTData(tmp_path, clips, digits="sklearn")
         with pytest.raises(
             ValueError, match=rf"'{name}' to be of the module's recipe, got Recipe\(.*lr=0\.1.* instead"
         ):
-            train_and_test(module, stream, run_trainer(tmp_path, trainer, "cpu"))
+            train_and_test(module, data, run_trainer(tmp_path, trainer, "cpu"))
     assert not (tmp_path / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_arguments(tmp_path):
+    for options, message in [
         ({"device": "tpu"}, "'device' to be one of 'auto', 'cpu', 'cuda', got 'tpu'"),
         ({"precision": "16-true"}, "'precision' to be one of '32-true', 'bf16-mixed', got '16-true'"),
         ({"devices": 0}, "'devices' to be a positive int, got 0"),
@@ -170,28 +178,27 @@ def test_parts_of_different_recipes_are_refused(tmp_path):
         ({"devices": 4, "num_nodes": 2}, "'batch_size' to be a multiple of the 8 processes, got 4"),
         ({"max_minutes": 0}, "'max_minutes' to be above 0, got 0"),
         ({"max_minutes": float("nan")}, "'max_minutes' to be above 0, got nan"),
-    ],
-)
-def test_bad_arguments(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        run_trainer(tmp_path / "run", RECIPE, **{"device": "cpu", **options})
-    assert not (tmp_path / "run").exists()
+    ]:
+        with case(options, message):
+            with pytest.raises(ValueError, match=message):
+                run_trainer(tmp_path / "run", RECIPE, **{"device": "cpu", **options})
+            assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "counts"),
-    [
+def test_every_process_needs_clips(tmp_path):
+    for options, counts in [
         ({"phases": (Phase(21),)}, "1, 6 and 6"),
         ({"val_clips": 1}, "10, 1 and 6"),
         ({"test_clips": 1}, "10, 6 and 1"),
-    ],
-)
-def test_every_process_needs_clips(tmp_path, options, counts):
-    recipe = dataclasses.replace(RECIPE, **options)
-    message = f"a clip for each of the 2 processes in the last chunk, for validation and for tests, got {counts}$"
-    with pytest.raises(ValueError, match=message):
-        run_trainer(tmp_path, recipe, "cpu", devices=2)
-    assert run_trainer(tmp_path, recipe, "cpu").max_epochs == 3
+    ]:
+        with case(options, counts):
+            recipe = dataclasses.replace(RECIPE, **options)
+            message = (
+                f"a clip for each of the 2 processes in the last chunk, for validation and for tests, got {counts}$"
+            )
+            with pytest.raises(ValueError, match=message):
+                run_trainer(tmp_path, recipe, "cpu", devices=2)
+            assert run_trainer(tmp_path, recipe, "cpu").max_epochs == 3
 
 
 # Where it trains
@@ -212,27 +219,30 @@ def made(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("available", "options", "expected"),
-    [
+def test_a_device_is_taken_where_there_is_one(made):
+    for available, options, expected in [
         (0, {}, ("cpu", 1, "auto", False)),
         (0, {"devices": 2}, ("cpu", 2, "ddp", False)),
         (2, {}, ("cuda", 1, "auto", False)),
         (2, {"device": "cpu", "devices": 4}, ("cpu", 4, "ddp", False)),
         (2, {"devices": 2}, ("cuda", 2, "ddp", True)),
         (1, {"device": "cuda", "num_nodes": 2}, ("cuda", 1, "ddp", True)),
-    ],
-)
-def test_a_device_is_taken_where_there_is_one(made, available, options, expected):
-    asked = made(available, **options)
-    assert tuple(asked[name] for name in ("accelerator", "devices", "strategy", "sync_batchnorm")) == expected
-    assert any(isinstance(callback, SameStart) for callback in asked["callbacks"]) == (expected[2] == "ddp")
+    ]:
+        with case(available, options, expected):
+            asked = made(available, **options)
+            assert tuple(asked[name] for name in ("accelerator", "devices", "strategy", "sync_batchnorm")) == expected
+            assert any(isinstance(callback, SameStart) for callback in asked["callbacks"]) == (expected[2] == "ddp")
 
 
-@pytest.mark.parametrize(("available", "device"), [(0, "cuda"), (1, "cuda"), (1, "auto")])
-def test_fewer_devices_than_asked_for(made, available, device):
-    with pytest.raises(ValueError, match=rf"2 CUDA device\(s\) for device='{device}', got {available} \(try 'cpu'\)"):
-        made(available, device=device, devices=2)
+def test_fewer_devices_than_asked_for(made):
+    for available, device in [(0, "cuda"), (1, "cuda"), (1, "auto")]:
+        with (
+            case(available, device),
+            pytest.raises(
+                ValueError, match=rf"2 CUDA device\(s\) for device='{device}', got {available} \(try 'cpu'\)"
+            ),
+        ):
+            made(available, device=device, devices=2)
 
 
 def test_a_trainer_has_what_was_asked_for():
@@ -325,6 +335,18 @@ def test_a_checkpoint_of_the_same_run_is_found_or_removed(whole):
     assert open_run(folder, module, fresh=True) is None
     assert not {"last.ckpt", "weights.pt"} & {path.name for path in folder.iterdir()}
     (folder / "last.ckpt").write_bytes(content)
+
+
+def test_a_checkpoint_is_read_and_checked_once(whole, tmp_path, monkeypatch):
+    (tmp_path / "last.ckpt").write_bytes((whole[0] / "last.ckpt").read_bytes())
+    done = []
+    for place in ("weights.open_file", "checkpoint.check_weights"):
+        real = attrgetter(place)(training)
+        counted = lambda *args, place=place, real=real: done.append(place) or real(*args)  # noqa: E731
+        monkeypatch.setattr(f"rstg_pyg.training.{place}", counted)
+    module = go(tmp_path)[1]
+    assert done == ["weights.open_file", "checkpoint.check_weights"]
+    assert module.held_checkpoint == (None, {})
 
 
 def test_a_checkpoint_of_another_run_stays_as_it_is(whole, tmp_path):

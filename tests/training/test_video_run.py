@@ -8,7 +8,7 @@ from small_videos import NETWORK, RECIPE, TRAINING, VALIDATION, Plain, damage, g
 
 from rstg_pyg.datasets.video import DamagedVideoWarning
 from rstg_pyg.models import build_video_row
-from rstg_pyg.training import CheckpointError, ClipClassifier, VideoStream, evaluate
+from rstg_pyg.training import CheckpointError, ClipClassifier, VideoData, evaluate
 from rstg_pyg.training.metrics import read_rows
 
 
@@ -66,14 +66,14 @@ def test_rows_come_after_steps_and_not_after_batches(tmp_path, videos, monkeypat
 
 
 def test_answers_by_22_views_are_those_of_their_mean_logits(videos):
-    stream = VideoStream(videos, RECIPE, views="22")
+    data = VideoData(videos, RECIPE, views="22")
     module = ClipClassifier(network(), RECIPE)
     shown = []
     module.model.register_forward_pre_hook(lambda model, args: shown.append(len(args[0])))
-    result = evaluate(module, stream, "cpu")
+    result = evaluate(module, data, "cpu")
     assert max(shown) == RECIPE.batch_size
     assert sum(shown) == 22 * VALIDATION
-    items = [stream.test_clips[i] for i in range(VALIDATION)]
+    items = [data.test_clips[i] for i in range(VALIDATION)]
     with torch.no_grad():
         logits = torch.stack([module.model.eval()(item.video).mean(0) for item in items])
     labels = torch.cat([item.y for item in items])
@@ -87,12 +87,12 @@ def test_answers_by_22_views_are_those_of_their_mean_logits(videos):
 def test_damaged_videos_do_not_count(tmp_path):
     root = make_small_videos(tmp_path)
     broken = damage(root, TRAINING + 2)
-    stream = VideoStream(root, RECIPE)
+    data = VideoData(root, RECIPE)
     module = ClipClassifier(Plain(), RECIPE)
     with pytest.warns(DamagedVideoWarning, match="video 12 is skipped"):
-        result = evaluate(module, stream, "cpu")
-    assert stream.damaged()["validation"] == broken
-    items = [stream.test_clips[i] for i in range(VALIDATION)]
+        result = evaluate(module, data, "cpu")
+    assert data.damaged()["validation"] == broken
+    items = [data.test_clips[i] for i in range(VALIDATION)]
     kept = [item for item in items if item.valid]
     assert len(kept) == result.confusion.sum() == VALIDATION - 1
     right = [int(module(item.video).argmax()) == int(item.y) for item in kept]
@@ -106,7 +106,7 @@ def test_a_test_without_a_video_that_can_be_read(tmp_path):
         pytest.warns(DamagedVideoWarning),
         pytest.raises(ValueError, match="expected at least one clip that can be read, got none"),
     ):
-        evaluate(ClipClassifier(Plain(), RECIPE), VideoStream(root, RECIPE), "cpu")
+        evaluate(ClipClassifier(Plain(), RECIPE), VideoData(root, RECIPE), "cpu")
 
 
 def test_other_videos_than_the_run_began_with_are_refused(tmp_path, videos):

@@ -1,12 +1,6 @@
-"""The gather of the space stage as native code for processors, compiled at first use.
+r"""The gather of the space stage as native code for processors, compiled at first use.
 
 .. math::
-    \\alpha_{ji} = \\mathrm{softmax}_{j \\in \\mathcal{N}(i)} (\\mathbf{q}_i^\\top \\mathbf{k}_j), \\qquad
-    \\mathbf{g}_i = \\sum_{j \\in \\mathcal{N}(i)} \\alpha_{ji} \\, \\mathrm{ReLU}(\\mathbf{s}_j + \\mathbf{d}_i)
+    \alpha_{ji} = \mathrm{softmax}_{j \in \mathcal{N}(i)} (\mathbf{q}_i^\top \mathbf{k}_j), \qquad
+    \mathbf{g}_i = \sum_{j \in \mathcal{N}(i)} \alpha_{ji} \, \mathrm{ReLU}(\mathbf{s}_j + \mathbf{d}_i)
 """
-
-from rstg_pyg.ops.native.matrix import transpose
-from rstg_pyg.ops.native.ops import attend, attention_weights, is_available, weighted_relu
-from rstg_pyg.ops.native.product_messages import product_messages
-
-__all__ = ["attend", "attention_weights", "is_available", "product_messages", "transpose", "weighted_relu"]

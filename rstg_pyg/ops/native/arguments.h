@@ -1,6 +1,6 @@
 // What a call passes, and rows of its tensors.
 //
-// Shape legend: N nodes, E edges in the order of Neighborhoods, F frames, H hidden channels, K heads of D channels.
+// Shape legend: N nodes, E edges in the order of GraphIndex, F frames, H hidden channels, K heads of D channels.
 #pragma once
 
 #include "vectors.h"
@@ -13,7 +13,7 @@ struct Operand {
     int64_t node, frame;
 };
 
-// Field by field what calls.py packs: 64 bits each.
+// Field by field what attend.py packs: 64 bits each.
 struct Arguments {
     int64_t kind, threads;
     int64_t num_nodes, num_edges, num_frames, hidden, heads, width;

@@ -5,6 +5,7 @@
 
 #include "backward.h"
 #include "messages.h"
+#include "sort.h"
 #include "transpose.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -56,4 +57,10 @@ EXPORT int rstg_hidden_gradients(const BlockArguments* a) {
 
 EXPORT int rstg_transpose(const TransposeArguments* a) {
     return guarded([=] { transpose<NUMBER>(*a); });
+}
+
+EXPORT int rstg_sort_edges(const SortArguments* a) {
+    for (const int64_t* ends : {a->source, a->destination})
+        if (!are_nodes(ends, a->num_edges, a->num_nodes)) return 2;
+    return guarded([=] { sort_edges(*a); });
 }

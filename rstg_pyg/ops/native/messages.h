@@ -5,7 +5,7 @@
 
 #include "teams.h"
 
-// Field by field what message_calls.py packs: 64 bits each.
+// Field by field what messages.py packs: 64 bits each.
 struct BlockArguments {
     int64_t kind, threads;
     int64_t num_nodes, num_frames, hidden, heads, width;  // messages have `width` channels per head

@@ -3,7 +3,7 @@
 
 #include "teams.h"
 
-// Field by field what matrix.py packs: 64 bits each.
+// Field by field what linear.py packs: 64 bits each.
 struct TransposeArguments {
     int64_t threads, num_rows, num_columns;
     const void* from;

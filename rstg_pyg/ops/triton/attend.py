@@ -24,7 +24,7 @@ import os
 import torch
 from torch import Tensor
 
-from rstg_pyg.ops.neighborhoods import Neighborhoods
+from rstg_pyg.ops.index import GraphIndex
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
@@ -49,80 +49,80 @@ def attend(
     dst: Tensor,
     query: Tensor,
     key: Tensor,
-    neighborhoods: Neighborhoods,
+    index: GraphIndex,
 ) -> tuple[Tensor, Tensor]:
     """Weigh messages by dot attention and sum them.
 
     Args:
         src, dst: The source and destination halves of the hidden layer, ``[N, F, H]``.
         query, key: ``[N, F, K, D]``, already scaled.
-        neighborhoods: The graph.
+        index: The graph.
 
     Returns:
         The sums ``[N, F, K, H]`` and the weights ``[E, F, K]`` in the order of the sorted edges, both differentiable.
     """
-    alpha = neighbor_softmax(pair_dot(query, key, neighborhoods), neighborhoods)
-    return weighted_messages(src, dst, alpha, neighborhoods), alpha
+    alpha = neighbor_softmax(pair_dot(query, key, index), index)
+    return weighted_messages(src, dst, alpha, index), alpha
 
 
-def weighted_messages(src: Tensor, dst: Tensor, alpha: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+def weighted_messages(src: Tensor, dst: Tensor, alpha: Tensor, index: GraphIndex) -> Tensor:
     """Sum ``alpha * relu(src_j + dst_i)`` over the neighbours j of every node i.
 
     Args:
         src, dst: The source and destination halves of the hidden layer, ``[N, F, H]``.
         alpha: Weights ``[E, F, K]`` in the order of the sorted edges; a dimension F of size 1 stands for all frames.
-        neighborhoods: The graph.
+        index: The graph.
 
     Returns:
         ``[N, F, K, H]``.
     """
     from rstg_pyg.ops.triton.messages import messages
 
-    _check("src", src, 3, neighborhoods.num_nodes)
-    _check("alpha", alpha, 3, neighborhoods.num_edges)
+    _check("src", src, 3, index.num_nodes)
+    _check("alpha", alpha, 3, index.num_edges)
     _check_same_shape(src=src, dst=dst)
     alpha = alpha.expand(-1, src.size(1), -1)
-    return messages(src, dst, alpha, *_index(neighborhoods, src))
+    return messages(src, dst, alpha, *_index(index, src))
 
 
-def pair_dot(query: Tensor, key: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+def pair_dot(query: Tensor, key: Tensor, index: GraphIndex) -> Tensor:
     """The product of ``query_i`` and ``key_j`` for every edge j -> i.
 
     Args:
         query, key: ``[N, F, K, D]``.
-        neighborhoods: The graph.
+        index: The graph.
 
     Returns:
         ``[E, F, K]`` in the order of the sorted edges, float32 (float64 for float64 inputs).
     """
     from rstg_pyg.ops.triton import scores
 
-    _check("query", query, 4, neighborhoods.num_nodes)
+    _check("query", query, 4, index.num_nodes)
     _check_same_shape(query=query, key=key)
-    return scores.pair_dot(query, key, *_index(neighborhoods, key))
+    return scores.pair_dot(query, key, *_index(index, key))
 
 
-def neighbor_softmax(score: Tensor, neighborhoods: Neighborhoods) -> Tensor:
+def neighbor_softmax(score: Tensor, index: GraphIndex) -> Tensor:
     """The softmax of scores over the edges of each destination.
 
     Args:
         score: ``[E, F, K]`` in the order of the sorted edges.
-        neighborhoods: The graph.
+        index: The graph.
 
     Returns:
         ``[E, F, K]``, in the type of ``score``.
     """
-    from rstg_pyg.ops.triton import scores
+    from rstg_pyg.ops.triton import softmax
 
-    _check("score", score, 3, neighborhoods.num_edges)
-    return scores.neighbor_softmax(score, neighborhoods.ptr, neighborhoods.dst)
+    _check("score", score, 3, index.num_edges)
+    return softmax.neighbor_softmax(score, index.ptr, index.dst)
 
 
-def _index(neighborhoods: Neighborhoods, gathered: Tensor) -> tuple[Tensor | None, ...]:
+def _index(index: GraphIndex, gathered: Tensor) -> tuple[Tensor | None, ...]:
     """The index tensors of an operator; the edges by source are sorted only where ``gathered`` wants a gradient."""
     wants_grad = torch.is_grad_enabled() and gathered.requires_grad
-    edges, source_ptr = neighborhoods.by_source if wants_grad else (None, None)
-    return (neighborhoods.nodes, neighborhoods.ptr, neighborhoods.src, neighborhoods.dst, edges, source_ptr)
+    edges, source_ptr = index.by_source if wants_grad else (None, None)
+    return (index.nodes, index.ptr, index.src, index.dst, edges, source_ptr)
 
 
 def _check(name: str, tensor: Tensor, dims: int, rows: int) -> None:

@@ -1,21 +1,123 @@
-"""Scores of pairs of nodes and their softmax as operators of PyTorch: differentiable, opaque to ``torch.compile``.
+r"""Scores of pairs of nodes as an operator of PyTorch, and its kernels.
 
-Shape legend: N nodes, E edges, F frames, K heads, D channels per head. The index tensors are those of
-:class:`~rstg_pyg.ops.neighborhoods.Neighborhoods`: ``sources`` and ``destinations`` its sorted edges, ``edges`` and
+Shape legend: N nodes, E edges, R rows (frames times heads), D channels per head; ``query``, ``key`` are ``[N, R, D]``,
+``score`` is ``[E, R]``. In a kernel, e, r and c stand for the edges, rows and channels that a program holds at a time,
+and ``rc`` for offsets in a tile ``[1, r, c]``. The index
+tensors are those of :class:`~rstg_pyg.ops.GraphIndex`: ``sources`` and ``destinations`` its sorted edges, ``edges`` and
 ``source_ptr`` its :attr:`by_source`.
 """
 
-from types import SimpleNamespace
-
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
-from rstg_pyg.ops.pair_dot import plain_pair_dot
-from rstg_pyg.ops.second_gradient import differentiable_gradients, takes_plain_gradient
-from rstg_pyg.ops.triton.score_kernels import pair_dot_kernel, row_sum_kernel
-from rstg_pyg.ops.triton.softmax_kernels import softmax_grad_kernel, softmax_kernel
-from rstg_pyg.ops.triton.tiles import accumulator, device_of, sum_dtype, tiling
+from rstg_pyg.ops.operators import differentiable_gradients, takes_plain_gradient
+from rstg_pyg.ops.plain import Ends, plain_pair_dot
+from rstg_pyg.ops.triton.tiles import accumulator, device_of, locate, sum_dtype, tiling, tuned
+
+
+@triton.jit
+def _tile(r0, c0, num_rows, channels: tl.constexpr, block_r: tl.constexpr, block_c: tl.constexpr):
+    """Offsets ``[1, r, c]`` from row r0 of a node, and which of them exist."""
+    r = tl.arange(0, block_r)[None, :, None]
+    c = c0 + tl.arange(0, block_c)[None, None, :]
+    return r * channels + c, (r0 + r < num_rows) & (c < channels)
+
+
+@tuned("channels", "block_r")
+@triton.jit(do_not_specialize=["num_nodes", "num_rows"])
+def pair_dot_kernel(
+    query,
+    key,
+    score,
+    nodes,
+    ptr,
+    sources,
+    num_nodes,
+    num_rows,
+    channels: tl.constexpr,
+    block_r: tl.constexpr,
+    block_c: tl.constexpr,
+    number: tl.constexpr,
+    block_e: tl.constexpr,
+):
+    r"""``score`` :math:`= \mathbf{q}_i^\top \mathbf{k}_j`, a program per destination with all channels."""
+    slot, r0, _ = locate(num_nodes, num_rows, block_r, block_c)
+    rank = num_nodes - 1 - slot
+    begin = tl.load(ptr + rank)
+    end = tl.load(ptr + rank + 1)
+    r = tl.arange(0, block_r)[None, :]
+    rc, in_rc = _tile(r0, 0, num_rows, channels, block_r, block_c)
+    q_row = (tl.load(nodes + rank) * num_rows + r0) * channels
+    q = tl.load(query + q_row + rc, mask=in_rc, other=0.0).to(number)
+    for first in range(begin, end, block_e):
+        e = first + tl.arange(0, block_e)
+        real = e < end
+        in_e = real[:, None, None]
+        j = tl.load(sources + e, mask=real, other=0)
+        k_row = ((j * num_rows + r0) * channels)[:, None, None]
+        k = tl.load(key + k_row + rc, mask=in_e & in_rc, other=0.0).to(number)
+        dot = tl.sum(q * k, axis=2)
+        for c0 in tl.static_range(block_c, channels, block_c):
+            more, in_more = _tile(r0, c0, num_rows, channels, block_r, block_c)
+            q_more = tl.load(query + q_row + more, mask=in_more, other=0.0).to(number)
+            k_more = tl.load(key + k_row + more, mask=in_e & in_more, other=0.0).to(number)
+            dot += tl.sum(q_more * k_more, axis=2)
+        s_row = (e * num_rows + r0)[:, None]
+        tl.store(score + s_row + r, dot, mask=real[:, None] & (r0 + r < num_rows))
+
+
+@tuned("channels", "block_r", "incoming")
+@triton.jit(do_not_specialize=["num_nodes", "num_rows"])
+def row_sum_kernel(
+    value,
+    weight,
+    out,
+    nodes,
+    ptr,
+    edges,
+    ends,
+    num_nodes,
+    num_rows,
+    channels: tl.constexpr,
+    incoming: tl.constexpr,
+    block_r: tl.constexpr,
+    block_c: tl.constexpr,
+    number: tl.constexpr,
+    block_e: tl.constexpr,
+):
+    """``out[n] = sum of weight[e] * value[other end of e]`` over the edges into n, or over those out of n.
+
+    Args:
+        nodes: Read for incoming edges: the node of each program.
+        edges: Read for outgoing edges: positions in the sorted edges.
+        ends: The other end of every sorted edge.
+    """
+    slot, r0, c0 = locate(num_nodes, num_rows, block_r, block_c)
+    if incoming:
+        rank = num_nodes - 1 - slot
+        node = tl.load(nodes + rank)
+    else:
+        rank = slot
+        node = slot.to(tl.int64)
+    begin = tl.load(ptr + rank)
+    end = tl.load(ptr + rank + 1)
+    r = tl.arange(0, block_r)[None, :]
+    rc, in_rc = _tile(r0, c0, num_rows, channels, block_r, block_c)
+    total = tl.zeros([block_e, block_r, block_c], dtype=number)
+    for first in range(begin, end, block_e):
+        place = first + tl.arange(0, block_e)
+        real = place < end
+        e = place if incoming else tl.load(edges + place, mask=real, other=0)
+        j = tl.load(ends + e, mask=real, other=0)
+        v_row = ((j * num_rows + r0) * channels)[:, None, None]
+        w_row = (e * num_rows + r0)[:, None]
+        v = tl.load(value + v_row + rc, mask=real[:, None, None] & in_rc, other=0.0).to(number)
+        w = tl.load(weight + w_row + r, mask=real[:, None] & (r0 + r < num_rows), other=0.0).to(number)
+        total += w[:, :, None] * v
+    result = tl.sum(total, axis=0)[None, :, :]
+    tl.store(out + (node * num_rows + r0) * channels + rc, result.to(out.dtype.element_ty), mask=in_rc)
 
 
 @torch.library.custom_op("rstg_pyg::triton_pair_dot", mutates_args=())
@@ -107,7 +209,7 @@ def _pair_backward(ctx, grad):
     query, key, nodes, ptr, sources, destinations, edges, source_ptr = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     if takes_plain_gradient(grad):
-        ends = SimpleNamespace(src=sources, dst=destinations)
+        ends = Ends(sources, destinations)
         grads = differentiable_gradients(
             lambda: plain_pair_dot(query, key, ends).to(grad.dtype), (query, key), needed, grad
         )
@@ -119,68 +221,6 @@ def _pair_backward(ctx, grad):
 
 
 pair_dot.register_autograd(_pair_backward, setup_context=_save_pair)
-
-
-@torch.library.custom_op("rstg_pyg::triton_neighbor_softmax", mutates_args=())
-def neighbor_softmax(score: Tensor, ptr: Tensor, destinations: Tensor) -> Tensor:
-    """``[E, F, K]``, the softmax over the edges of each destination."""
-    score = score.contiguous()
-    alpha = torch.empty_like(score)
-    _launch_softmax(softmax_kernel, score, alpha, ptr=ptr)
-    return alpha
-
-
-@neighbor_softmax.register_fake
-def _(score, ptr, destinations):
-    return torch.empty_like(score, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("rstg_pyg::triton_neighbor_softmax_grad", mutates_args=())
-def neighbor_softmax_grad(alpha: Tensor, grad: Tensor, ptr: Tensor) -> Tensor:
-    """Gradient of the score from that of :func:`neighbor_softmax`."""
-    alpha, grad = alpha.contiguous(), grad.contiguous()
-    score_grad = torch.empty_like(alpha)
-    _launch_softmax(softmax_grad_kernel, alpha, grad, score_grad, ptr=ptr)
-    return score_grad
-
-
-@neighbor_softmax_grad.register_fake
-def _(alpha, grad, ptr):
-    return torch.empty_like(alpha, memory_format=torch.contiguous_format)
-
-
-def _launch_softmax(kernel, *tensors: Tensor, ptr: Tensor) -> None:
-    num_nodes, num_rows = ptr.numel() - 1, tensors[0].size(1) * tensors[0].size(2)
-    if tensors[0].numel() == 0:
-        return
-    block_r = min(triton.next_power_of_2(num_rows), 64)
-    with device_of(ptr):
-        kernel[(num_nodes * triton.cdiv(num_rows, block_r),)](
-            *tensors,
-            ptr,
-            num_nodes,
-            num_rows,
-            block_r=block_r,
-            block_e=max(8, 128 // block_r),
-            number=accumulator(tensors[0]),
-            num_warps=2,
-        )
-
-
-def _save_softmax(ctx, inputs, output):
-    ctx.save_for_backward(output, *inputs[1:])
-
-
-def _softmax_backward(ctx, grad):
-    alpha, ptr, destinations = ctx.saved_tensors
-    if takes_plain_gradient(grad):
-        weighted = alpha * grad
-        total = weighted.new_zeros(ptr.numel() - 1, *alpha.shape[1:]).index_add(0, destinations, weighted)
-        return weighted - alpha * total.index_select(0, destinations), None, None
-    return neighbor_softmax_grad(alpha, grad, ptr), None, None
-
-
-neighbor_softmax.register_autograd(_softmax_backward, setup_context=_save_softmax)
 
 
 def _like_scores(query: Tensor, key: Tensor, sources: Tensor) -> Tensor:

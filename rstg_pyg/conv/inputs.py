@@ -1,0 +1,116 @@
+"""What the convolution accepts: its arguments and the shapes of its inputs."""
+
+from typing import Any
+
+from torch import Tensor
+from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.typing import OptTensor
+
+from rstg_pyg.arguments import check_choice, check_positive, check_share, check_type, describe, num_dims
+from rstg_pyg.conv.layers import ATTENTION
+from rstg_pyg.ops import BACKENDS, GraphIndex
+
+
+def check_arguments(
+    in_channels: Any,
+    out_channels: int,
+    pe_channels: int,
+    heads: int,
+    attention: str,
+    edge_dim: int | None,
+    hidden_channels: int,
+    send_layers: int,
+    update_layers: int,
+    residual: bool,
+    dropout: float,
+    backend: str,
+    kwargs: dict[str, Any],
+) -> None:
+    """Check the constructor's arguments of :class:`~rstg_pyg.RSTGConv`."""
+    if isinstance(in_channels, (tuple, list)):
+        raise ValueError(
+            f"expected 'in_channels' to be one int, got {in_channels!r}: the space stage updates the nodes that send, "
+            "so it has no bipartite form"
+        )
+    if not isinstance(in_channels, int) or in_channels != -1:
+        check_positive(in_channels=in_channels)
+    check_positive(
+        out_channels=out_channels,
+        heads=heads,
+        hidden_channels=hidden_channels,
+        send_layers=send_layers,
+        update_layers=update_layers,
+    )
+    if not isinstance(pe_channels, int) or pe_channels != 0:
+        check_positive(pe_channels=pe_channels)
+    if edge_dim is not None:
+        check_positive(edge_dim=edge_dim)
+    check_choice("attention", attention, ATTENTION)
+    check_choice("backend", backend, BACKENDS)
+    if out_channels % heads != 0:
+        raise ValueError(
+            f"expected 'out_channels' to be a multiple of 'heads', got out_channels={out_channels}, heads={heads}"
+        )
+    check_share("dropout", dropout)
+    if residual and in_channels not in (-1, out_channels):
+        raise ValueError(
+            "expected 'in_channels' to equal 'out_channels' with residual=True, got "
+            f"in_channels={in_channels}, out_channels={out_channels}"
+        )
+    if "node_dim" in kwargs:
+        raise ValueError("expected no 'node_dim': nodes are always the first dimension of 'x'")
+    if kwargs.get("decomposed_layers", 1) != 1:
+        raise ValueError("expected no 'decomposed_layers': hidden channels of a message can not be split")
+    if not isinstance(kwargs.get("aggr"), (str, Aggregation, type(None))):
+        raise ValueError(f"expected 'aggr' to be a single aggregation, got {kwargs['aggr']!r}")
+
+
+def check_inputs(conv: Any, x: Any, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor) -> None:
+    """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with."""
+    num_nodes, num_edges = x.size(0), index.num_edges
+    if index.num_nodes != num_nodes:
+        raise ValueError(f"expected an index of {num_nodes} nodes, as 'x' has, got one of {index.num_nodes}")
+    if index.flow != conv.flow and index.has_flow:
+        raise ValueError(f"expected an index with flow={conv.flow!r}, got {index.flow!r}")
+    if (pe is None) != (conv.pe_channels == 0):
+        got = "none" if pe is None else f"shape {describe(pe)}"
+        raise ValueError(f"expected 'pe' of width pe_channels={conv.pe_channels}, got {got}")
+    if pe is not None:
+        _check_rows("pe", pe, x, num_nodes, conv.pe_channels)
+    if edge_attr is not None and conv.edge_dim is None:
+        raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
+    if conv.edge_dim is not None and edge_attr is None and index.has_flow:
+        raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {conv.edge_dim}], got none")
+    if edge_attr is not None:
+        if index.reordered is not None:
+            raise ValueError(
+                "expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
+                f"{index.reordered}"
+            )
+        _check_rows("edge_attr", edge_attr, x, num_edges, conv.edge_dim)
+
+
+def check_nodes(conv: Any, x: Any) -> None:
+    """Check ``x`` alone, which the index of a graph takes its number of nodes from."""
+    if isinstance(x, (tuple, list)):
+        raise ValueError(
+            "expected 'x' to be one tensor [num_nodes, *, channels], got a pair: the space stage updates the nodes "
+            "that send, so it has no bipartite form"
+        )
+    width = "in_channels" if conv.in_channels == -1 else conv.in_channels
+    fits = conv.in_channels == -1 or (num_dims(x) > 0 and x.size(-1) == conv.in_channels)
+    if num_dims(x) < 2 or not fits or not x.is_floating_point():
+        raise ValueError(f"expected floating point 'x' of shape [num_nodes, *, {width}], got {describe(x)}")
+    check_type("x", x, conv)
+    if conv.residual and x.size(-1) != conv.out_channels:
+        raise ValueError(f"expected 'x' of width {conv.out_channels} with residual=True, got {x.size(-1)}")
+
+
+def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: int | None) -> None:
+    inner = list(x.shape[1:-1])
+    fits = num_dims(value) == 2 or (
+        num_dims(value) == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))
+    )
+    if not fits or value.size(0) != rows or value.size(-1) != width or value.is_complex():
+        wider = f" or {[rows, *inner, width]}" if inner else ""
+        raise ValueError(f"expected {name!r} of shape {[rows, width]}{wider}, got {describe(value)}")

@@ -1,0 +1,334 @@
+"""The layers of the space stage: send MLP, attention score, update MLP, computed per node as far as algebra allows.
+
+Shape legend: as in :mod:`rstg_pyg.conv.rstg_conv`; U is the width of the first update layer.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Identity, Module, ModuleList, ReLU
+from torch_geometric.nn.dense import linear as pyg
+from torch_geometric.nn.models import MLP
+from torch_geometric.nn.resolver import activation_resolver
+from torch_geometric.typing import OptTensor
+
+from rstg_pyg.ops.gather import Message
+from rstg_pyg.ops.linear import linear
+from rstg_pyg.watched import is_bare
+
+ATTENTION = ("dot", "additive", "mean")
+
+_JOINED_ELEMENTS = 1 << 16
+"""Up to this many weights are copied side by side for one product, which saves calls; more are worth a call each, but
+for nodes and frames so many that the copy does not count."""
+
+
+class Linear(pyg.Linear):
+    """PyG's linear layer, lazy initialisation included, whose products take the faster library."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class MessageMLP(Module):
+    r"""The message of an edge, in parts.
+
+    .. math::
+        \mathbf{m}_{ji} = \mathrm{MLP}\left( [\mathbf{v}_j \, \Vert \, \mathbf{p}_j \, \Vert \, \mathbf{v}_i \, \Vert \,
+            \mathbf{p}_i \, \Vert \, \mathbf{e}_{ji}] \right)
+
+    Calling the module gives the first layer's source and destination halves per node, whose sum over an edge's two ends
+    is that layer; :meth:`hidden` takes gathered halves up to the last layer's input; :meth:`last` ends it per edge, and
+    :meth:`last_of_sum` per node, after a weighted sum over the neighbours: with a linear last layer
+
+    .. math::
+        \sum_j \alpha_{ji} (\mathbf{W} \mathbf{h}_{ji} + \mathbf{b})
+            = \mathbf{W} \sum_j \alpha_{ji} \mathbf{h}_{ji} + \mathbf{b} \sum_j \alpha_{ji}
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        pe_channels: int,
+        edge_dim: int | None,
+        hidden_channels: int,
+        out_channels: int,
+        num_layers: int,
+        act: str | Callable | None,
+        act_last: bool,
+        heads: int,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.edge_dim = edge_dim
+        self.heads = heads
+        self.act_last = act_last
+        self.act = Identity() if act is None else activation_resolver(act)
+        first = hidden_channels if num_layers > 1 else out_channels
+        self.lin_src = Linear(in_channels, first, bias=False)
+        self.lin_dst = Linear(in_channels, first, bias=bias)
+        self.lin_pe_src = Linear(pe_channels, first, bias=False) if pe_channels else None
+        self.lin_pe_dst = Linear(pe_channels, first, bias=False) if pe_channels else None
+        self.lin_edge = Linear(edge_dim, first, bias=False) if edge_dim else None
+        self.lins = ModuleList(Linear(hidden_channels, hidden_channels, bias=bias) for _ in range(num_layers - 2))
+        self.lin_last = Linear(hidden_channels, out_channels, bias=bias) if num_layers > 1 else None
+
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.reset_parameters()
+
+    @property
+    def has_linear_last(self) -> bool:
+        """Whether a linear layer of its own ends the MLP, which then commutes with a weighted sum."""
+        return self.lin_last is not None and not self.act_last
+
+    @property
+    def form(self) -> str:
+        """The form of the message in :class:`~rstg_pyg.ops.GatherSpec`."""
+        if self.lin_last is None or len(self.lins) > 0 or type(self.act) is not ReLU:
+            return "function"
+        return "product" if self.act_last else "relu"
+
+    def message(self) -> Message:
+        """The message of an edge from the first layer on; of a linear last layer, its input."""
+        if self.form == "relu":
+            return Message()
+        if self.form == "product":
+            return Message(self._split_message, (self.lin_last.weight, self.lin_last.bias))
+        layers = [self.lins, self.act, None if self.has_linear_last else self.lin_last]
+        tensors = [value for layer in layers if isinstance(layer, Module) for value in layer.parameters()]
+        return Message(self._hidden_message if self.has_linear_last else self._split_message, tensors)
+
+    def _hidden_message(self, h: Tensor) -> Tensor:
+        return self.hidden_from_first(h).unsqueeze(-2)
+
+    def _split_message(self, h: Tensor) -> Tensor:
+        return self.last(self.hidden_from_first(h)).unflatten(-1, (self.heads, -1))
+
+    def forward(self, v: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
+        return self.with_pe(self.lin_src(v), self.lin_dst(v), pe)
+
+    def with_pe(self, src: Tensor, dst: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
+        """Add what the positional encodings contribute to both halves of the first layer."""
+        if pe is None:
+            return src, dst
+        pe = _with_inner_dims(pe.to(src.dtype), src.dim())
+        return src + self.lin_pe_src(pe), dst + self.lin_pe_dst(pe)
+
+    def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
+        h = src_j + dst_i
+        edge = self.edge_term(edge_attr, h.dim(), h.dtype)
+        return self.hidden_from_first(h if edge is None else h + edge)
+
+    def edge_term(self, edge_attr: OptTensor, num_dims: int, dtype: torch.dtype) -> OptTensor:
+        """What edge features add to the first layer, with ``num_dims`` dimensions."""
+        if self.lin_edge is None:
+            return None
+        if edge_attr is None:
+            raise ValueError(f"expected 'edge_attr' or a sparse matrix with values of width {self.edge_dim}, got none")
+        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+        return self.lin_edge(_with_inner_dims(edge_attr.to(dtype), num_dims))
+
+    def hidden_from_first(self, h: Tensor) -> Tensor:
+        """Take the first layer, before its activation, up to the last layer's input."""
+        for lin in self.lins:
+            h = lin(self.act(h))
+        return h if self.lin_last is None else self.act(h)
+
+    def last(self, h: Tensor) -> Tensor:
+        if self.lin_last is not None:
+            h = self.lin_last(h)
+        return self.act(h) if self.act_last else h
+
+    def last_of_sum(self, summed: Tensor, total: OptTensor) -> Tensor:
+        """Apply the linear last layer to ``summed [N, *, K * H]``, each head's weighted sum of hidden channels, whose
+        weights add up to ``total [N, *, K]`` (None: to 1); head k makes the k-th slice of the output ``[N, *, O]``."""
+        if self.heads == 1:
+            out = self.lin_last(summed)
+            if total is None or self.lin_last.bias is None:
+                return out
+            return out + (total - 1) * self.lin_last.bias.to(out.dtype)
+        weight = self.lin_last.weight.unflatten(0, (self.heads, -1))
+        out = torch.einsum("...kh,koh->...ko", summed.unflatten(-1, (self.heads, -1)), weight).flatten(-2)
+        if self.lin_last.bias is None:
+            return out
+        if total is None:
+            return out + self.lin_last.bias.to(out.dtype)
+        bias = self.lin_last.bias.to(out.dtype).unflatten(0, (self.heads, -1))
+        return out + (total.unsqueeze(-1) * bias).flatten(-2)
+
+
+def _with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
+    """View ``[rows, width]`` as ``[rows, 1, ..., width]`` with ``num_dims`` dimensions."""
+    if value.dim() == 2 and num_dims > 2:
+        return value.view(value.size(0), *[1] * (num_dims - 2), value.size(-1))
+    return value
+
+
+class PairScore(Module):
+    r"""Attention score :math:`s(\mathbf{v}_j, \mathbf{v}_i)` of source j and destination i, for each of K heads.
+
+    ``"dot"``: :math:`(\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j) / \sqrt{d}` with d channels per head;
+    ``"additive"``: :math:`\mathrm{LeakyReLU}(\mathbf{w}_1^\top \mathbf{v}_i + \mathbf{w}_2^\top \mathbf{v}_j)`;
+    ``"mean"``: 0, which a softmax turns into uniform weights.
+
+    Calling the module projects nodes ``[N, *, C]`` to a query and a key; :meth:`combine` scores gathered pairs of them,
+    ``[E, *, K]``. With one head, a dot product needs one projection only,
+
+    .. math::
+        (\mathbf{W}_q \mathbf{v}_i)^\top (\mathbf{W}_k \mathbf{v}_j)
+            = (\mathbf{W}_k^\top \mathbf{W}_q \mathbf{v}_i)^\top \mathbf{v}_j,
+
+    so with many rows one product of weights replaces one product per row: :meth:`merged_weight`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, heads: int, attention: str, negative_slope: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.heads = heads
+        self.negative_slope = negative_slope
+        out_channels = {"dot": channels, "additive": heads, "mean": 0}[attention]
+        self.lin_dst = Linear(in_channels, out_channels, bias=False) if out_channels else None
+        self.lin_src = Linear(in_channels, out_channels, bias=False) if out_channels else None
+
+    def reset_parameters(self) -> None:
+        if self.lin_dst is not None:
+            self.lin_dst.reset_parameters()
+            self.lin_src.reset_parameters()
+
+    def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.attention == "mean":
+            zero = v.new_zeros(v.size(0), *[1] * (v.dim() - 2), self.heads)
+            return zero, zero
+        return self.split(self.lin_dst(v), self.lin_src(v))
+
+    def split(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Part both projections by head, and scale the query of a dot product."""
+        if self.attention == "additive":
+            return query, key
+        by_head = (*query.shape[:-1], self.heads, query.size(-1) // self.heads)
+        return query.view(by_head) / math.sqrt(by_head[-1]), key.view(by_head)
+
+    def merges(self, rows: int) -> bool:
+        """Whether one product of weights is cheaper than the key's projection of so many rows."""
+        if self.attention != "dot" or self.heads > 1:
+            return False
+        width, channels = self.lin_dst.weight.shape
+        return rows * (2 * width - channels) >= 2 * channels * width
+
+    def merged_weight(self) -> Tensor:
+        """The matrix that takes nodes to queries whose keys are the nodes themselves, for one head ``[C, C]``."""
+        with torch.autocast(self.lin_dst.weight.device.type, enabled=False):
+            scale = 1 / math.sqrt(self.lin_dst.weight.size(0))
+            return (self.lin_src.weight * scale).t() @ self.lin_dst.weight
+
+    def combine(self, query_i: Tensor, key_j: Tensor) -> Tensor:
+        if self.attention == "dot":
+            return (query_i * key_j).sum(dim=-1)
+        return F.leaky_relu(query_i + key_j, self.negative_slope)
+
+
+class UpdateMLP(MLP):
+    r""":math:`\mathrm{MLP}([\mathbf{v}_i \, \Vert \, \mathbf{g}_i])`; a call takes the two concatenated.
+
+    With :math:`\mathbf{W} = [\mathbf{W}_v \, \Vert \, \mathbf{W}_g]` the first layer and :math:`\mathbf{W}_s` the
+    linear last layer of the send MLP,
+
+    .. math::
+        \mathbf{W} [\mathbf{v}_i \, \Vert \, \mathbf{W}_s \textstyle\sum_j \alpha_{ji} \mathbf{h}_{ji}]
+            = \mathbf{W}_v \mathbf{v}_i + (\mathbf{W}_g \mathbf{W}_s) \textstyle\sum_j \alpha_{ji} \mathbf{h}_{ji},
+
+    so with many rows (nodes times frames) one product of weights replaces one product per row:
+    :meth:`forward_from_sum`.
+    """
+
+    def __init__(self, channel_list: Sequence[int], act: str | Callable | None, bias: bool, plain_last: bool) -> None:
+        super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
+        self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
+
+    def is_bare(self) -> bool:
+        """Whether the weights may be read in place of calls."""
+        return is_bare(self, UpdateMLP) and is_bare(self.lins[0], Linear)
+
+    def forward_from_sum(self, own: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
+        """Return the output from the own half of the first layer ``own [N, *, U]``, bias included, and the weighted sum
+        of hidden channels ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None:
+        to 1)."""
+        last = send.lin_last
+        with torch.autocast(own.device.type, enabled=False):
+            of_gathered = self.lins[0].weight[:, -last.weight.size(0) :]
+            of_sum = of_gathered @ last.weight
+            of_bias = None if last.bias is None else of_gathered @ last.bias
+        h = own + linear(summed, of_sum, of_bias if total is None else None)
+        if of_bias is not None and total is not None:
+            h = h + total * of_bias
+        return self._after_first(h)
+
+    def forward_from_pair(self, v: Tensor, gathered: Tensor) -> Tensor:
+        """Return the output from a node's features ``v [N, *, C]`` and what it gathered, ``[N, *, O]``."""
+        pair = torch.cat([v, gathered], dim=-1)
+        return self._after_first(self.lins[0](pair)) if is_bare(self, UpdateMLP) else self(pair)
+
+    def _after_first(self, h: Tensor) -> Tensor:
+        for number, norm in enumerate(self.norms, start=1):
+            h = norm(h) if self.act is None else self.act(norm(h))
+            if number < len(self.lins):
+                h = self.lins[number](h)
+        return h
+
+
+class Projections(NamedTuple):
+    """Halves of the first send layer ``src, dst [N, *, H]``; the two sides of the score, ``[N, *, K]`` or
+    ``[N, *, K, d]``; and where the update is merged with the last send layer, the own half of the first update layer,
+    ``own [N, *, U]``."""
+
+    src: Tensor
+    dst: Tensor
+    query: Tensor
+    key: Tensor
+    own: OptTensor = None
+
+
+def project(send: MessageMLP, score: PairScore, update: UpdateMLP, v: Tensor, pe: OptTensor) -> Projections:
+    """Project nodes ``v [N, *, C]`` with as few calls and products as the identities of :class:`PairScore` and
+    :class:`UpdateMLP` leave: where weights may be read, one for all that starts from ``v``."""
+    rows, channels = v.shape[:-1].numel(), v.size(-1)
+    own = None
+    if send.has_linear_last and send.heads == 1 and rows >= 2 * update.lins[0].out_channels and update.is_bare():
+        own = update.lins[0].weight[:, :channels], update.lins[0].bias
+    sides = [lin for lin in (score.lin_dst, score.lin_src) if lin is not None]
+    if not all(is_bare(lin, Linear) for lin in (send.lin_src, send.lin_dst, *sides)):
+        return Projections(*send(v, pe), *score(v), None if own is None else linear(v, *own))
+
+    merges = score.merges(rows)
+    scores = [score.merged_weight()] if merges else [lin.weight for lin in sides]
+    weights = [send.lin_src.weight, *scores, send.lin_dst.weight, *([own[0]] if own is not None else [])]
+    biases = [send.lin_dst.bias, *([own[1]] if own is not None else [])]
+    if merges or own is not None or sum(weight.numel() for weight in weights) <= _JOINED_ELEMENTS:
+        src, *parts = _joined(v, weights, biases)
+    else:
+        given = [None] * (len(weights) - len(biases)) + biases
+        src, *parts = (linear(v, weight, bias) for weight, bias in zip(weights, given, strict=True))
+    own = parts.pop() if own is not None else None
+    dst = parts.pop()
+    if merges:
+        query, key = parts[0].unsqueeze(-2), v.to(parts[0].dtype).unsqueeze(-2)
+    else:
+        query, key = score.split(*parts) if parts else score(v)
+    return Projections(*send.with_pe(src, dst, pe), query, key, own)
+
+
+def _joined(v: Tensor, weights: list[Tensor], biases: list[OptTensor]) -> Sequence[Tensor]:
+    """One product for layers side by side, the last of them with biases."""
+    widths = [weight.size(0) for weight in weights]
+    bias = None
+    if any(one is not None for one in biases):
+        start = len(weights) - len(biases)
+        last = [v.new_zeros(width) if one is None else one for one, width in zip(biases, widths[start:], strict=True)]
+        bias = torch.cat([weights[0].new_zeros(sum(widths[:start])), *last])
+    return linear(v, torch.cat(weights), bias).split(widths, dim=-1)

@@ -1,0 +1,289 @@
+"""The edges of a graph in the order in which kernels walk them.
+
+Shape legend: N nodes, E edges.
+"""
+
+import struct
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import Adj, OptTensor, SparseTensor
+from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
+
+from rstg_pyg.arguments import describe, num_dims
+from rstg_pyg.ops.native.build import library
+from rstg_pyg.ops.operators import operator
+from rstg_pyg.watched import assert_later
+
+
+class Group(NamedTuple):
+    """Destinations of one degree, and their edges: consecutive in the order of :class:`GraphIndex`."""
+
+    first_node: int
+    num_nodes: int
+    degree: int
+    first_edge: int
+
+
+class GraphIndex:
+    """A graph's edges as given, and sorted by the degree of their destination, then by destination.
+
+    In the second order the edges of a destination are consecutive, and so are destinations of one degree: a run of them
+    is a dense block ``[nodes, degree]``, which needs no scatter. Destinations without edges come first.
+
+    The edges are sorted once, when a kernel first asks: one object serves every frame, every stage and the backward
+    pass. :class:`~rstg_pyg.RSTGConv` takes it in the place of ``edge_index``, and :class:`~rstg_pyg.RSTG` makes one for
+    all of its stages.
+
+    Args:
+        edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, which is sorted once in its life, or a
+            transposed adjacency matrix.
+        num_nodes: Number N of nodes.
+        flow: ``"source_to_target"`` or ``"target_to_source"``.
+
+    Attributes:
+        source, destination: ``[E]``, the edges as given.
+        adjacency: What message passing in PyG collects from.
+        values: A matrix's values, of edges with several each, or None.
+        order: ``[E]``, the position in ``source`` and ``destination`` of the edges below.
+        src, dst: ``[E]``, the sorted edges.
+        nodes: ``[N]``, the destinations by their degree.
+        ptr: ``[N + 1]``, where in the sorted edges those of ``nodes[n]`` begin.
+
+    Raises:
+        ValueError: If it is no edge index or matrix of this number of nodes.
+        IndexError: If an edge points outside the nodes; when the edges are sorted.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg import RSTGConv, region_graph
+        >>> from rstg_pyg.ops import GraphIndex
+        >>> graph = region_graph((2, 1))
+        >>> index = GraphIndex(graph.edge_index, graph.num_nodes)
+        >>> RSTGConv(4, 4)(torch.randn(5, 4), index).shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(self, edge_index: Adj, num_nodes: int, flow: str = "source_to_target") -> None:
+        is_usual = type(edge_index) is Tensor and edge_index.layout == torch.strided and edge_index.dtype == torch.int64
+        if not is_usual or edge_index.dim() != 2 or edge_index.size(0) != 2:
+            _check_edges(edge_index, num_nodes)
+        self.num_nodes = num_nodes
+        self.flow = flow
+        self.has_flow = not is_sparse(edge_index)
+        self.adjacency, self.reordered = _collectable(edge_index)
+        self.values: OptTensor = None
+        # Compilers cannot follow functools.cached_property.
+        self._sorted: tuple[Tensor, ...] | None = None
+        self._by_source: tuple[Tensor, Tensor] | None = None
+        self._num_isolated: int | None = None
+        if self.has_flow:
+            ends = self.adjacency.as_tensor() if isinstance(self.adjacency, EdgeIndex) else self.adjacency
+            source, destination = ends[0], ends[1]
+            forward = flow == "source_to_target"
+            self.source, self.destination = (source, destination) if forward else (destination, source)
+        elif isinstance(edge_index, SparseTensor):
+            self.destination, self.source, self.values = edge_index.coo()
+        else:
+            (self.destination, self.source), self.values = to_edge_index(self.adjacency)
+        if self.values is not None and self.values.dim() < 2:
+            self.values = None
+
+    @property
+    def num_edges(self) -> int:
+        return self.source.size(0)
+
+    def _sort(self) -> tuple[Tensor, ...]:
+        if self._sorted is None:
+            self._sorted = self._kept() or _sort_edges(self.source, self.destination, self.num_nodes)
+        return self._sorted
+
+    def _kept(self) -> tuple[Tensor, ...] | None:
+        """The sorted edges of an EdgeIndex, which is made to be used again."""
+        edges = self.adjacency
+        if not isinstance(edges, EdgeIndex) or torch.compiler.is_compiling():
+            return None
+        key = edges.as_tensor()._version, self.num_nodes, self.flow
+        if edges not in _KEPT or _KEPT[edges][0] != key:
+            _KEPT[edges] = key, _sort_edges(self.source, self.destination, self.num_nodes)
+        return _KEPT[edges][1]
+
+    @property
+    def order(self) -> Tensor:
+        return self._sort()[0]
+
+    @property
+    def src(self) -> Tensor:
+        return self._sort()[1]
+
+    @property
+    def dst(self) -> Tensor:
+        return self._sort()[2]
+
+    @property
+    def nodes(self) -> Tensor:
+        return self._sort()[3]
+
+    @property
+    def ptr(self) -> Tensor:
+        return self._sort()[4]
+
+    @property
+    def inverse(self) -> Tensor:
+        """``[E]``, where in the sorted edges an edge as given lies."""
+        inverse = torch.empty_like(self.order)
+        inverse[self.order] = torch.arange(self.num_edges, device=self.order.device)
+        return inverse
+
+    @property
+    def by_source(self) -> tuple[Tensor, Tensor]:
+        """``(edges [E], ptr [N + 1])``: positions in the sorted edges, grouped by source, and where source n begins."""
+        if self._by_source is None:
+            degree = _degree(self.src, self.num_nodes)
+            ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+            self._by_source = self.src.argsort(stable=True), ptr
+        return self._by_source
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The groups of destinations with at least one edge."""
+        degrees, counts = self.ptr.diff().unique_consecutive(return_counts=True)
+        groups, node, edge = [], 0, 0
+        for degree, count in zip(degrees.tolist(), counts.tolist(), strict=True):
+            if degree > 0:
+                groups.append(Group(node, count, degree, edge))
+            node += count
+            edge += count * degree
+        return groups
+
+    @property
+    def num_isolated(self) -> int | None:
+        """Number of nodes without edges, the first of ``nodes``; None where only the device or a compiler knows it."""
+        if torch.compiler.is_compiling() or not self.source.is_cpu:
+            return None
+        if self._num_isolated is None:
+            self._num_isolated = int((self.ptr == 0).sum()) - 1 if self.num_edges else self.num_nodes
+        return self._num_isolated
+
+    @property
+    def hears(self) -> Tensor:
+        """``[N]``, 1 for a node that has an incoming edge, 0 for one that has none."""
+        heard = torch.zeros_like(self.nodes)
+        return heard.index_put((self.nodes,), (self.ptr.diff() > 0).to(heard.dtype))
+
+
+def _check_edges(edge_index: Adj, num_nodes: int) -> None:
+    if is_sparse(edge_index):
+        if isinstance(edge_index, Tensor):
+            size = list(edge_index.shape[: edge_index.dim() - edge_index.dense_dim()])
+        else:
+            size = list(edge_index.sizes())[:2]
+        if size != [num_nodes, num_nodes]:
+            raise ValueError(f"expected a sparse adjacency matrix of size {[num_nodes, num_nodes]}, got {size}")
+    elif (
+        num_dims(edge_index) != 2
+        or edge_index.size(0) != 2
+        or edge_index.is_floating_point()
+        or edge_index.is_complex()
+        or edge_index.dtype == torch.bool
+    ):
+        raise ValueError(
+            f"expected integer 'edge_index' of shape [2, num_edges] or a sparse matrix, got {describe(edge_index)}"
+        )
+    elif isinstance(edge_index, EdgeIndex) and any(n not in (None, num_nodes) for n in edge_index.sparse_size()):
+        raise ValueError(
+            f"expected an EdgeIndex of size {(num_nodes, num_nodes)} or of none, got {edge_index.sparse_size()}"
+        )
+
+
+def _collectable(edge_index: Adj) -> tuple[Adj, str | None]:
+    """Turn numbers of nodes into int64, a CSC matrix into CSR, and coalesce a COO matrix; and say what lost the order
+    of its edges.
+
+    Message passing in PyG collects from CSR and from coalesced COO matrices, and the kernels from int64; on others they
+    fail deep inside, and a uint8 index passes for a mask.
+    """
+    if isinstance(edge_index, SparseTensor):
+        return edge_index, None
+    if not is_torch_sparse_tensor(edge_index):
+        return edge_index if edge_index.dtype == torch.int64 else edge_index.long(), None
+    if edge_index.layout == torch.sparse_csc:
+        return _with_int64(edge_index.to_sparse_csr()), "a CSC matrix"
+    if edge_index.layout == torch.sparse_coo and not edge_index.is_coalesced():
+        return edge_index.coalesce(), "a COO matrix that is not coalesced"
+    return _with_int64(edge_index), None
+
+
+def _with_int64(matrix: Tensor) -> Tensor:
+    if matrix.layout != torch.sparse_csr or matrix.crow_indices().dtype == torch.int64:
+        return matrix
+    parts = matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values()
+    return torch.sparse_csr_tensor(*parts, matrix.shape)
+
+
+_KEPT = WeakIdKeyDictionary()
+
+_ARGUMENTS = struct.Struct("9q")
+
+
+def _sort(source: Tensor, destination: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+    """``order, src, dst, nodes, ptr`` of :class:`GraphIndex`."""
+    native = library("float") if source.is_cpu else None
+    if native is None:
+        return _sort_in_pytorch(source, destination, num_nodes)
+    source, destination = source.contiguous(), destination.contiguous()
+    found = _empty(source, destination, num_nodes)
+    addresses = [value.data_ptr() for value in (source, destination, *found)]
+    if native.rstg_sort_edges(_ARGUMENTS.pack(num_nodes, source.numel(), *addresses)):
+        _raise_outside(source, destination, num_nodes)
+        raise MemoryError("the native kernels ran out of memory")
+    return found
+
+
+def _sort_in_pytorch(source: Tensor, destination: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+    check_ends(source, destination, num_nodes)
+    sorted_degree, nodes = _degree(destination, num_nodes).sort(stable=True)
+    rank = torch.empty_like(nodes)
+    rank[nodes] = torch.arange(num_nodes, device=nodes.device)
+    order = rank[destination].argsort(stable=True)
+    ptr = torch.cat([sorted_degree.new_zeros(1), sorted_degree.cumsum(0)])
+    return order, source[order], destination[order], nodes, ptr
+
+
+def _empty(source: Tensor, destination: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+    num_edges = source.size(0)
+    return tuple(source.new_empty(size) for size in (*(num_edges,) * 3, num_nodes, num_nodes + 1))
+
+
+_sort_edges = operator(
+    "sort_edges(Tensor source, Tensor destination, SymInt num_nodes) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _sort,
+    _empty,
+    device=None,
+)
+
+
+def _degree(ends: Tensor, num_nodes: int) -> Tensor:
+    return ends.new_zeros(num_nodes).index_add_(0, ends, torch.ones_like(ends))
+
+
+def check_ends(source: Tensor, destination: Tensor, num_nodes: int) -> None:
+    """Raise where an edge points outside the graph; on a GPU and in compiled code an assertion fails, later."""
+    if torch.compiler.is_compiling() or not source.is_cpu:
+        for ends in (source, destination):
+            assert_later(((ends >= 0) & (ends < num_nodes)).all(), "'edge_index' points outside the nodes")
+    elif source.numel() > 0:
+        _raise_outside(source, destination, num_nodes)
+
+
+def _raise_outside(source: Tensor, destination: Tensor, num_nodes: int) -> None:
+    for ends in (source, destination):
+        low, high = (end.item() for end in ends.aminmax())
+        if low < 0 or high >= num_nodes:
+            raise IndexError(
+                f"expected 'edge_index' to hold nodes from 0 to {num_nodes - 1}, got {low if low < 0 else high}"
+            )

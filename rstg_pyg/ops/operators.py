@@ -1,0 +1,69 @@
+"""What makes a function an operator of PyTorch, so that compilers, exports, profilers and FLOP counters see it as one;
+and its gradients, which can be differentiated again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from rstg_pyg.watched import is_transformed
+
+
+def operator(
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    device: str | None = "cpu",
+    save: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+    flops: Callable[..., int] | None = None,
+) -> Callable[..., Any]:
+    """Register ``kernel`` as ``torch.ops.rstg_pyg.<name>`` and return that operator.
+
+    Args:
+        schema: Name, arguments and results, as of :func:`torch.library.define`.
+        kernel: What runs, on tensors of ``device`` (None: of any).
+        fake: Makes empty results of the right shapes from the same arguments, for compilers.
+        save: Keeps what ``backward`` needs, see :func:`torch.library.register_autograd`.
+        backward: Gradients of the inputs from those of the results.
+        flops: Number of floating point operations of the products with weights, from the shapes of the arguments.
+    """
+    name, signature = schema.split("(", 1)
+    qualified = f"rstg_pyg::{name}"
+    torch.library.define(qualified, f"({signature}", tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(qualified, "default" if device is None else device, kernel)
+    torch.library.register_fake(qualified, fake)
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=save)
+    packet = getattr(torch.ops.rstg_pyg, name)
+    if flops is not None:
+        register_flop_formula(packet)(flops)
+    return packet.default
+
+
+def takes_plain_gradient(*grads: Tensor | None) -> bool:
+    """Whether a backward pass is to be differentiated itself, or is one of a batch (``is_grads_batched``, ``vmap``)."""
+    return torch.is_grad_enabled() or is_transformed(*grads)
+
+
+def differentiable_gradients(
+    plain: Callable[[], Tensor | Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    grad: Tensor | Sequence[Tensor],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of ``plain()`` in those of its inputs that need one, with a graph behind them where autograd
+    is on.
+
+    ``grad`` is the gradient of the output, or one for each of several outputs.
+    """
+    wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        output = plain()
+    # The graph is retained, for one input may lead to another: part of it is then of the pass that is running.
+    options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
+    found = iter(torch.autograd.grad(output, wanted, grad, **options))
+    return tuple(next(found) if need else None for need in needed)
