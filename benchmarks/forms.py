@@ -15,7 +15,8 @@ from measure import Work
 from opponents.library import HAS_TEMPORAL, RecurrentGraphLayers, TransformerLSTM, batched_edges
 from opponents.same_function import AuthorsBlock, DenseConcat, DenseSplit, PlainBlock, PlainConv, SplitConv
 from problem import Problem
-from rstg_pyg.ops import BACKENDS, native
+from rstg_pyg.ops import BACKENDS
+from rstg_pyg.ops.native import attend as native
 
 OURS = tuple(f"rstg-{backend}" for backend in BACKENDS)
 
