@@ -18,7 +18,7 @@ from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.recurrence.time_stage import RNNState, TimeStage, check_sequence
-from rstg_pyg.regions.spacetime import spacetime_edge_index
+from rstg_pyg.regions.graph import spacetime_edge_index
 
 TIME = "time"
 SPACE = "space"

@@ -55,7 +55,7 @@ def grid_cells(scales: Sequence[Scale]) -> Tensor:
     """List the cells of all grids: scales in their given order, each row by row.
 
     Shapes:
-        - output: ``[N, 4]`` int64, per cell (row, rows of its grid, column, columns of its grid).
+        - **output:** ``[N, 4]`` int64, per cell (row, rows of its grid, column, columns of its grid).
     """
     return torch.tensor(
         [
@@ -83,7 +83,7 @@ def cell_edges(scales: Sequence[Scale]) -> Tensor:
     on both axes and joins nothing. Only cells without a gap are looked at: for every cell a block of each grid.
 
     Shapes:
-        - output: ``[2, E]``, sorted by destination, then source.
+        - **output:** ``[2, E]``, sorted by destination, then source.
 
     Raises:
         ValueError: If more than 2^24 pairs have no gap.
@@ -119,19 +119,3 @@ def _without_gap(index: Tensor, count: Tensor, other_count: Tensor) -> tuple[Ten
 def _meeting(index: Tensor, count: Tensor, other: Tensor, other_count: Tensor) -> Tensor:
     end = torch.minimum((index + 1) * other_count, (other + 1) * count)
     return end - torch.maximum(index * other_count, other * count)
-
-
-def pixel_overlap(index: Tensor, count: Tensor, size: int) -> Tensor:
-    r"""Overlap of cells with pixels along one axis, in units of :math:`1/h` pixel.
-
-    Cell i of h covers :math:`[iH/h, (i+1)H/h]` on an axis of H pixels and pixel y covers :math:`[y, y+1]`; h times
-    their common length is the integer :math:`\max(0, \min((i+1)H, (y+1)h) - \max(iH, yh))`.
-
-    Shapes:
-        - index, count: ``[N]`` int64 (i and h of each cell).
-        - output: ``[N, size]`` int64.
-    """
-    pixel = torch.arange(size, device=index.device)
-    low = torch.maximum(index[:, None] * size, pixel * count[:, None])
-    high = torch.minimum((index[:, None] + 1) * size, (pixel + 1) * count[:, None])
-    return (high - low).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Feature maps to region features and back, in the exact fractional-area sense.
+"""Feature maps to region features and back: a pixel that a border cuts counts for the part that lies in the region.
 
 Shape legend: C channels, H x W pixels, N regions, ``*`` any leading dimensions.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rstg_pyg.arguments import describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
-from rstg_pyg.regions.cells import Scale, grid_cells, parse_scales, pixel_overlap
+from rstg_pyg.regions.cells import Scale, grid_cells, parse_scales
 
 
 class _RegionMap(ConstantBuffers):
@@ -41,14 +41,13 @@ class _RegionMap(ConstantBuffers):
 
 
 class RegionPool(_RegionMap):
-    r"""Mean of a feature map under every region.
+    r"""The mean of a feature map in every region of :func:`~rstg_pyg.region_graph`.
 
     .. math::
         v_n = \frac{\sum_{y,x} |n \cap (y, x)| \, f_{y,x}}{\sum_{y,x} |n \cap (y, x)|}
 
-    with :math:`|n \cap (y, x)|` the area that region n and pixel (y, x) have in common, so that a pixel cut by a border
-    counts for the cut share. Regions as in :func:`~rstg_pyg.region_graph`; method of "Recurrent Space-time Graph Neural
-    Networks" (`arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_).
+    with :math:`|n \cap (y, x)|` the area that region n and pixel (y, x) have in common. Method of "Recurrent Space-time
+    Graph Neural Networks" (`arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_).
 
     Args:
         scales: Grids of regions, see :func:`~rstg_pyg.region_graph`.
@@ -80,7 +79,7 @@ class RegionPool(_RegionMap):
 
 
 class RegionProject(_RegionMap):
-    r"""Spread region features back over a map: area resizing of every scale's grid, summed over the scales.
+    r"""Spread region features over a map: area resizing of every scale's grid, summed over the scales.
 
     .. math::
         f_{y,x} = \sum_n |n \cap (y, x)| \, v_n
@@ -119,6 +118,21 @@ class RegionProject(_RegionMap):
         share_x = along_x.to(regions.dtype) / self.cells[:, 3:4]
         weight = (share_y[:, :, None] * share_x[:, None, :]).flatten(1)
         return (regions.transpose(-1, -2) @ weight).unflatten(-1, (height, width))
+
+
+def pixel_overlap(index: Tensor, count: Tensor, size: int) -> Tensor:
+    r"""Overlap of cells with pixels along one axis, in units of :math:`1/h` pixel, where nothing is rounded.
+
+    Cell i of h covers :math:`[iH/h, (i+1)H/h]` on an axis of H pixels and pixel y covers :math:`[y, y+1]`; h times
+    their common length is the integer :math:`\max(0, \min((i+1)H, (y+1)h) - \max(iH, yh))`.
+
+    Shapes:
+        - **index, count:** ``[N]`` int64 (i and h of each cell). **output:** ``[N, size]`` int64.
+    """
+    pixel = torch.arange(size, device=index.device)
+    low = torch.maximum(index[:, None] * size, pixel * count[:, None])
+    high = torch.minimum((index[:, None] + 1) * size, (pixel + 1) * count[:, None])
+    return (high - low).clamp(min=0)
 
 
 def _map_size(size: Any) -> tuple[int, int]:
