@@ -47,7 +47,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import check_name, check_positive
-from rstg_pyg.blocks.dry_run import dry_run
+from rstg_pyg.blocks.insertion import dry_run
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.datasets.video import VIEWS, read_annotations
 from rstg_pyg.files import FileError, open_file, reading, replace_file

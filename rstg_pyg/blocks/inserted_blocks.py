@@ -1,15 +1,39 @@
-"""The blocks that stand in a network which knows nothing of them."""
+"""Blocks that stand in a network which knows nothing of them, and that network's features as volumes and back.
 
+Shape legend: B clips, C channels, T frames, H x W pixels.
+"""
+
+import math
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import Module, ModuleDict
 from torch.utils.hooks import RemovableHandle
 
-from rstg_pyg.blocks.feature_volumes import Layout, find_features, from_volume, swap, to_volume
+HOLDER = "rstg_blocks"
+"""The attribute of a network that holds the blocks, and what their names in its ``state_dict`` start with."""
+
+HF_FEATURES = "last_hidden_state"
+"""Where the outputs of transformers' networks hold their features."""
+
+CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
+
+
+class Tokens(NamedTuple):
+    """The layout ``[B*T, L, C]`` of H x W places row by row, or ``[B, L, C]`` of T x H x W, after ``others`` tokens
+    without a place."""
+
+    size: tuple[int, ...]
+    others: int = 0
+
+
+Layout = str | Tokens
+"""``"channels_first"``, ``"channels_last"`` or :class:`Tokens`."""
 
 
 class InsertedBlocks(ModuleDict):
@@ -28,32 +52,26 @@ class InsertedBlocks(ModuleDict):
     def __init__(self, num_frames: int | None = None) -> None:
         super().__init__()
         self.num_frames = num_frames
-        self._channels: dict[str, int | None] = {}
-        self._layouts: dict[str, Layout | None] = {}
         # Pickled with the network, the handles keep the ids of its hooks from being given out once more.
-        self._handles: dict[str, RemovableHandle] = {}
-        # By thread, of the calls that are running now.
-        self._streams: dict[int, _Stream] = {}
+        self._places: dict[str, tuple[int | None, Layout | None, RemovableHandle]] = {}
+        self._streams: dict[int, _Stream] = {}  # By thread, of the calls that are running now.
 
     def insert(
         self, name: str, module: Module, block: Module, channels: int | None, layout: Layout | None = None
     ) -> None:
         """Run ``block`` after ``module``, whose features have so many channels in such a layout (None: not known)."""
         self[as_key(name)] = block
-        self._channels[name] = channels
-        self._layouts[name] = layout
-        self._handles[name] = module.register_forward_hook(_RunBlock(self, name))
+        self._places[name] = channels, layout, module.register_forward_hook(_RunBlock(self, name))
 
     def take_out(self, name: str) -> Module:
         """Remove and return the block after the module ``name``."""
-        self._handles.pop(name).remove()
-        del self._channels[name], self._layouts[name]
+        self._places.pop(name)[-1].remove()
         return self.pop(as_key(name))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The modules that a block follows."""
-        return tuple(self._handles)
+        return tuple(self._places)
 
     @contextmanager
     def streaming(self, states: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -96,10 +114,9 @@ class InsertedBlocks(ModuleDict):
     def run(self, name: str, output: Any) -> Any:
         """What the module ``name`` returned, with its features replaced by what the block makes of them."""
         stream = self._streams.get(get_ident()) if self._streams else None
-        layout = self._layouts[name]
+        channels, layout, _ = self._places[name]
         features = find_features(output, name, layout)
         volume = to_volume(features, self.num_frames if stream is None else 1, name, layout)
-        channels = self._channels[name]
         if channels is not None and volume.size(1) != channels:
             hint = "; give layout='channels_last'" if layout is None and features.size(-1) == channels else ""
             raise ValueError(f"expected features of {name!r} of {channels} channels, got {list(features.shape)}{hint}")
@@ -150,10 +167,170 @@ class _RunBlock:
 
 
 def as_key(name: str) -> str:
-    """The key of the block after the module ``name``: keys of modules have no dots.
+    """The key of the block after the module ``name``: keys of modules have no dots."""
+    return name.replace(".", "__")
+
+
+def host_state_dict(model: Module) -> dict[str, Tensor]:
+    """Return the ``state_dict`` of a network without the blocks that it holds.
 
     Example:
-        >>> as_key("encoder.stages.2")
-        'encoder__stages__2'
+        >>> from rstg_pyg.blocks import host_state_dict, insert_rstg
+        >>> net = insert_rstg(torch.nn.Sequential(torch.nn.Conv3d(3, 16, 3)), {"0": {"in_channels": 16}})
+        >>> list(host_state_dict(net))
+        ['0.weight', '0.bias']
     """
-    return name.replace(".", "__")
+    state = model.state_dict()
+    for name in _block_names(model, state):
+        del state[name]
+    return state
+
+
+def load_host_state_dict(model: Module, state_dict: Mapping[str, Any]) -> None:
+    """Load a checkpoint of a network from before blocks came in; they keep their weights.
+
+    Raises:
+        RuntimeError: As ``load_state_dict`` does, if the checkpoint lacks a name of the network's own, or has one that
+            the network lacks, or another shape.
+
+    Example:
+        >>> from rstg_pyg.blocks import insert_rstg, load_host_state_dict
+        >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 16, 3))
+        >>> before = net.state_dict()
+        >>> load_host_state_dict(insert_rstg(net, {"0": {"in_channels": 16}}), before)
+    """
+    state = model.state_dict()
+    merged = OrderedDict((name, state[name]) for name in _block_names(model, state))
+    merged.update(state_dict)
+    if hasattr(state_dict, "_metadata"):
+        merged._metadata = state_dict._metadata
+    model.load_state_dict(merged)
+
+
+def _block_names(model: Module, state: Mapping[str, Any]) -> list[str]:
+    holders = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, InsertedBlocks))
+    return [name for name in state if name.startswith(holders)]
+
+
+def find_features(output: Any, name: str, layout: Layout | None = None) -> Tensor:
+    """Return the feature volume in what the module ``name`` returned.
+
+    That is the output itself, its ``last_hidden_state``, or the one tensor in a tuple, list or dict with as many
+    dimensions as the layout (None: any) has.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+
+    Example:
+        >>> find_features((torch.zeros(2, 3, 4, 7, 7), None), "layer3").shape
+        torch.Size([2, 3, 4, 7, 7])
+    """
+    if isinstance(output, Mapping) and isinstance(output.get(HF_FEATURES), Tensor):
+        output = output[HF_FEATURES]
+    if isinstance(output, Tensor):
+        return output
+    dims = (3, 4, 5) if layout is None else (3,) if isinstance(layout, Tokens) else (4, 5)
+    found = [value for value in _tensors(output) if value.dim() in dims]
+    if len(found) != 1:
+        wanted = " or ".join(", ".join(map(str, dims)).rsplit(", ", 1))
+        raise ValueError(
+            f"expected {name!r} to return one feature volume, got {type(output).__name__} with {len(found)} tensors of "
+            f"{wanted} dimensions{'; give layout where one of them is meant' if layout is None and found else ''}"
+        )
+    return found[0]
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return (value for value in values if isinstance(value, Tensor))
+
+
+def swap(output: Any, old: Tensor, new: Tensor) -> Any:
+    """Return an output of the same make with ``new`` wherever ``old`` stood.
+
+    Example:
+        >>> old, new = torch.zeros(1), torch.ones(1)
+        >>> swap({"last": old, "all": (old, None)}, old, new)
+        {'last': tensor([1.]), 'all': (tensor([1.]), None)}
+    """
+    if output is old:
+        return new
+    if isinstance(output, Mapping):
+        return type(output)(**{key: swap(value, old, new) for key, value in output.items()})
+    if isinstance(output, (tuple, list)):
+        items = [swap(value, old, new) for value in output]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    return output
+
+
+def to_volume(features: Tensor, num_frames: int | None, name: str, layout: Layout | None = None) -> Tensor:
+    """View the features of the module ``name`` as ``[B, C, T, H, W]``.
+
+    Without a layout they are channels first, if the channels can not be mistaken for the width.
+
+    Raises:
+        ValueError: If they have another number of dimensions or tokens, their layout is not clear, or frames are folded
+            into the batch and ``num_frames`` is not given or does not divide it.
+
+    Example:
+        >>> to_volume(torch.zeros(20, 64, 7, 7), num_frames=10, name="layer3").shape
+        torch.Size([2, 64, 10, 7, 7])
+        >>> to_volume(torch.zeros(20, 50, 64), num_frames=10, name="blocks.3", layout=Tokens((7, 7), others=1)).shape
+        torch.Size([2, 64, 10, 7, 7])
+    """
+    if isinstance(layout, Tokens):
+        length = layout.others + math.prod(layout.size)
+        clip, frame = (f"{length}, C", None) if len(layout.size) == 3 else (None, f"{length}, C")
+        fits = features.dim() == 3 and features.size(1) == length
+        maps = features[:, layout.others :].unflatten(1, layout.size) if fits else None
+        hint = "" if fits else "; give class_tokens where tokens without a place come first"
+    else:
+        clip, frame = ("T, H, W, C", "H, W, C") if layout == CHANNELS_LAST else ("C, T, H, W", "C, H, W")
+        maps = features if features.dim() in (4, 5) else None
+        hint = "; give layout=(H, W) where they are tokens, [B*T, H*W, C]" if features.dim() == 3 else ""
+    if maps is not None and maps.dim() == 4 and num_frames is None:
+        hint = f"; give num_frames where frames are folded into the batch, [B*T, {frame}]"
+        maps = None
+    if maps is None:
+        wanted = [f"[B*{num_frames or 'T'}, {frame}]"] if frame and (num_frames or not clip) else []
+        wanted += [f"[B, {clip}]"] if clip else []
+        shapes = " or ".join(wanted)
+        raise ValueError(f"expected features of {name!r} of shape {shapes}, got {list(features.shape)}{hint}")
+    if layout is None and features.size(1) == features.size(-1):
+        raise unclear_layout(features, name)
+    if layout not in (None, CHANNELS_FIRST):
+        maps = maps.movedim(-1, 1)
+    if maps.dim() == 5:
+        return maps
+    if maps.size(0) % num_frames:
+        raise ValueError(
+            f"expected features of {name!r} of shape [B*{num_frames}, {frame}], as num_frames is {num_frames}, got "
+            f"{list(features.shape)}"
+        )
+    return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)
+
+
+def unclear_layout(features: Tensor, name: str) -> ValueError:
+    """The error for features of which nothing tells where the channels are."""
+    return ValueError(
+        f"expected features of {name!r} that show which dimension holds the channels, got {list(features.shape)}: give "
+        f"layout={CHANNELS_FIRST!r} or layout={CHANNELS_LAST!r}"
+    )
+
+
+def from_volume(volume: Tensor, features: Tensor, layout: Layout | None = None) -> Tensor:
+    """Fold a volume to the shape and the layout in memory that the features had, so that what follows computes alike.
+
+    Example:
+        >>> features = torch.zeros(20, 64, 7, 7).to(memory_format=torch.channels_last)
+        >>> from_volume(torch.zeros(2, 64, 10, 7, 7), features).stride() == features.stride()
+        True
+    """
+    tokens = isinstance(layout, Tokens)
+    is_clip = len(layout.size) == 3 if tokens else features.dim() == 5
+    out = volume if is_clip else volume.transpose(1, 2).flatten(0, 1)
+    if layout not in (None, CHANNELS_FIRST):
+        out = out.movedim(1, -1)
+    if tokens:
+        out = torch.cat([features[:, : layout.others], out.flatten(1, -2)], 1)
+    return out if out.stride() == features.stride() else torch.empty_like(features).copy_(out)

@@ -1,9 +1,9 @@
-"""Blocks put into any network in one line, and taken out again."""
+"""Put blocks into any network in one line, and take them out again; a dry run finds where the features are."""
 
 import difflib
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -12,23 +12,25 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 
 from rstg_pyg.arguments import check_positive, describe
-from rstg_pyg.blocks.dry_run import dry_run
-from rstg_pyg.blocks.feature_volumes import CHANNELS_FIRST, CHANNELS_LAST, Layout, Tokens
-from rstg_pyg.blocks.inserted_blocks import InsertedBlocks, as_key
+from rstg_pyg.blocks.inserted_blocks import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    HOLDER,
+    InsertedBlocks,
+    Layout,
+    Tokens,
+    as_key,
+    find_features,
+    to_volume,
+    unclear_layout,
+)
 from rstg_pyg.blocks.to_map import RSTGToMap
-
-HOLDER = "rstg_blocks"
-"""The attribute of a network that holds the blocks, and what their names in its ``state_dict`` start with."""
 
 Block = Module | Mapping[str, Any] | Callable[[int], Module]
 
 _WRAPPERS = {
-    "DataParallel",
-    "DistributedDataParallel",
-    "FSDPModule",
-    "FullyShardedDataParallel",
-    "OptimizedModule",
-    "ScriptModule",
+    *("DataParallel", "DistributedDataParallel", "FSDPModule", "FullyShardedDataParallel"),
+    *("OptimizedModule", "ScriptModule"),
 }
 
 
@@ -162,47 +164,6 @@ def remove_rstg(model: Module, names: str | Sequence[str] | None = None) -> dict
     return blocks
 
 
-def host_state_dict(model: Module) -> dict[str, Tensor]:
-    """Return the ``state_dict`` of a network without the blocks that it holds.
-
-    Example:
-        >>> import torch
-        >>> net = insert_rstg(torch.nn.Sequential(torch.nn.Conv3d(3, 16, 3)), {"0": {"in_channels": 16}})
-        >>> list(host_state_dict(net))
-        ['0.weight', '0.bias']
-    """
-    state = model.state_dict()
-    for name in _block_names(model, state):
-        del state[name]
-    return state
-
-
-def load_host_state_dict(model: Module, state_dict: Mapping[str, Any]) -> None:
-    """Load a checkpoint of a network from before blocks came in; they keep their weights.
-
-    Raises:
-        RuntimeError: As ``load_state_dict`` does, if the checkpoint lacks a name of the network's own, or has one that
-            the network lacks, or another shape.
-
-    Example:
-        >>> import torch
-        >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 16, 3))
-        >>> before = net.state_dict()
-        >>> load_host_state_dict(insert_rstg(net, {"0": {"in_channels": 16}}), before)
-    """
-    state = model.state_dict()
-    merged = OrderedDict((name, state[name]) for name in _block_names(model, state))
-    merged.update(state_dict)
-    if hasattr(state_dict, "_metadata"):
-        merged._metadata = state_dict._metadata
-    model.load_state_dict(merged)
-
-
-def _block_names(model: Module, state: Mapping[str, Any]) -> list[str]:
-    holders = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, InsertedBlocks))
-    return [name for name in state if name.startswith(holders)]
-
-
 def _check_unwrapped(model: Module) -> None:
     if not isinstance(model, Module):
         raise ValueError(f"expected a network, got {describe(model)}")
@@ -276,3 +237,99 @@ def _make(name: str, block: Block, volume: Tensor | None) -> tuple[Module, int |
     if not isinstance(made, Module):
         raise ValueError(f"expected a block, a dict of options or a function to a block for {name!r}, got {made!r}")
     return (made if volume is None else made.to(volume.device, volume.dtype)), channels
+
+
+def dry_run(
+    model: Module,
+    modules: Mapping[str, Module],
+    example: Any,
+    num_frames: int | None = None,
+    layout: Layout | None = None,
+) -> dict[str, tuple[Tensor, Layout]]:
+    """Run a network; return an empty feature volume ``[0, C, T, H, W]`` and the layout for each of the modules named.
+
+    Where the layout is not given, the network runs once more, on frames of twice the width: the dimension that grows is
+    the width, and the channels stand before the height or after the width.
+
+    It runs in evaluation mode and without gradients, so that weights, statistics and random numbers stay as they are.
+
+    Args:
+        model: The network.
+        modules: Modules of it by name.
+        example: An input: a tensor, a tuple of arguments, or a dict of arguments by name.
+        num_frames: Number of frames where they are folded into the batch.
+        layout: Of the features of all modules, or None.
+
+    Raises:
+        ValueError: If a module does not run, its output holds no feature volume, or its layout is not clear.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Conv3d(3, 8, 3), torch.nn.ReLU())
+        >>> volume, layout = dry_run(net, {"0": net[0]}, torch.zeros(1, 3, 4, 9, 9))["0"]
+        >>> volume.shape, layout
+        (torch.Size([0, 8, 2, 7, 7]), 'channels_first')
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str) -> Any:
+        def hook(module: Module, args: Any, output: Any) -> None:
+            seen[name] = find_features(output, name, layout)
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in modules.items()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            _run(model, example)
+            features = dict(seen)
+            if layout is None and any(found.dim() > 3 for found in features.values()):
+                seen.clear()
+                # A network for one size of frames may stop somewhere; what ran before has been seen.
+                with suppress(Exception):
+                    _run(model, _wider(example))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    missed = [name for name in modules if name not in features]
+    if missed:
+        raise ValueError(
+            f"expected modules that run when the network does, got {', '.join(map(repr, missed))}, which the example "
+            "did not reach"
+        )
+    volumes = {}
+    for name, found in features.items():
+        its_layout = layout or _recognised(found, seen.get(name), name)
+        volumes[name] = to_volume(found, num_frames, name, its_layout)[:0].clone(), its_layout
+    return volumes
+
+
+def _run(model: Module, example: Any) -> None:
+    if isinstance(example, Mapping):
+        model(**example)
+    elif isinstance(example, tuple):
+        model(*example)
+    else:
+        model(example)
+
+
+def _wider(example: Any) -> Any:
+    if isinstance(example, Tensor):
+        return torch.cat([example, example], -1) if example.dim() > 3 else example
+    if isinstance(example, Mapping):
+        return {name: _wider(value) for name, value in example.items()}
+    return tuple(map(_wider, example)) if isinstance(example, tuple) else example
+
+
+def _recognised(features: Tensor, wider: Tensor | None, name: str) -> Layout:
+    dims = features.dim()
+    if dims not in (4, 5):
+        return CHANNELS_FIRST
+    if wider is not None and wider.dim() == dims:
+        grown = [dim for dim in range(dims) if wider.size(dim) != features.size(dim)]
+        if grown in ([dims - 1], [dims - 2]):
+            return CHANNELS_FIRST if grown == [dims - 1] else CHANNELS_LAST
+    raise unclear_layout(features, name)

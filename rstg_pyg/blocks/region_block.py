@@ -1,26 +1,33 @@
-"""From a feature volume to recurrent region nodes: what both readouts share.
+"""From a feature volume to recurrent region nodes, what RSTG-to-vec and RSTG-to-map share; with stages that run twice
+in training to save memory.
 
 Shape legend: B clips, C channels of the volume, T frames, H x W pixels, N regions, G channels of the graph.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
-from torch.nn import Identity, Linear
+from torch.nn import Identity, Linear, Module
+from torch.utils.checkpoint import checkpoint as run_twice
 
 from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
-from rstg_pyg.blocks.recomputed import RecomputedRSTG
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.recurrence import RSTG
+from rstg_pyg.recurrence.rstg import State
 from rstg_pyg.regions import RegionPool, region_graph
 from rstg_pyg.regions.cells import Scale
 
+Attention = list[tuple[Tensor, Tensor]]
+"""Of every space stage ``(edge_index [2, E], alpha [E, B, T, heads])``."""
+
 
 class RegionBlock(ConstantBuffers):
-    r"""Pool a volume to regions and run :class:`~rstg_pyg.RSTG` on them.
+    r"""From a feature volume to the nodes of its regions, after :class:`~rstg_pyg.RSTG` ran on them.
 
     All clips of a batch share one region graph, so they are an inner dimension of the nodes, ``[N, B, T, G]``: the
     90 edges of the default graph serve every frame of every clip.
@@ -33,6 +40,7 @@ class RegionBlock(ConstantBuffers):
         input_norm: Normalisation of the node features, see :class:`~rstg_pyg.RSTGConv`.
         checkpoint: In training, keep what goes into the graph's stages alone and run each a second time in the backward
             pass: less memory, more time, the same numbers (:func:`torch.utils.checkpoint.checkpoint`).
+        pe_channels: None: it follows from ``heatmap_size``.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG`, and through it of :class:`~rstg_pyg.RSTGConv`.
     """
 
@@ -47,6 +55,8 @@ class RegionBlock(ConstantBuffers):
         heatmap_size: int | None = 6,
         input_norm: Norm = None,
         checkpoint: bool = False,
+        *,
+        pe_channels: None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -54,8 +64,11 @@ class RegionBlock(ConstantBuffers):
         channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
         check_flags(checkpoint=checkpoint)
-        if "pe_channels" in kwargs:
-            raise ValueError("expected no 'pe_channels': it follows from heatmap_size (None for no positions)")
+        if pe_channels is not None:
+            raise ValueError(
+                "expected no 'pe_channels', which follow from heatmap_size (None for no positions), got "
+                f"{describe(pe_channels)}"
+            )
         self.in_channels = in_channels
         self.channels = channels
         self.heatmap_size = heatmap_size
@@ -63,9 +76,8 @@ class RegionBlock(ConstantBuffers):
         self.reset_buffers()
         self.lin_in = Identity() if channels == in_channels else Linear(in_channels, channels)
         self.input_norm = resolve_norm(input_norm, channels, "input_norm")
-        pe_channels = 0 if self.heatmap is None else self.heatmap.size(1)
         graph_class = RecomputedRSTG if checkpoint else RSTG
-        self.rstg = graph_class(channels, pe_channels=pe_channels, **kwargs)
+        self.rstg = graph_class(channels, pe_channels=0 if self.heatmap is None else self.heatmap.size(1), **kwargs)
 
     def constants(self) -> dict[str, Tensor | None]:
         graph = region_graph(self.pool.scales, 1 if self.heatmap_size is None else self.heatmap_size)
@@ -80,7 +92,15 @@ class RegionBlock(ConstantBuffers):
         check_type("volume", volume, self)
         return normalised(self.input_norm, self.lin_in(self.pool(volume).permute(2, 0, 3, 1)))
 
-    def run(self, volume: Tensor, state: Any = None, return_attention_weights: bool | None = None) -> Any:
+    @overload
+    def run(
+        self, volume: Tensor, state: State | None = None, return_attention_weights: Literal[False] | None = None
+    ) -> tuple[Tensor, State]: ...
+    @overload
+    def run(
+        self, volume: Tensor, state: State | None = None, *, return_attention_weights: Literal[True]
+    ) -> tuple[Tensor, State, Attention]: ...
+    def run(self, volume: Tensor, state: State | None = None, return_attention_weights: bool | None = None) -> Any:
         """Return what :class:`~rstg_pyg.RSTG` returns for a volume: nodes ``[N, B, T, G]``, state, attention."""
         return self.rstg(
             self.nodes(volume),
@@ -94,3 +114,63 @@ class RegionBlock(ConstantBuffers):
         if num_dims(frame) != 4 or frame.size(1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {describe(frame)}")
         return frame.unsqueeze(2)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"
+
+
+class RecomputedRSTG(RSTG):
+    r"""A :class:`~rstg_pyg.RSTG` that in training keeps what goes into its stages alone, as "Training Deep Nets with
+    Sublinear Memory Cost" (Chen, Xu, Zhang, Guestrin, 2016, `arXiv:1604.06174 <https://arxiv.org/abs/1604.06174>`_).
+
+    The backward pass runs a stage once more, goes through it and forgets it again. Names of weights, outputs and
+    gradients are those of :class:`~rstg_pyg.RSTG`.
+    """
+
+    def _stage_modules(self) -> list[tuple[str, Any]]:
+        stages = super()._stage_modules()
+        if not (self.training and torch.is_grad_enabled()):
+            return stages
+        return [(stage, partial(run_recomputed, module)) for stage, module in stages]
+
+
+def run_recomputed(module: Module, *args: Any, **kwargs: Any) -> Any:
+    r"""Return ``module(*args, **kwargs)``, and run it again in the backward pass instead of keeping what it makes.
+
+    The second run draws the random numbers of the first and works on copies of the buffers that the first began with,
+    so that running statistics of batch norms move once. Hooks on the module are called by both runs.
+
+    Under a compiler a module with buffers runs as it is, as does everything under the transforms of :mod:`torch.func`,
+    which take no hooks on what autograd keeps.
+
+    Example:
+        >>> import torch
+        >>> layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+        >>> torch.equal(run_recomputed(layer, x), layer(x))
+        True
+    """
+    buffers = [
+        (owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    if torch._C._are_functorch_transforms_active() or (buffers and torch.compiler.is_compiling()):
+        return module(*args, **kwargs)
+    if not buffers:
+        return run_twice(module, *args, use_reentrant=False, **kwargs)
+    second = _Buffers([(owner, name, buffer.clone()) for owner, name, buffer in buffers])
+    return run_twice(module, *args, use_reentrant=False, context_fn=lambda: (_Buffers([]), second), **kwargs)
+
+
+class _Buffers:
+    """Within it, modules have copies of the given buffers in place of their own. It may be entered again and again."""
+
+    def __init__(self, buffers: list[tuple[Module, str, Tensor]]) -> None:
+        self.buffers = buffers
+
+    def __enter__(self) -> None:
+        self.own = [(owner, name, getattr(owner, name)) for owner, name, _ in self.buffers]
+        for owner, name, buffer in self.buffers:
+            setattr(owner, name, buffer.clone())
+
+    def __exit__(self, *error: object) -> None:
+        for owner, name, buffer in self.own:
+            setattr(owner, name, buffer)

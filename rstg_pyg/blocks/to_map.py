@@ -1,20 +1,23 @@
-"""RSTG-to-map: a block inside a network."""
+"""RSTG-to-map: from a feature volume to one of the same shape, anywhere in a network; and layers that start at zero."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor
+from torch.nn import BatchNorm3d, LayerNorm, Linear
+from torch.nn.init import zeros_
 
-from rstg_pyg.blocks.region_block import RegionBlock
-from rstg_pyg.blocks.zero_start import ZeroLinear
+from rstg_pyg.blocks.region_block import Attention, RegionBlock
+from rstg_pyg.norm import ChannelBatchNorm
 from rstg_pyg.regions import RegionProject
 from rstg_pyg.regions.cells import Scale
 
 
 class RSTGToMap(RegionBlock):
-    r"""RSTG-to-map of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
-    `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_): every node is spread back over its cell, the scales are
-    summed, and the result is added to the volume that came in.
+    r"""From a feature volume to one of the same shape, anywhere inside a network: every node is spread over its cell,
+    the scales are summed, and the result is added to the volume that came in. RSTG-to-map of "Recurrent Space-time
+    Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582
+    <https://arxiv.org/abs/1904.05582>`_).
 
     .. math::
         \mathbf{F}'_t = \mathbf{F}_t + \mathrm{project}\left( \mathbf{W} \mathbf{h}^{t,K} + \mathbf{b} \right)
@@ -47,20 +50,21 @@ class RSTGToMap(RegionBlock):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int | None = None,
-        scales: Sequence[Scale] = (3, 2, 1),
-        **kwargs: Any,
+        self, in_channels: int, channels: int | None = None, scales: Sequence[Scale] = (3, 2, 1), **kwargs: Any
     ) -> None:
         super().__init__(in_channels, channels, scales, **kwargs)
         self.project = RegionProject(scales)
         self.lin_out = ZeroLinear(self.channels, in_channels)
 
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
     def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
-        x, _, *attention = self.run(volume, return_attention_weights=return_attention_weights)
-        out = self._add_map(volume, x)
-        return (out, attention[0]) if return_attention_weights else out
+        if return_attention_weights:
+            x, _, attention = self.run(volume, return_attention_weights=True)
+            return self._add_map(volume, x), attention
+        return self._add_map(volume, self.run(volume)[0])
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
@@ -72,5 +76,32 @@ class RSTGToMap(RegionBlock):
         maps = self.project(self.lin_out(x).permute(1, 2, 0, 3), volume.shape[-2:])
         return volume + maps.transpose(1, 2).to(volume.dtype)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"
+
+class ZeroStart:
+    """A layer whose weight and bias start at zero, so that what ends in it changes nothing until it is trained.
+
+    What builds a network on the meta device resets layer by layer, after the modules that hold them: a zero that the
+    holder put in would not stay.
+    """
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        zeros_(self.weight)
+        if self.bias is not None:
+            zeros_(self.bias)
+
+
+class ZeroLinear(ZeroStart, Linear):
+    """:class:`torch.nn.Linear`, at zero."""
+
+
+class ZeroLayerNorm(ZeroStart, LayerNorm):
+    """:class:`torch.nn.LayerNorm`, at zero."""
+
+
+class ZeroChannelBatchNorm(ZeroStart, ChannelBatchNorm):
+    """:class:`~rstg_pyg.norm.ChannelBatchNorm`, at zero."""
+
+
+class ZeroBatchNorm3d(ZeroStart, BatchNorm3d):
+    """:class:`torch.nn.BatchNorm3d`, at zero."""

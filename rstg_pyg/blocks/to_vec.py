@@ -1,25 +1,29 @@
-"""RSTG-to-vec: a clip's feature vector."""
+"""RSTG-to-vec: from a feature volume to a clip's vector, alone or beside the mean of the volume."""
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor
+from torch.nn import Linear, Module
 
-from rstg_pyg.arguments import check_choice, check_mean
-from rstg_pyg.blocks.frame_vectors import next_mean
-from rstg_pyg.blocks.region_block import RegionBlock
+from rstg_pyg.arguments import check_choice, check_entries, check_options
+from rstg_pyg.blocks.region_block import Attention, RegionBlock
+from rstg_pyg.blocks.to_map import ZeroLayerNorm
+from rstg_pyg.blocks.volume_pool import VolumePool, step_mean
+from rstg_pyg.conv import RSTGConv
+from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import SPACE
 
 
 class RSTGToVec(RegionBlock):
-    r"""RSTG-to-vec of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
-    `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_): the sum over all nodes at the last time step.
+    r"""From a clip's feature volume to one vector, at the end of a backbone: the sum over all nodes at the last time
+    step, RSTG-to-vec of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
+    `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_).
 
     .. math::
         \mathbf{z} = \sum_i \mathbf{h}_i^{T,K} \qquad \text{or, with readout="mean",} \qquad
         \mathbf{z} = \frac{1}{T} \sum_t \sum_i \mathbf{h}_i^{t,K}
 
-    It stands at the end of a backbone and takes its feature volume. ``step`` takes a stream's next frame and returns
-    what ``forward`` returns for all frames up to it.
+    ``step`` takes a stream's next frame and returns what ``forward`` returns for all frames up to it.
 
     Args:
         in_channels: Size C of the volume's features.
@@ -55,25 +59,101 @@ class RSTGToVec(RegionBlock):
         check_choice("readout", readout, ("last", "mean"))
         self.readout = readout
 
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
     def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
-        x, _, *attention = self.run(volume, return_attention_weights=return_attention_weights)
-        vector = x[:, :, -1].sum(0) if self.readout == "last" else x.sum(0).mean(1)
-        return (vector, attention[0]) if return_attention_weights else vector
+        if return_attention_weights:
+            x, _, attention = self.run(volume, return_attention_weights=True)
+            return self._read(x), attention
+        return self._read(self.run(volume)[0])
+
+    def _read(self, x: Tensor) -> Tensor:
+        return x[:, :, -1].sum(0) if self.readout == "last" else x.sum(0).mean(1)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start).
 
         With ``readout="mean"`` the state is the graph's, the mean in float32 or wider, and the number of frames.
         """
-        if self.readout == "last":
-            x, state = self.run(self._as_clip(frame), state)
-            return x[:, :, -1].sum(0), state
         clip = self._as_clip(frame)
-        check_mean(state, [frame.size(0), self.channels])
-        state, *memory = (None,) if state is None else state
+        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
+
+    def _vector(self, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
         x, state = self.run(clip, state)
-        mean, *memory = next_mean(x[:, :, -1].sum(0), *memory)
-        return mean, (state, *memory)
+        return x[:, :, -1].sum(0), state
+
+
+class RSTGPool(Module):
+    r"""From a feature volume to one vector, in place of a network's average pool: the mean of the volume, plus what
+    :class:`~rstg_pyg.RSTGToVec` makes of it. So the authors of "Recurrent Space-time Graph Neural Networks"
+    (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_) end C2D and I3D
+    in their program.
+
+    .. math::
+        \mathbf{z} = \frac{1}{THW} \sum_{t,y,x} \mathbf{F}_{t,y,x}
+        + \mathrm{LayerNorm}\left( \mathbf{W} \sum_i \mathbf{h}_i^{T,K} + \mathbf{b} \right)
+
+    The weight and the bias of the layer norm start at zero, so the network computes what it did before until they are
+    trained. ``step`` takes a stream's next frame and returns what ``forward`` returns for all frames up to it.
+
+    Args:
+        in_channels: Size C of the volume's features.
+        channels: Size G of the graph's features (default: C).
+        **kwargs: Arguments of :class:`~rstg_pyg.RSTGToVec`.
+
+    Shapes:
+        - **forward:** ``[B, C, T, H, W] -> [B, C]``; with ``return_attention_weights``,
+          ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+        - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.blocks import RSTGPool
+        >>> volume = torch.randn(2, 64, 8, 7, 7)
+        >>> torch.equal(RSTGPool(64, channels=32)(volume), volume.mean((3, 4)).mean(2))
+        True
+    """
+
+    def __init__(self, in_channels: int, channels: int | None = None, **kwargs: Any) -> None:
+        super().__init__()
+        check_options(self, kwargs, RSTGToVec, RSTG, RSTGConv)
+        self.to_vec = RSTGToVec(in_channels, channels, **kwargs)
+        self.pool = VolumePool(in_channels)
+        self.lin_out = Linear(self.to_vec.channels, in_channels)
+        self.norm = ZeroLayerNorm(in_channels)
+        self.channels = in_channels
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters; those of the layer norm to zero."""
+        for layer in (self.to_vec, self.lin_out, self.norm):
+            layer.reset_parameters()
+
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
+    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
+        if return_attention_weights:
+            vector, attention = self.to_vec(volume, return_attention_weights=True)
+            return self._sum(self.pool(volume), vector), attention
+        return self._sum(self.pool(volume), self.to_vec(volume))
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        if state is not None:
+            check_entries(state, 2)
+        graph_state, mean_state = (None, None) if state is None else state
+        vector, graph_state = self.to_vec.step(frame, graph_state)
+        mean, mean_state = self.pool.step(frame, mean_state)
+        return self._sum(mean, vector), (graph_state, mean_state)
+
+    def _sum(self, mean: Tensor, vector: Tensor) -> Tensor:
+        return mean + self.norm(self.lin_out(vector)).to(mean.dtype)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"
+        return f"{type(self).__name__}({self.channels}, {self.to_vec.channels}, scales={self.to_vec.pool.scales})"

@@ -1,16 +1,85 @@
-"""The mean of a volume."""
+"""Blocks that make a vector of every frame and read the clip's vector off them, and the simplest one, the mean.
+
+Shape legend: B clips, C channels of the volume, T frames, H x W pixels, G channels of a vector.
+"""
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Module
 
-from rstg_pyg.arguments import check_positive
-from rstg_pyg.blocks.frame_vectors import FrameVectorBlock
+from rstg_pyg.arguments import check_choice, check_mean, check_positive, check_type, describe, num_dims
+from rstg_pyg.norm import Norm, resolve_norm
+
+
+class FrameVectorBlock(Module):
+    r"""From ``[B, C, T, H, W]`` to ``[B, G]`` by way of a vector per frame, made of it and the frames before it.
+
+    Args:
+        in_channels: Size C of the volume's features.
+        channels: Size G of the vectors (default: C).
+        readout: ``"last"`` or ``"mean"`` over time.
+        input_norm: Normalisation of the features that ``run`` works on, see :class:`~rstg_pyg.RSTGConv`.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int | None = None, readout: str = "last", input_norm: Norm = None
+    ) -> None:
+        super().__init__()
+        channels = in_channels if channels is None else channels
+        check_positive(in_channels=in_channels, channels=channels)
+        check_choice("readout", readout, ("last", "mean"))
+        self.in_channels = in_channels
+        self.channels = channels
+        self.readout = readout
+        self.input_norm = resolve_norm(input_norm, in_channels, "input_norm")
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters."""
+        for child in self.children():
+            if hasattr(child, "reset_parameters"):
+                child.reset_parameters()
+
+    def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the vectors ``[B, T, G]`` of a volume's frames and the state after the last of them."""
+        raise NotImplementedError
+
+    def forward(self, volume: Tensor) -> Tensor:
+        if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
+            raise ValueError(
+                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
+                f"got {describe(volume)}"
+            )
+        check_type("volume", volume, self)
+        vectors, _ = self.run(volume)
+        return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start).
+
+        With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
+        """
+        if num_dims(frame) != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
+            raise ValueError(
+                f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
+                f"got {describe(frame)}"
+            )
+        check_type("frame", frame, self)
+        clip = frame.unsqueeze(2)
+        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
+
+    def _vector(self, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
+        vectors, state = self.run(clip, state)
+        return vectors[:, -1], state
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.channels}, readout={self.readout!r})"
 
 
 class VolumePool(FrameVectorBlock):
-    r"""Average a volume over space and time: what stands between a network of space-time convolutions and its linear
-    layer ("Quo Vadis, Action Recognition?", Carreira and Zisserman, CVPR 2017,
+    r"""From a feature volume to its mean over space and time: what stands between a network of space-time convolutions
+    and its linear layer ("Quo Vadis, Action Recognition?", Carreira and Zisserman, CVPR 2017,
     `arXiv:1705.07750 <https://arxiv.org/abs/1705.07750>`_).
 
     .. math::
@@ -45,3 +114,41 @@ class VolumePool(FrameVectorBlock):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels})"
+
+
+def step_mean(block: Any, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Take the next frame of a stream, a clip of one, into the mean of the vectors that the block's ``_vector`` makes.
+
+    The state is that of ``_vector``, the mean and the number of frames; None at the start.
+    """
+    check_mean(state, [clip.size(0), block.channels])
+    state, *memory = (None,) if state is None else state
+    vector, state = block._vector(clip, state)
+    mean, *memory = next_mean(vector, *memory)
+    return mean, (state, *memory)
+
+
+def next_mean(value: Tensor, mean: Tensor | None = None, count: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Take the next value of a stream into its mean.
+
+    .. math::
+        \bar x_n = \bar x_{n-1} + \frac{x_n - \bar x_{n-1}}{n}
+
+    A sum would outgrow the digits of its type: of ones in bfloat16 it ends at 256.
+
+    Shapes:
+        - **value, mean:** alike. **count:** ``[]``, int64: how many values ``mean`` is of.
+        - **output:** the mean in the type of ``value``; ``mean``, in float32 or wider, and ``count`` for the next call.
+
+    Example:
+        >>> import torch
+        >>> _, *memory = next_mean(torch.tensor([1.0]))
+        >>> next_mean(torch.tensor([3.0]), *memory)
+        (tensor([2.]), tensor([2.]), tensor(2))
+    """
+    wide = value.to(torch.promote_types(value.dtype, torch.float32))
+    if mean is None:
+        mean, count = torch.zeros_like(wide), torch.zeros((), dtype=torch.int64, device=value.device)
+    count = count + 1
+    mean = mean + (wide - mean) / count
+    return mean.to(value.dtype, copy=True), mean, count

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import GRU, LSTM, Conv2d
 
 from rstg_pyg.arguments import check_choice, check_memory, check_positive
-from rstg_pyg.blocks.frame_vectors import FrameVectorBlock
+from rstg_pyg.blocks.volume_pool import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
 from rstg_pyg.recurrence.time_stage import is_lstm, run_rnn
 

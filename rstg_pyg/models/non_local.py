@@ -5,7 +5,7 @@ from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
 from rstg_pyg.arguments import check_flags, check_positive, check_type, describe, num_dims
-from rstg_pyg.blocks.zero_start import ZeroChannelBatchNorm
+from rstg_pyg.blocks.to_map import ZeroChannelBatchNorm
 from rstg_pyg.norm import normalised
 
 

@@ -9,7 +9,7 @@ from torch.nn import Module
 
 from rstg_pyg.arguments import check_name, describe
 from rstg_pyg.blocks.insertion import insert_rstg
-from rstg_pyg.blocks.rstg_pool import RSTGPool
+from rstg_pyg.blocks.to_vec import RSTGPool
 from rstg_pyg.blocks.to_vec import RSTGToVec
 from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.datasets.labels import NUM_CLASSES

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from rstg_pyg.blocks.frame_vectors import next_mean
+from rstg_pyg.blocks.volume_pool import next_mean
 from rstg_pyg.datasets.video import spread_indices
 from rstg_pyg.predict.source import to_square
 from rstg_pyg.visualize.explanation import AttentionRecording

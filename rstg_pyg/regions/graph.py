@@ -23,8 +23,9 @@ STANDARD_DEVIATION = 2.0
 
 
 def region_graph(scales: Sequence[Scale] = (3, 2, 1), heatmap_size: int = 6) -> Data:
-    r"""Build the graph whose nodes are the regions of a frame at several scales, as in "Recurrent Space-time Graph Neural
-    Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_).
+    r"""Build the graph whose nodes are the regions of a frame at several scales, as in "Recurrent Space-time Graph
+    Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582
+    <https://arxiv.org/abs/1904.05582>`_).
 
     The frame is cut into a regular grid per scale and every cell is a node, scales in their given order, each row by
     row. Two nodes are joined in both directions when their cells overlap or share a border of positive length, within

@@ -11,7 +11,7 @@ from torch_geometric.testing import withDevice
 
 from rstg_pyg import RegionPool, RegionProject, RSTGToMap, RSTGToVec, ToRegionGraph
 from rstg_pyg.blocks import VolumePool
-from rstg_pyg.blocks.frame_vectors import next_mean
+from rstg_pyg.blocks.volume_pool import next_mean
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 

@@ -11,7 +11,7 @@ import torch
 
 from rstg_pyg import RSTGToMap, RSTGToVec
 from rstg_pyg.blocks import RSTGPool
-from rstg_pyg.blocks.recomputed import RecomputedRSTG, run_recomputed
+from rstg_pyg.blocks.region_block import RecomputedRSTG, run_recomputed
 from rstg_pyg.models import VIDEO_SMALL, build_video_row
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
