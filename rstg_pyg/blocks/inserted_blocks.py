@@ -7,6 +7,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -17,9 +19,6 @@ from torch.utils.hooks import RemovableHandle
 
 HOLDER = "rstg_blocks"
 """The attribute of a network that holds the blocks, and what their names in its ``state_dict`` start with."""
-
-HF_FEATURES = "last_hidden_state"
-"""Where the outputs of transformers' networks hold their features."""
 
 CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
@@ -61,7 +60,8 @@ class InsertedBlocks(ModuleDict):
     ) -> None:
         """Run ``block`` after ``module``, whose features have so many channels in such a layout (None: not known)."""
         self[as_key(name)] = block
-        self._places[name] = channels, layout, module.register_forward_hook(_RunBlock(self, name))
+        # A partial of a method is copied and pickled with the network, which a closure can not be.
+        self._places[name] = channels, layout, module.register_forward_hook(partial(self.run, name))
 
     def take_out(self, name: str) -> Module:
         """Remove and return the block after the module ``name``."""
@@ -105,14 +105,14 @@ class InsertedBlocks(ModuleDict):
         thread = get_ident()
         if thread in self._streams:
             raise ValueError("expected one stream of a network at a time in a thread, got one within another")
-        stream = self._streams[thread] = _Stream(states)
+        stream = self._streams[thread] = _Stream(dict(states))
         try:
             yield stream.states
         finally:
             del self._streams[thread]
 
-    def run(self, name: str, output: Any) -> Any:
-        """What the module ``name`` returned, with its features replaced by what the block makes of them."""
+    def run(self, name: str, module: Module, args: Any, output: Any) -> Any:
+        """The hook of the module ``name``: its output, with the features replaced by what the block makes of them."""
         stream = self._streams.get(get_ident()) if self._streams else None
         channels, layout, _ = self._places[name]
         features = find_features(output, name, layout)
@@ -136,34 +136,23 @@ class InsertedBlocks(ModuleDict):
         return f"num_frames={self.num_frames}"
 
 
+@dataclass
 class _Stream:
     """The states of all blocks before a frame, and more and more those after it."""
 
-    def __init__(self, states: Mapping[str, Any]) -> None:
-        self.states = dict(states)
-        self._done: set[str] = set()
+    states: dict[str, Any]
+    done: set[str] = field(default_factory=set)
 
     def step(self, name: str, block: Module, volume: Tensor) -> Tensor:
         if not hasattr(block, "step"):
             raise ValueError(f"expected a block with a method 'step' after {name!r}, got {type(block).__name__}")
         if volume.size(2) != 1:
             raise ValueError(f"expected features of {name!r} of one frame of a stream, got {volume.size(2)} frames")
-        if name in self._done:
+        if name in self.done:
             raise ValueError(f"expected {name!r} to run once for a frame of a stream, got a second run")
-        self._done.add(name)
+        self.done.add(name)
         out, self.states[name] = block.step(volume.squeeze(2), self.states.get(name))
         return out.unsqueeze(2)
-
-
-class _RunBlock:
-    """A forward hook. As an object with references it can be copied and pickled, which a closure cannot."""
-
-    def __init__(self, blocks: InsertedBlocks, name: str) -> None:
-        self.blocks = blocks
-        self.name = name
-
-    def __call__(self, module: Module, args: Any, output: Any) -> Any:
-        return self.blocks.run(self.name, output)
 
 
 def as_key(name: str) -> str:
@@ -216,21 +205,15 @@ def find_features(output: Any, name: str, layout: Layout | None = None) -> Tenso
     """Return the feature volume in what the module ``name`` returned.
 
     That is the output itself, its ``last_hidden_state``, or the one tensor in a tuple, list or dict with as many
-    dimensions as the layout (None: any) has.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-
-    Example:
-        >>> find_features((torch.zeros(2, 3, 4, 7, 7), None), "layer3").shape
-        torch.Size([2, 3, 4, 7, 7])
+    dimensions as the layout (None: any) has; anything else raises a ValueError.
     """
-    if isinstance(output, Mapping) and isinstance(output.get(HF_FEATURES), Tensor):
-        output = output[HF_FEATURES]
+    if isinstance(output, Mapping) and isinstance(output.get("last_hidden_state"), Tensor):
+        output = output["last_hidden_state"]  # Of transformers.
     if isinstance(output, Tensor):
         return output
     dims = (3, 4, 5) if layout is None else (3,) if isinstance(layout, Tokens) else (4, 5)
-    found = [value for value in _tensors(output) if value.dim() in dims]
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    found = [value for value in values if isinstance(value, Tensor) and value.dim() in dims]
     if len(found) != 1:
         wanted = " or ".join(", ".join(map(str, dims)).rsplit(", ", 1))
         raise ValueError(
@@ -240,19 +223,8 @@ def find_features(output: Any, name: str, layout: Layout | None = None) -> Tenso
     return found[0]
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return (value for value in values if isinstance(value, Tensor))
-
-
 def swap(output: Any, old: Tensor, new: Tensor) -> Any:
-    """Return an output of the same make with ``new`` wherever ``old`` stood.
-
-    Example:
-        >>> old, new = torch.zeros(1), torch.ones(1)
-        >>> swap({"last": old, "all": (old, None)}, old, new)
-        {'last': tensor([1.]), 'all': (tensor([1.]), None)}
-    """
+    """Return an output of the same make with ``new`` wherever ``old`` stood."""
     if output is old:
         return new
     if isinstance(output, Mapping):
@@ -319,13 +291,7 @@ def unclear_layout(features: Tensor, name: str) -> ValueError:
 
 
 def from_volume(volume: Tensor, features: Tensor, layout: Layout | None = None) -> Tensor:
-    """Fold a volume to the shape and the layout in memory that the features had, so that what follows computes alike.
-
-    Example:
-        >>> features = torch.zeros(20, 64, 7, 7).to(memory_format=torch.channels_last)
-        >>> from_volume(torch.zeros(2, 64, 10, 7, 7), features).stride() == features.stride()
-        True
-    """
+    """Fold a volume to the shape and the memory layout of the features, so that what follows computes alike."""
     tokens = isinstance(layout, Tokens)
     is_clip = len(layout.size) == 3 if tokens else features.dim() == 5
     out = volume if is_clip else volume.transpose(1, 2).flatten(0, 1)

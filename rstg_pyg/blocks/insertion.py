@@ -4,6 +4,7 @@ import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -28,10 +29,7 @@ from rstg_pyg.blocks.to_map import RSTGToMap
 
 Block = Module | Mapping[str, Any] | Callable[[int], Module]
 
-_WRAPPERS = {
-    *("DataParallel", "DistributedDataParallel", "FSDPModule", "FullyShardedDataParallel"),
-    *("OptimizedModule", "ScriptModule"),
-}
+_WRAPPERS = "DataParallel DistributedDataParallel FSDPModule FullyShardedDataParallel OptimizedModule ScriptModule"
 
 
 def insert_rstg(
@@ -54,10 +52,10 @@ def insert_rstg(
     The blocks run from forward hooks, and the network holds them as ``model.rstg_blocks``: they move, train, copy and
     pickle with it. :func:`remove_rstg` gives the network back.
 
-    All names in the network's ``state_dict`` stay as they were; those of the blocks, ``rstg_blocks.<name>.*`` with
-    ``__`` for dots, come in addition. A strict ``load_state_dict`` therefore misses them in a checkpoint from before:
-    load that first, or with :func:`load_host_state_dict`. Insert before the network is wrapped for distributed training
-    and before its optimizer is made. What was compiled before is compiled anew.
+    The names in the network's ``state_dict`` stay; those of the blocks, ``rstg_blocks.<name>.*`` with ``__`` for dots,
+    come in addition. Load a checkpoint from before the insertion first, or with :func:`load_host_state_dict`. Insert
+    before the network is wrapped for distributed training and before its optimizer is made. What was compiled before is
+    compiled anew.
 
     Args:
         model: The network; it is changed in place.
@@ -84,9 +82,8 @@ def insert_rstg(
     Raises:
         ValueError: If a name is not that of a module, already has a block, or is of a module that does not run; a
             number of channels or their place is not known; a function makes no module; or the network is already
-            compiled or wrapped.
-            From the network, when it runs: if features have other dimensions, channels or tokens, or their number of
-            frames is no multiple of ``num_frames``.
+            compiled or wrapped. Later from the network: if features have other dimensions, channels or tokens, or their
+            number of frames is no multiple of ``num_frames``.
 
     Example:
         >>> import torch
@@ -103,10 +100,9 @@ def insert_rstg(
     if num_frames is not None:
         check_positive(num_frames=num_frames)
     layout = _checked_layout(layout, class_tokens)
-    holder = getattr(model, HOLDER, None)
-    if holder is not None and not isinstance(holder, InsertedBlocks):
+    holder = getattr(model, HOLDER, InsertedBlocks(num_frames))
+    if not isinstance(holder, InsertedBlocks):
         raise ValueError(f"expected a network without an attribute {HOLDER!r}, got {type(holder).__name__} there")
-    holder = InsertedBlocks(num_frames) if holder is None else holder
     if num_frames is not None and holder.num_frames != num_frames:
         raise ValueError(f"expected num_frames={holder.num_frames} as for the blocks there, got {num_frames}")
 
@@ -167,7 +163,7 @@ def remove_rstg(model: Module, names: str | Sequence[str] | None = None) -> dict
 def _check_unwrapped(model: Module) -> None:
     if not isinstance(model, Module):
         raise ValueError(f"expected a network, got {describe(model)}")
-    wrapper = {cls.__name__ for cls in type(model).__mro__} & _WRAPPERS
+    wrapper = {cls.__name__ for cls in type(model).__mro__} & set(_WRAPPERS.split())
     if wrapper:
         raise ValueError(f"expected a network before it is compiled or wrapped, got {wrapper.pop()}")
 
@@ -230,10 +226,8 @@ def _make(name: str, block: Block, volume: Tensor | None) -> tuple[Module, int |
         )
     if isinstance(block, Mapping):
         made: Any = RSTGToMap(**{**block, "in_channels": channels})
-    elif callable(block):
-        made = block(channels)
     else:
-        made = block
+        made = block(channels) if callable(block) else block
     if not isinstance(made, Module):
         raise ValueError(f"expected a block, a dict of options or a function to a block for {name!r}, got {made!r}")
     return (made if volume is None else made.to(volume.device, volume.dtype)), channels
@@ -254,8 +248,7 @@ def dry_run(
     It runs in evaluation mode and without gradients, so that weights, statistics and random numbers stay as they are.
 
     Args:
-        model: The network.
-        modules: Modules of it by name.
+        modules: Modules of the network by name.
         example: An input: a tensor, a tuple of arguments, or a dict of arguments by name.
         num_frames: Number of frames where they are folded into the batch.
         layout: Of the features of all modules, or None.
@@ -271,13 +264,10 @@ def dry_run(
     """
     seen: dict[str, Tensor] = {}
 
-    def look(name: str) -> Any:
-        def hook(module: Module, args: Any, output: Any) -> None:
-            seen[name] = find_features(output, name, layout)
+    def see(name: str, module: Module, args: Any, output: Any) -> None:
+        seen[name] = find_features(output, name, layout)
 
-        return hook
-
-    handles = [module.register_forward_hook(look(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(partial(see, name)) for name, module in modules.items()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -310,10 +300,8 @@ def dry_run(
 def _run(model: Module, example: Any) -> None:
     if isinstance(example, Mapping):
         model(**example)
-    elif isinstance(example, tuple):
-        model(*example)
     else:
-        model(example)
+        model(*(example if isinstance(example, tuple) else (example,)))
 
 
 def _wider(example: Any) -> Any:

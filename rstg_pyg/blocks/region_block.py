@@ -110,6 +110,20 @@ class RegionBlock(ConstantBuffers):
             return_attention_weights=return_attention_weights,
         )
 
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    @overload
+    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
+    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
+        if return_attention_weights:
+            x, _, attention = self.run(volume, return_attention_weights=True)
+            return self._read_out(x, volume), attention
+        return self._read_out(self.run(volume)[0], volume)
+
+    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
+        """Return what the block makes of the nodes ``[N, B, T, G]`` and the volume that they came from."""
+        raise NotImplementedError
+
     def _as_clip(self, frame: Tensor) -> Tensor:
         if num_dims(frame) != 4 or frame.size(1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {describe(frame)}")
@@ -142,12 +156,6 @@ def run_recomputed(module: Module, *args: Any, **kwargs: Any) -> Any:
 
     Under a compiler a module with buffers runs as it is, as does everything under the transforms of :mod:`torch.func`,
     which take no hooks on what autograd keeps.
-
-    Example:
-        >>> import torch
-        >>> layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
-        >>> torch.equal(run_recomputed(layer, x), layer(x))
-        True
     """
     buffers = [
         (owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)

@@ -1,13 +1,13 @@
 """RSTG-to-map: from a feature volume to one of the same shape, anywhere in a network; and layers that start at zero."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 from torch import Tensor
 from torch.nn import BatchNorm3d, LayerNorm, Linear
 from torch.nn.init import zeros_
 
-from rstg_pyg.blocks.region_block import Attention, RegionBlock
+from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.norm import ChannelBatchNorm
 from rstg_pyg.regions import RegionProject
 from rstg_pyg.regions.cells import Scale
@@ -56,25 +56,15 @@ class RSTGToMap(RegionBlock):
         self.project = RegionProject(scales)
         self.lin_out = ZeroLinear(self.channels, in_channels)
 
-    @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
-    @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
-        if return_attention_weights:
-            x, _, attention = self.run(volume, return_attention_weights=True)
-            return self._add_map(volume, x), attention
-        return self._add_map(volume, self.run(volume)[0])
+    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
+        maps = self.project(self.lin_out(x).permute(1, 2, 0, 3), volume.shape[-2:])
+        return volume + maps.transpose(1, 2).to(volume.dtype)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         volume = self._as_clip(frame)
         x, state = self.run(volume, state)
-        return self._add_map(volume, x).squeeze(2), state
-
-    def _add_map(self, volume: Tensor, x: Tensor) -> Tensor:
-        maps = self.project(self.lin_out(x).permute(1, 2, 0, 3), volume.shape[-2:])
-        return volume + maps.transpose(1, 2).to(volume.dtype)
+        return self._read_out(x, volume).squeeze(2), state
 
 
 class ZeroStart:

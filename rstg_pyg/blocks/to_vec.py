@@ -59,17 +59,7 @@ class RSTGToVec(RegionBlock):
         check_choice("readout", readout, ("last", "mean"))
         self.readout = readout
 
-    @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
-    @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
-        if return_attention_weights:
-            x, _, attention = self.run(volume, return_attention_weights=True)
-            return self._read(x), attention
-        return self._read(self.run(volume)[0])
-
-    def _read(self, x: Tensor) -> Tensor:
+    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
         return x[:, :, -1].sum(0) if self.readout == "last" else x.sum(0).mean(1)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -117,10 +117,7 @@ class VolumePool(FrameVectorBlock):
 
 
 def step_mean(block: Any, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """Take the next frame of a stream, a clip of one, into the mean of the vectors that the block's ``_vector`` makes.
-
-    The state is that of ``_vector``, the mean and the number of frames; None at the start.
-    """
+    """Take the next frame of a stream, a clip of one, into the mean of what the block's ``_vector`` makes of each."""
     check_mean(state, [clip.size(0), block.channels])
     state, *memory = (None,) if state is None else state
     vector, state = block._vector(clip, state)
