@@ -81,8 +81,7 @@ class InsertedBlocks(ModuleDict):
         the stream stays on the modules.
 
         Args:
-            states: The blocks' states after the frame before, by the names of the modules that they follow; empty at
-                the start. They are not changed.
+            states: The blocks' states after the frame before, by module name; empty at the start. They stay as is.
 
         Shapes:
             - **yields:** the states after the frame. A block that did not run keeps the one it had.

@@ -1,5 +1,4 @@
-"""From a feature volume to recurrent region nodes, what RSTG-to-vec and RSTG-to-map share; with stages that run twice
-in training to save memory.
+"""From a feature volume to recurrent nodes of its regions, in training with stages that run twice to save memory.
 
 Shape legend: B clips, C channels of the volume, T frames, H x W pixels, N regions, G channels of the graph.
 """
@@ -65,10 +64,8 @@ class RegionBlock(ConstantBuffers):
         check_positive(in_channels=in_channels, channels=channels)
         check_flags(checkpoint=checkpoint)
         if pe_channels is not None:
-            raise ValueError(
-                "expected no 'pe_channels', which follow from heatmap_size (None for no positions), got "
-                f"{describe(pe_channels)}"
-            )
+            hint = "it follows from heatmap_size (None for no positions)"
+            raise ValueError(f"expected no 'pe_channels': {hint}, got {describe(pe_channels)}")
         self.in_channels = in_channels
         self.channels = channels
         self.heatmap_size = heatmap_size
