@@ -14,6 +14,14 @@ from rstg_pyg import RSTGToMap
 from rstg_pyg.blocks import InsertedBlocks, host_state_dict, insert_rstg, load_host_state_dict, remove_rstg
 from rstg_pyg.models import NonLocalBlock, VideoResNet
 
+PLAIN = [
+    (2, True, torch.channels_last),
+    (2, False, torch.contiguous_format),
+    (3, True, torch.contiguous_format),
+    (3, False, torch.channels_last_3d),
+]
+"""Hosts of frames and of clips, in training and evaluation, in either order of the memory."""
+
 
 class Pair(NamedTuple):
     """What a module may return."""
@@ -35,12 +43,8 @@ class Returning(nn.Module):
         return self.packed(self.layer(x))
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_the_output_and_the_gradients_stay_bit_for_bit(dims, mode, layout):
-    layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
-    format_ = layouts[dims] if layout == "channels_last" else torch.contiguous_format
+@pytest.mark.parametrize(("dims", "mode", "format_"), PLAIN)
+def test_the_output_and_the_gradients_stay_bit_for_bit(dims, mode, format_):
     net, x = host(dims).to(memory_format=format_).train(mode), example(dims).contiguous(memory_format=format_)
 
     def run():
@@ -58,22 +62,22 @@ def test_the_output_and_the_gradients_stay_bit_for_bit(dims, mode, layout):
     torch.testing.assert_close(net.layer1[0].weight.grad, convolution)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_a_block_gets_the_features_and_gives_them_on(dims):
+def test_a_block_gets_the_features_and_gives_them_on():
     """Against the network written out with the block in its place; the number of frames is free."""
-    net = inserted(dims)
-    blocks = wake(net).rstg_blocks
-    for num_frames in (4, 6):
-        blocks.num_frames = None if dims == 3 else num_frames
-        x = clips(3, num_frames)
-        volume = x if dims == 3 else x.transpose(1, 2).flatten(0, 1)
-        out = net(volume)
-        for layer, block in ((net.layer1, blocks["layer1"]), (net.layer2, blocks["layer2"])):
-            for part in layer:
-                volume = part(volume)
-            volume = block(volume if dims == 3 else volume.unflatten(0, (3, num_frames)).transpose(1, 2))
-            volume = volume if dims == 3 else volume.transpose(1, 2).flatten(0, 1)
-        torch.testing.assert_close(out, net.head(volume.flatten(2).mean(2)))
+    for dims in (2, 3):
+        net = inserted(dims)
+        blocks = wake(net).rstg_blocks
+        for num_frames in (4, 6):
+            blocks.num_frames = None if dims == 3 else num_frames
+            x = clips(3, num_frames)
+            volume = x if dims == 3 else x.transpose(1, 2).flatten(0, 1)
+            out = net(volume)
+            for layer, block in ((net.layer1, blocks["layer1"]), (net.layer2, blocks["layer2"])):
+                for part in layer:
+                    volume = part(volume)
+                volume = block(volume if dims == 3 else volume.unflatten(0, (3, num_frames)).transpose(1, 2))
+                volume = volume if dims == 3 else volume.transpose(1, 2).flatten(0, 1)
+            torch.testing.assert_close(out, net.head(volume.flatten(2).mean(2)))
 
 
 def test_channels_are_found_by_a_dry_run_that_leaves_no_trace():
@@ -178,26 +182,23 @@ def test_gradients_reach_the_blocks_and_they_learn():
     assert all(block.lin_in.weight.grad.abs().sum() > 0 for block in net.rstg_blocks.values())
 
 
-@pytest.mark.parametrize(
-    ("wrap", "read"),
-    [
+def test_features_in_containers():
+    x = clips()
+    for wrap, read in [
         (lambda x: (x, None), lambda out: out[0]),
         (lambda x: [torch.zeros(2), x], lambda out: out[1]),
         (lambda x: Pair(x, x.mean()), lambda out: out.features),
         (lambda x: {"out": x, "aux": torch.zeros(1)}, lambda out: out["out"]),
         (lambda x: {"last_hidden_state": x, "pooled": x[..., :1, :1]}, lambda out: out["last_hidden_state"]),
-    ],
-    ids=["tuple", "list", "namedtuple", "dict", "last_hidden_state"],
-)
-def test_features_in_containers(wrap, read):
-    net, x = Returning(wrap), clips()
-    before = net(x)
-    insert_rstg(net, {"packed": OPTIONS}, example=x)
-    out = net(x)
-    assert type(out) is type(before)
-    assert torch.equal(read(out), read(before))
-    expected = wake(net).rstg_blocks["packed"](read(before))
-    torch.testing.assert_close(read(net(x)), expected)
+    ]:
+        net = Returning(wrap)
+        before = net(x)
+        insert_rstg(net, {"packed": OPTIONS}, example=x)
+        out = net(x)
+        assert type(out) is type(before)
+        assert torch.equal(read(out), read(before))
+        expected = wake(net).rstg_blocks["packed"](read(before))
+        torch.testing.assert_close(read(net(x)), expected)
 
 
 class Last(nn.Module):
@@ -212,35 +213,35 @@ class Last(nn.Module):
         return self.layer(self.conv(x).movedim(1, -1))
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_channels_last_are_recognised(dims):
-    net, x = Last(dims).eval(), example(dims)
-    before = net(x)
-    insert_rstg(net, {"conv": OPTIONS, "layer": OPTIONS}, example=x, num_frames=4)
-    assert torch.equal(net(x), before)
-    after, blocks = wake(net)(x), remove_rstg(net)
-    assert torch.equal(net(x), before)
-    volume = net.conv(x) if dims == 3 else net.conv(x).unflatten(0, (2, 4)).transpose(1, 2)
-    volume = net.layer(blocks["conv"](volume).movedim(1, -1)).movedim(-1, 1)
-    expected = blocks["layer"](volume).movedim(1, -1)
-    torch.testing.assert_close(after, expected if dims == 3 else expected.flatten(0, 1))
+def test_channels_last_are_recognised():
+    for dims in (2, 3):
+        net, x = Last(dims).eval(), example(dims)
+        before = net(x)
+        insert_rstg(net, {"conv": OPTIONS, "layer": OPTIONS}, example=x, num_frames=4)
+        assert torch.equal(net(x), before)
+        after, blocks = wake(net)(x), remove_rstg(net)
+        assert torch.equal(net(x), before)
+        volume = net.conv(x) if dims == 3 else net.conv(x).unflatten(0, (2, 4)).transpose(1, 2)
+        volume = net.layer(blocks["conv"](volume).movedim(1, -1)).movedim(-1, 1)
+        expected = blocks["layer"](volume).movedim(1, -1)
+        torch.testing.assert_close(after, expected if dims == 3 else expected.flatten(0, 1))
 
 
-@pytest.mark.parametrize(("layout", "others"), [((3, 2), 2), ((4, 3, 2), 1), ([3, 2], 0)])
-def test_tokens(layout, others):
+def test_tokens():
     """Those of the map are a volume row by row; those in front stay as they are, and the block never sees them."""
-    net, places = nn.Sequential(nn.Linear(5, 7)), math.prod(layout)
-    x = torch.randn(2 if len(layout) == 3 else 8, others + places, 5)
-    before = net(x)
-    insert_rstg(net, {"0": OPTIONS}, example=x, num_frames=4, layout=layout, class_tokens=others)
-    assert torch.equal(net(x), before)
-    after = wake(net)(x)
-    volume = before[:, others:].reshape(2, 4, 3, 2, 7).permute(0, 4, 1, 2, 3)
-    expected = net.rstg_blocks["0"](volume).permute(0, 2, 3, 4, 1).reshape(len(x), places, 7)
-    torch.testing.assert_close(after[:, others:], expected)
-    assert torch.equal(after[:, :others], before[:, :others])
-    remove_rstg(net)
-    assert torch.equal(net(x), before)
+    for layout, others in (((3, 2), 2), ((4, 3, 2), 1), ([3, 2], 0)):
+        net, places = nn.Sequential(nn.Linear(5, 7)), math.prod(layout)
+        x = torch.randn(2 if len(layout) == 3 else 8, others + places, 5)
+        before = net(x)
+        insert_rstg(net, {"0": OPTIONS}, example=x, num_frames=4, layout=layout, class_tokens=others)
+        assert torch.equal(net(x), before)
+        after = wake(net)(x)
+        volume = before[:, others:].reshape(2, 4, 3, 2, 7).permute(0, 4, 1, 2, 3)
+        expected = net.rstg_blocks["0"](volume).permute(0, 2, 3, 4, 1).reshape(len(x), places, 7)
+        torch.testing.assert_close(after[:, others:], expected)
+        assert torch.equal(after[:, :others], before[:, :others])
+        remove_rstg(net)
+        assert torch.equal(net(x), before)
 
 
 def test_a_second_call_adds_blocks():

@@ -37,28 +37,25 @@ def wake(net):
     return net
 
 
-PLACES = ["resnet.encoder.stages.1", "resnet.encoder.stages.2.layers.0", "resnet.encoder", "resnet.embedder"]
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_frames_of_transformers(place):
-    """After a stage, a block of one, the stem, and the encoder, which returns an output of transformers' own."""
-    net, x = frame_host(), frames()
-    state, before = copy.deepcopy(net.state_dict()), net(x).logits
-    insert_rstg(net, {place: OPTIONS}, num_frames=4, example=x)
-    assert torch.equal(net(x).logits, before)
-    load_host_state_dict(net, state)
-    assert torch.equal(net(x).logits, before)
-    assert list(host_state_dict(net)) == list(state)
-    wake(net)
-    after = net(pixel_values=x).logits
-    assert not torch.equal(after, before)
-    twin = copy.deepcopy(net)
-    torch.testing.assert_close(twin(x).logits, after)
-    after.sum().backward()
-    assert net.rstg_blocks[place.replace(".", "__")].lin_in.weight.grad.abs().sum() > 0
-    remove_rstg(net)
-    assert torch.equal(net(x).logits, before)
+def test_frames_of_transformers():
+    """After a block of a stage, the stem, and the encoder, which returns an output of transformers' own."""
+    for place in ("resnet.encoder.stages.2.layers.0", "resnet.encoder", "resnet.embedder"):
+        net, x = frame_host(), frames()
+        state, before = copy.deepcopy(net.state_dict()), net(x).logits
+        insert_rstg(net, {place: OPTIONS}, num_frames=4, example=x)
+        assert torch.equal(net(x).logits, before)
+        load_host_state_dict(net, state)
+        assert torch.equal(net(x).logits, before)
+        assert list(host_state_dict(net)) == list(state)
+        wake(net)
+        after = net(pixel_values=x).logits
+        assert not torch.equal(after, before)
+        twin = copy.deepcopy(net)
+        torch.testing.assert_close(twin(x).logits, after)
+        after.sum().backward()
+        assert net.rstg_blocks[place.replace(".", "__")].lin_in.weight.grad.abs().sum() > 0
+        remove_rstg(net)
+        assert torch.equal(net(x).logits, before)
 
 
 def test_a_block_sees_the_order_of_the_frames():
