@@ -66,8 +66,7 @@ class RegionBlock(ConstantBuffers):
         if pe_channels is not None:
             hint = "it follows from heatmap_size (None for no positions)"
             raise ValueError(f"expected no 'pe_channels': {hint}, got {describe(pe_channels)}")
-        self.in_channels = in_channels
-        self.channels = channels
+        self.in_channels, self.channels = in_channels, channels
         self.heatmap_size = heatmap_size
         self.pool = RegionPool(scales)
         self.reset_buffers()
