@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rstg_pyg.arguments import check_choice, check_flags, check_positive, check_share, describe, num_dims
 from rstg_pyg.blocks.inserted_blocks import HOLDER
-from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.blocks.to_map import ZeroBatchNorm3d
+from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.video_classifier import pixels_to_unit

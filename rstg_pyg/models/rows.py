@@ -9,8 +9,7 @@ from torch.nn import Module
 
 from rstg_pyg.arguments import check_name, describe
 from rstg_pyg.blocks.insertion import insert_rstg
-from rstg_pyg.blocks.to_vec import RSTGPool
-from rstg_pyg.blocks.to_vec import RSTGToVec
+from rstg_pyg.blocks.to_vec import RSTGPool, RSTGToVec
 from rstg_pyg.blocks.volume_pool import VolumePool
 from rstg_pyg.datasets.labels import NUM_CLASSES
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
