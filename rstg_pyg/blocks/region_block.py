@@ -16,10 +16,12 @@ from rstg_pyg.arguments import check_flags, check_options, check_positive, check
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.ops import GraphIndex
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
 from rstg_pyg.regions import RegionPool, region_graph
 from rstg_pyg.regions.cells import Scale
+from rstg_pyg.watched import is_transformed
 
 Attention = list[tuple[Tensor, Tensor]]
 """Of every space stage ``(edge_index [2, E], alpha [E, B, T, heads])``."""
@@ -137,6 +139,12 @@ class RecomputedRSTG(RSTG):
     gradients are those of :class:`~rstg_pyg.RSTG`.
     """
 
+    def _index(self, edge_index: Any, num_nodes: int) -> Any:
+        index = super()._index(edge_index, num_nodes)
+        if torch.compiler.is_compiling() and isinstance(index, GraphIndex):
+            index.by_source  # noqa: B018  A stage that is run twice may change nothing outside: the index sorts now.
+        return index
+
     def _stage_modules(self) -> list[tuple[str, Any]]:
         stages = super()._stage_modules()
         if not (self.training and torch.is_grad_enabled()):
@@ -156,7 +164,7 @@ def run_recomputed(module: Module, *args: Any, **kwargs: Any) -> Any:
     buffers = [
         (owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)
     ]
-    if torch._C._are_functorch_transforms_active() or (buffers and torch.compiler.is_compiling()):
+    if is_transformed() or (buffers and torch.compiler.is_compiling()):
         return module(*args, **kwargs)
     if not buffers:
         return run_twice(module, *args, use_reentrant=False, **kwargs)
