@@ -168,8 +168,8 @@ def test_it_runs_twice_in_training_alone():
 def test_memory(monkeypatch):
     """Autograd keeps the inputs of the stages, and the peak is that of one stage beside them."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    memory = __import__("memory")
-    sys.modules.pop("memory")
+    measure = __import__("measure")
+    sys.modules.pop("measure")
     options = {"num_stages": 3, "norm": "layer_norm", "residual": True, "backend": "reference"}
     kept, twice = (block.rstg for block in twins(RSTGToVec, heatmap_size=None, **options))
     edge_index, x = RSTGToVec(3, **OPTIONS).edge_index, torch.randn(5, 2, 400, 4)
@@ -177,12 +177,12 @@ def test_memory(monkeypatch):
     def forward(graph):
         return graph(x, edge_index)[0]
 
-    saved = [memory.saved_bytes(lambda graph=graph: forward(graph), graph.parameters()) for graph in (kept, twice)]
+    saved = [measure.saved_bytes(lambda graph=graph: forward(graph), graph.parameters()) for graph in (kept, twice)]
     sizes = [tensor.nbytes for tensor in (x, edge_index)]
     # Seven stages have an input each; edges; two small tensors per stage for the random numbers.
     assert saved[1] <= 7 * sizes[0] + sizes[1] + 7 * 2 * 6000
     assert saved[1] < saved[0] / 4
-    peaks = [memory.peak_bytes(lambda graph=graph: forward(graph).sum().backward(), "cpu") for graph in (kept, twice)]
+    peaks = [measure.peak_bytes(lambda graph=graph: forward(graph).sum().backward(), "cpu") for graph in (kept, twice)]
     assert peaks[1] < peaks[0] / 2
 
 
