@@ -2,7 +2,7 @@
 
 Every row sees the same clips and gets the same number of trials of the optimiser, each of them a whole run with the
 first seed; the trial with the best validation accuracy is trained with the other seeds. Results go to results/ (CSV,
-Markdown, PNG) and into a README. A table that was stopped goes on where it was when the same command is given again.
+Markdown, PNG) and into a page. A table that was stopped goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rstg_pyg.visualize import draw_learning_curves
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 
 MARKS = ("<!-- syncmnist table -->", "<!-- end of syncmnist table -->")
-"""Around the table in a README."""
+"""Around the table in a page."""
 QUESTIONS = ("in_step_accuracy", "digits_accuracy")
 RUN_COLUMNS = (
     "row",
@@ -185,8 +185,10 @@ def markdown(budget: Budget, found: Mapping[str, Sequence[dict]]) -> str:
     )
     seconds = sum(run["seconds"] for run in whole(runs))
     note = (
-        f"Here: {budget.title}; accuracy (%) on {clips} test clips, and that of its two parts: whether a pair is in "
-        f"step, and where one is and is said to be, of which digits; digits of {digits}; torch {version} on {machine}. "
+        f"Here: {budget.title}. Accuracy in % on {clips} test clips. "
+        '"in step or not": how often the network is right that some pair moves in step, or that none does. '
+        '"which digits": how often it names the right pair, among the clips that have one and for which it names one. '
+        f"Digits of {digits}; torch {version} on {machine}. "
         f"These runs took {seconds / 3600:.1f} hours of training together."
     )
     return "\n".join([*lines, "", note, ""])
@@ -234,7 +236,7 @@ def put_between(text: str, table: str) -> str:
     """
     begin, end = MARKS
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"expected the README to hold {begin} and then {end}, once each")
+        raise ValueError(f"expected the page to hold {begin} and then {end}, once each")
     return f"{text[: text.index(begin)]}{begin}\n{table}{text[text.index(end) :]}"
 
 
@@ -251,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--clips", type=positive, help="another number of clips per run, for a quick look")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
-    parser.add_argument("--readme", type=Path, help="a README whose table is renewed, between the marks in it")
+    parser.add_argument("--readme", type=Path, help="a page whose table is renewed, between the marks in it")
     parser.add_argument("--report-only", action="store_true", help="train nothing: write what is finished")
     add_machine_options(parser)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The pages of docs/: their Python runs where its libraries are, and what they link to is there."""
+"""The README and the pages of docs/: their Python runs where its libraries are, and what they link to is there."""
 
 import ast
 import importlib
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "transformers", "timm", "lightning", "av", "PIL", "matplotlib", "tensorflow"}
 """Libraries without which a block is skipped."""
 
@@ -78,14 +79,30 @@ def test_python_of_a_page(path, number, pages, monkeypatch):
     page.run(number)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_links_of_a_page(path):
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-        assert (path.parent / link).exists(), link
+def test_the_pages_that_show_how_to_use_it_are_run():
+    """README, insertion and prediction; else the pattern that finds blocks is wrong."""
+    numbers = {path.stem: len(Page(path).blocks) for path in PAGES}
+    assert numbers["README"] >= 4
+    assert numbers["insertion"] >= 8
+    assert numbers["predict"] >= 3
 
 
-def test_the_page_on_insertion_is_run():
-    assert len(Page(ROOT / "docs" / "insertion.md").blocks) >= 8
+def test_links_and_pictures_of_all_pages():
+    pattern = r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\""
+    for path in [*PAGES, ROOT / "benchmarks" / "README.md"]:
+        for found in re.finditer(pattern, path.read_text()):
+            link = found[1] or found[2]
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_readme_has_two_commands_that_install_the_tested_versions():
+    """Continuous integration takes them from there."""
+    example, tests = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    for command in (example, tests):
+        assert "python3 -m venv" in command
+        assert "-c constraints.txt" in command
+    assert "examples/syncmnist.py" in example
+    assert "pytest" in tests
 
 
 def test_a_block_that_fails_or_lacks_its_library(tmp_path, monkeypatch):

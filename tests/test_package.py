@@ -1,12 +1,15 @@
 """The package as a whole: what it exports, what it says of itself, what it needs."""
 
+import ast
 import doctest
+import graphlib
 import importlib
 import inspect
 import pkgutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -41,21 +44,49 @@ EXTRAS = [
     "av",
     "transformers",
     "tensorflow",
+    "torchmetrics",
 ]
 
 
-@pytest.mark.parametrize("name", ["RSTGConv", "RSTG", "RSTGToVec", "RSTGToMap", "SyncMNIST", "region_graph"])
-def test_the_main_names_are_at_the_top(name):
-    assert name in rstg_pyg.__all__
-    assert hasattr(rstg_pyg, name)
+HEART = ("arguments", "blocks", "constant_buffers", "conv", "norm", "ops", "recurrence", "regions", "watched")
+"""What the rest of the package stands on."""
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_say_shapes_errors_source_and_show_an_example(name):
-    text = inspect.getdoc(getattr(rstg_pyg, name))
-    for part in ("Args:", "Shapes:", "Raises:", "Example:", ">>> "):
-        assert part in text, f"{name} lacks {part!r}"
-    assert "1904.05582" in text, f"{name} does not name the source of its method"
+def test_public_names_say_shapes_errors_source_and_show_an_example():
+    for name in PUBLIC:
+        text = inspect.getdoc(getattr(rstg_pyg, name))
+        for part in ("Args:", "Shapes:", "Raises:", "Example:", ">>> "):
+            assert part in text, f"{name} lacks {part!r}"
+        assert "1904.05582" in text, f"{name} does not name the source of its method"
+
+
+def imports():
+    """The modules of the package that each of its modules imports, wherever in its text."""
+    found = {}
+    for name in MODULES:
+        tree = ast.parse(Path(find_spec(name).origin).read_text())
+        named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        paths = {path for node in named for path in (node.module, *(f"{node.module}.{x.name}" for x in node.names))}
+        found[name] = {path for path in paths if path in MODULES and not name.startswith(path) and path != name}
+    return found
+
+
+def test_the_heart_imports_nothing_beside_it_and_nothing_imports_in_a_circle():
+    graph = imports()
+    list(graphlib.TopologicalSorter(graph).static_order())
+    for name, others in graph.items():
+        if name.split(".")[1] in HEART:
+            assert {other.split(".")[1] for other in others} <= set(HEART), name
+
+
+def test_importing_the_package_loads_the_heart_alone():
+    code = "import sys, rstg_pyg; print(*sorted({m.split('.')[1] for m in sys.modules if m.startswith('rstg_pyg.')}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= set(HEART)
+    assert rstg_pyg.datasets.SyncMNIST is rstg_pyg.SyncMNIST
+    assert "models" in dir(rstg_pyg)
+    with pytest.raises(AttributeError, match="no attribute 'model'"):
+        rstg_pyg.model  # noqa: B018
 
 
 LAYERS = {
@@ -106,13 +137,14 @@ def test_what_can_not_be_meant_is_refused_in_our_words(name):
             BORDER[name](value)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_in_docstrings(name, tmp_path, monkeypatch):
-    if name.startswith("rstg_pyg.ops.triton."):
-        pytest.importorskip("triton")
+@pytest.mark.parametrize("room", sorted({name.split(".")[1] for name in MODULES}))
+def test_examples_in_docstrings(room, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.failed == 0
+    for name in MODULES:
+        if name.split(".")[1] != room or (name.startswith("rstg_pyg.ops.triton.") and not find_spec("triton")):
+            continue
+        results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+        assert results.failed == 0, name
 
 
 def test_it_needs_no_extra():

@@ -20,7 +20,7 @@ from rstg_pyg.models import ROWS
 from rstg_pyg.training import ClipClassifier, full_recipe
 from rstg_pyg.training.metrics import read_rows
 
-README = f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
+PAGE = f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
 TWO = ("--rows", "mean-lstm", "positional", "--seeds", "0", "1")
 
 
@@ -107,8 +107,8 @@ def test_the_table_has_every_row_with_its_published_figures(whole):
             assert (here, seeds) == ("not run", "")
     text = (whole.results / "syncmnist_cpu.md").read_text()
     assert 'budget "cpu"' in text
-    assert "Here: a tiny task; accuracy (%) on 16 test clips, and that of its two parts: " in text
-    assert "; digits of sklearn; torch " in text
+    assert "Here: a tiny task. Accuracy in % on 16 test clips. " in text
+    assert " Digits of sklearn; torch " in text
 
 
 def test_the_trial_with_the_best_validation_accuracy_counts(tmp_path, monkeypatch):
@@ -214,9 +214,9 @@ def test_the_picture_of_a_published_task_shows_what_is_published(table, monkeypa
     assert ROWS["space-only"].title not in options["published"]
 
 
-def test_the_table_goes_between_the_marks_of_a_readme(table):
-    path = table.folder / "README.md"
-    path.write_text(README)
+def test_the_table_goes_between_the_marks_of_a_page(table):
+    path = table.folder / "page.md"
+    path.write_text(PAGE)
     table.start("--rows", "i3d", "--seeds", "0", "--readme", str(path))
     # One seed has no spread.
     assert cells(table, "i3d")[3:5] == ["**40.0**", "1"]
@@ -226,15 +226,20 @@ def test_the_table_goes_between_the_marks_of_a_readme(table):
     assert path.read_text() == f"before\n\n{MARKS[0]}\n{text}{MARKS[1]}\nafter\n"
 
 
-def test_a_readme_without_the_marks_is_refused_before_anything_is_trained(table):
-    for text in ["", MARKS[0], f"{MARKS[1]} {MARKS[0]}", README + MARKS[0]]:
-        with pytest.raises(ValueError, match="expected the README to hold <!-- syncmnist table --> and then "):
+def test_a_page_without_the_marks_is_refused_before_anything_is_trained(table):
+    for text in ["", MARKS[0], f"{MARKS[1]} {MARKS[0]}", PAGE + MARKS[0]]:
+        with pytest.raises(ValueError, match="expected the page to hold <!-- syncmnist table --> and then "):
             put_between(text, "table")
-        (table.folder / "README.md").write_text(text)
-        with pytest.raises(ValueError, match="expected the README to hold"):
-            table.start("--readme", str(table.folder / "README.md"))
+        (table.folder / "page.md").write_text(text)
+        with pytest.raises(ValueError, match="expected the page to hold"):
+            table.start("--readme", str(table.folder / "page.md"))
         assert table.trained == []
-    put_between((Path(__file__).parents[2] / "README.md").read_text(), "table")
+
+
+def test_the_page_of_results_holds_the_table_of_the_results():
+    root = Path(__file__).parents[2]
+    page, table = ((root / path).read_text() for path in ("docs/results.md", "results/syncmnist_cpu.md"))
+    assert put_between(page, table.split("\n\n", 1)[1]) == page
 
 
 # Going on

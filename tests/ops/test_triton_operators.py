@@ -96,7 +96,7 @@ def test_kept_for_the_backward_pass_are_inputs_and_weights(graph):
 
 
 def test_number_of_launches_is_independent_of_frames(graph, monkeypatch):
-    from rstg_pyg.ops.triton import messages, scores
+    from rstg_pyg.ops.triton import messages, scores, softmax
 
     launches = []
 
@@ -108,7 +108,7 @@ def test_number_of_launches_is_independent_of_frames(graph, monkeypatch):
             launches.append(grid)
             return self.kernel[grid]
 
-    for module in (messages, scores):
+    for module in (messages, scores, softmax):
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Counting(getattr(module, name)))
 
