@@ -139,10 +139,11 @@ def test_what_can_not_be_meant_is_refused_in_our_words(name):
 
 @pytest.mark.parametrize("room", sorted({name.split(".")[1] for name in MODULES}))
 def test_examples_in_docstrings(room, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     for name in MODULES:
         if name.split(".")[1] != room or (name.startswith("rstg_pyg.ops.triton.") and not find_spec("triton")):
             continue
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
         results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
         assert results.failed == 0, name
 

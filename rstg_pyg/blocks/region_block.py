@@ -83,12 +83,18 @@ class RegionBlock(ConstantBuffers):
 
     def nodes(self, volume: Tensor) -> Tensor:
         """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``."""
+        usual = type(volume) is Tensor and volume.dtype == next(self.parameters()).dtype
+        if not usual or volume.layout != torch.strided or volume.dim() != 5 or volume.size(1) != self.in_channels:
+            self._check_volume(volume)
+        x = self.lin_in(self.pool(volume).permute(2, 0, 3, 1))
+        return x if self.input_norm is None else normalised(self.input_norm, x)
+
+    def _check_volume(self, volume: Tensor) -> None:
         if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
             raise ValueError(
                 f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}"
             )
         check_type("volume", volume, self)
-        return normalised(self.input_norm, self.lin_in(self.pool(volume).permute(2, 0, 3, 1)))
 
     @overload
     def run(

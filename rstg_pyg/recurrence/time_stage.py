@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.watched import everything_is_watched, is_bare
 
@@ -24,7 +24,8 @@ _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 def check_sequence(x: Tensor, channels: int) -> None:
     """Raise unless ``x`` is a sequence of node features ``[N, *, T >= 1, channels]``."""
-    if num_dims(x) < 3 or x.size(-1) != channels or x.size(-2) < 1:
+    dims = x.dim() if isinstance(x, Tensor) and x.layout == torch.strided else -1
+    if dims < 3 or x.size(-1) != channels or x.size(-2) < 1:
         raise ValueError(f"expected a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}], got {describe(x)}")
 
 

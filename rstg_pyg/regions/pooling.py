@@ -67,7 +67,8 @@ class RegionPool(_RegionMap):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        if num_dims(features) < 3 or not features.is_floating_point() or 0 in features.shape[-2:]:
+        dims = features.dim() if isinstance(features, Tensor) and features.layout == torch.strided else -1
+        if dims < 3 or not features.is_floating_point() or 0 in features.shape[-2:]:
             raise ValueError(
                 "expected floating point features of shape [*, C, H, W] with H and W of at least 1, got "
                 f"{describe(features)}"
