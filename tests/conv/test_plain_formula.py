@@ -33,10 +33,18 @@ def make(options, **more):
     return RSTGConv(**options).double()
 
 
-@pytest.mark.parametrize("inner", [(), (2,), (2, 3)], ids=str)
-@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_equals_the_plain_formula(options, graph, inner):
+def test_every_option_equals_the_plain_formula(options):
+    assert_plain(options, "irregular", (2,))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_graph_and_shape_equals_the_plain_formula(graph):
+    for inner in ((), (2,), (2, 3)):
+        assert_plain("default", graph, inner)
+
+
+def assert_plain(options, graph, inner):
     torch.manual_seed(1)
     edge_index, num_nodes = GRAPHS[graph]
     conv = make(OPTIONS[options], pe_channels=5)

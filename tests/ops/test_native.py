@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -88,51 +89,38 @@ def assert_equal_with_gradients(native: Callable, plain: Callable, inputs: list,
         )
 
 
-EDGES = pytest.mark.parametrize("edge", [None, "constant", "per frame"])
-HEADS = pytest.mark.parametrize("heads", [1, 3])
+EDGES = (None, "constant", "per frame")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@EDGES
-@HEADS
 @pytest.mark.parametrize("name", GRAPHS)
-def test_attend_equals_plain_formula(name, heads, edge, dtype):
+def test_equals_plain_formula(name, dtype):
     if not is_available(dtype):
         pytest.skip(f"no native kernels for {dtype}")
     graph = small(name)
-    inputs = attend_inputs(graph, frames=3, hidden=8, heads=heads, width=4, edge=edge, dtype=dtype)
-    assert_equal_with_gradients(attend, plain_attend, inputs, graph)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@EDGES
-@HEADS
-@pytest.mark.parametrize("name", GRAPHS)
-def test_weighted_relu_equals_plain_formula(name, heads, edge, dtype):
-    if not is_available(dtype):
-        pytest.skip(f"no native kernels for {dtype}")
-    graph = small(name)
-    inputs = relu_inputs(graph, frames=3, hidden=8, heads=heads, edge=edge, dtype=dtype)
-    assert_equal_with_gradients(weighted_relu, partial(plain_messages, relu_message), inputs, graph)
+    for edge, heads in product(EDGES, (1, 3)):
+        inputs = attend_inputs(graph, frames=3, hidden=8, heads=heads, width=4, edge=edge, dtype=dtype)
+        assert_equal_with_gradients(attend, plain_attend, inputs, graph)
+        inputs = relu_inputs(graph, frames=3, hidden=8, heads=heads, edge=edge, dtype=dtype)
+        assert_equal_with_gradients(weighted_relu, partial(plain_messages, relu_message), inputs, graph)
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 16, 64, 67, 130])
-@pytest.mark.parametrize("width", [1, 5, 64, 67])
-def test_any_width(hidden, width):
+def test_any_width(hidden):
     graph = small("grid")
-    inputs = attend_inputs(graph, 2, hidden, heads=2, width=width, edge="per frame")
-    assert_equal_with_gradients(attend, plain_attend, inputs, graph)
+    for width in (1, 5, 64, 67):
+        inputs = attend_inputs(graph, 2, hidden, heads=2, width=width, edge="per frame")
+        assert_equal_with_gradients(attend, plain_attend, inputs, graph)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 @pytest.mark.parametrize(("frames", "heads"), [(1, 1), (1, 20), (3, 1), (3, 5), (33, 1)])
-@pytest.mark.parametrize(("hidden", "width"), [(20, 6), (80, 16)])
-@EDGES
-def test_any_number_of_threads(edge, hidden, width, frames, heads, num_threads):
+def test_any_number_of_threads(frames, heads, num_threads):
     graph = large()
-    with threads(num_threads):
-        inputs = attend_inputs(graph, frames, hidden, heads, width, edge)
-        assert_equal_with_gradients(attend, plain_attend, inputs, graph)
+    for edge, (hidden, width) in product(EDGES, ((20, 6), (80, 16))):
+        with threads(num_threads):
+            inputs = attend_inputs(graph, frames, hidden, heads, width, edge)
+            assert_equal_with_gradients(attend, plain_attend, inputs, graph)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -1,5 +1,7 @@
 """Messages with a product per edge against the plain formula."""
 
+from itertools import product
+
 import pytest
 import torch
 from small_graphs import GRAPHS
@@ -14,6 +16,9 @@ from rstg_pyg.ops.native.messages import plain_product_messages, product_message
 pytestmark = pytest.mark.skipif(not is_available(), reason="no compiler for the native kernels")
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 3e-2}
+
+
+EDGES = (None, "constant", "per frame")
 
 
 def small(name: str = "irregular") -> GraphIndex:
@@ -57,14 +62,13 @@ def num_threads(request):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("edge", [None, "constant", "per frame"])
-@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_equals_plain_formula(name, heads, edge, dtype):
+def test_equals_plain_formula(name, dtype):
     if not is_available(dtype):
         pytest.skip(f"no native kernels for {dtype}")
     graph = small(name)
-    assert_equal_with_gradients(draw_inputs(graph, 3, 8, 12, heads, edge, dtype=dtype), graph)
+    for edge, heads in product(EDGES, (1, 3)):
+        assert_equal_with_gradients(draw_inputs(graph, 3, 8, 12, heads, edge, dtype=dtype), graph)
 
 
 def test_bfloat16():
@@ -80,13 +84,13 @@ def test_any_width(hidden, outputs):
     assert_equal_with_gradients(draw_inputs(graph, 2, hidden, outputs, bias=False), graph)
 
 
-@pytest.mark.parametrize("edge", [None, "constant", "per frame"])
 @pytest.mark.parametrize(("nodes", "edges", "frames"), [(300, 4000, 1), (300, 4000, 3), (20, 200, 30)])
 @pytest.mark.parametrize("elements", [1 << 14, 1 << 18])
-def test_any_block(elements, nodes, edges, frames, edge, num_threads, monkeypatch):
+def test_any_block(elements, nodes, edges, frames, num_threads, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
     graph = GraphIndex(torch.stack([torch.randint(nodes, (edges,)), torch.randint(nodes - 10, (edges,))]), nodes)
-    assert_equal_with_gradients(draw_inputs(graph, frames, 24, 16, 2, edge), graph)
+    for edge in EDGES:
+        assert_equal_with_gradients(draw_inputs(graph, frames, 24, 16, 2, edge), graph)
 
 
 @pytest.mark.parametrize("frames", [1, 3, 7])
@@ -103,12 +107,10 @@ def test_blocks_cover_all_edges_and_frames_once(elements, frames, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (16, 16), (300, 257)])
-def test_transpose(shape, dtype, num_threads):
-    if not is_available(dtype):
-        pytest.skip(f"no native kernels for {dtype}")
-    matrix = torch.randn(shape).to(dtype)
-    assert torch.equal(transpose(matrix), matrix.t())
+def test_transpose(dtype, num_threads):
+    for shape in ((1, 1), (5, 40), (16, 16), (300, 257)):
+        matrix = torch.randn(shape).to(dtype)
+        assert torch.equal(transpose(matrix), matrix.t())
 
 
 @pytest.mark.parametrize(("nodes", "frames"), [(0, 2), (3, 0)])
