@@ -274,3 +274,9 @@ def test_one_frame_through_the_cell_equals_the_network(rnn, bias):
     stage.rnn.register_forward_hook(lambda *_: seen.append(1))
     torch.testing.assert_close(stage(x[:, :1])[0], outs[0])
     assert seen, "a hook on the network sees its calls"
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_residual_time_stage_adds_its_input_as_it_came(frames):
+    stage, x = TimeStage(4, norm="layer_norm", residual=True), torch.randn(7, frames, 4)
+    torch.testing.assert_close(stage(x)[0], x + stage.rnn(stage.norm(x))[0])
