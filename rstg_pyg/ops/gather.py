@@ -29,6 +29,9 @@ MIN_PRODUCT_ELEMENTS = 1 << 22
 """The same where messages need a product per edge, which the blocks repeat in the backward pass: below this size
 keeping edge tensors is faster, above it (16 MiB each in float32) they take several times the memory of the blocks."""
 
+MIN_COMPILED_ELEMENTS = 1 << 17
+"""Below this size a compiler makes less of the calls of operators than of the plain operations, which it fuses."""
+
 
 @dataclass(frozen=True)
 class GatherSpec:
@@ -204,7 +207,13 @@ class _Backend(NamedTuple):
 
 _BACKENDS = {
     "triton": _Backend(_run_triton, _why_not_triton, lambda spec, x, elements: not x.is_cpu),
-    "native": _Backend(_run_native, _why_not_native, lambda spec, x, elements: spec.message != "function"),
+    "native": _Backend(
+        _run_native,
+        _why_not_native,
+        lambda spec, x, elements: (
+            spec.message != "function" and (not torch.compiler.is_compiling() or elements >= MIN_COMPILED_ELEMENTS)
+        ),
+    ),
     "blocks": _Backend(
         _run_blocks,
         pays=lambda spec, x, elements: (
