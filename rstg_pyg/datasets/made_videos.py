@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rstg_pyg.arguments import check_choice, check_positive
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_template
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
 from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS

@@ -12,7 +12,7 @@ from rstg_pyg.blocks.insertion import insert_rstg
 from rstg_pyg.blocks.rstg_pool import RSTGPool
 from rstg_pyg.blocks.to_vec import RSTGToVec
 from rstg_pyg.blocks.volume_pool import VolumePool
-from rstg_pyg.datasets.labels import NUM_CLASSES
+from rstg_pyg.datasets.scenes import NUM_CLASSES
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
 from rstg_pyg.models.cnn import ClipCNN, FrameCNN
 from rstg_pyg.models.resnet import VideoResNet

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from clip_fields import FIELDS, same
-from torch_geometric.loader import DataLoader
-from torch_geometric.testing import onlyCUDA, withCUDA
-
-from rstg_pyg.datasets import ClipGenerator, SyncMNIST, generator, render_clip, walk
 from rstg_pyg.datasets.device_render import ClipRenderer
 from rstg_pyg.datasets.motion import draw_starts
 from rstg_pyg.datasets.philox import PhiloxStream
 from rstg_pyg.datasets.resize import resize_bilinear
-from rstg_pyg.datasets.stream import uniforms
+from torch_geometric.loader import DataLoader
+from torch_geometric.testing import onlyCUDA, withCUDA
+
+from rstg_pyg.datasets import ClipGenerator, SyncMNIST, generator, render_clip, walk
+from rstg_pyg.datasets.random_numbers import uniforms
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 PATHS = Path(os.environ.get("RSTG_PYG_REFERENCE", ""), "predefined_path_test.pickle")

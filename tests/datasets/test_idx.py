@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from rstg_pyg.datasets.idx import read_content
 
 from rstg_pyg.datasets import IDXError, read_idx
-from rstg_pyg.datasets.idx import read_content
 
 
 def write(tmp_path, content):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from rstg_pyg.datasets import draw_starts, walk
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 
 
 def test_starts_are_uniform_over_0_to_71():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rstg_pyg.datasets.clips import sample_clip
 
 from rstg_pyg.datasets import SyncMNIST
-from rstg_pyg.datasets.clips import sample_clip
 from rstg_pyg.datasets.digits import open_digits
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")

@@ -2,9 +2,9 @@ import importlib.util
 
 import numpy as np
 import pytest
+from rstg_pyg.datasets.resize import resize_taps
 
 from rstg_pyg.datasets import render_clip, resize_bilinear, stretch_contrast
-from rstg_pyg.datasets.resize import resize_taps
 
 
 def still(*corners):

@@ -9,10 +9,10 @@ import warnings
 
 import numpy as np
 import pytest
+from rstg_pyg.datasets.sklearn_digits import read_sklearn_digits
 
 from rstg_pyg.datasets import DownloadError, IDXError, SyncMNIST, download
 from rstg_pyg.datasets.digits import open_digits
-from rstg_pyg.datasets.sklearn_digits import read_sklearn_digits
 
 needs_sklearn = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="scikit-learn, whose digits are tested here, is not installed"

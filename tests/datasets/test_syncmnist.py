@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from clip_fields import FIELDS, same
+from rstg_pyg.datasets.clips import sample_clip
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 from rstg_pyg.datasets import NO_SYNC, SyncMNIST, pair_to_label
-from rstg_pyg.datasets.clips import sample_clip
 
 
 @pytest.mark.parametrize(("num_digits", "num_frames", "size"), [(2, 1, 1), (3, 4, 32), (5, 10, 64), (10, 2, 100)])
