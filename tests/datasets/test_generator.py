@@ -9,13 +9,11 @@ import torch
 from clip_fields import FIELDS, same
 from rstg_pyg.datasets.device_render import ClipRenderer
 from rstg_pyg.datasets.motion import draw_starts
-from rstg_pyg.datasets.philox import PhiloxStream
 from rstg_pyg.datasets.resize import resize_bilinear
 from torch_geometric.loader import DataLoader
 from torch_geometric.testing import onlyCUDA, withCUDA
 
 from rstg_pyg.datasets import ClipGenerator, SyncMNIST, generator, render_clip, walk
-from rstg_pyg.datasets.random_numbers import uniforms
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 PATHS = Path(os.environ.get("RSTG_PYG_REFERENCE", ""), "predefined_path_test.pickle")
@@ -102,20 +100,6 @@ def test_large_batches_are_drawn_in_rounds(make, monkeypatch, at_once):
 
 
 # Its parts against NumPy
-
-
-@withCUDA
-@pytest.mark.parametrize(("seed", "stream"), [(0, 0), (2**64 - 1, 0x74657374), (2**63 + 11, 2**64 - 1)])
-def test_random_words_are_those_of_numpy(seed, stream, device):
-    index = torch.tensor([0, 1, 600_000, 2**32, 2**62 + 3, 2**63 - 1])
-    source = PhiloxStream(seed, stream, device)
-    words, numbers = source.words(index.to(device), 119).cpu(), source.uniforms(index.to(device), 119).cpu()
-    for place, number in enumerate(index.tolist()):
-        plain = np.random.Philox(
-            key=np.array([seed, stream], np.uint64), counter=np.array([0, 0, 0, number], np.uint64)
-        )
-        assert (words[place].numpy().view(np.uint64) == plain.random_raw(119)).all()
-        assert (numbers[place].numpy() == uniforms(seed, stream, number, 119)).all()
 
 
 @withCUDA

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from clip_fields import FIELDS, same
-from rstg_pyg.datasets.clips import sample_clip
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
-from rstg_pyg.datasets import NO_SYNC, SyncMNIST, pair_to_label
+from rstg_pyg.datasets import SyncMNIST
 
 
 @pytest.mark.parametrize(("num_digits", "num_frames", "size"), [(2, 1, 1), (3, 4, 32), (5, 10, 64), (10, 2, 100)])
@@ -143,68 +142,7 @@ def test_training_and_test_split_share_nothing(make):
     assert not paths[0] & paths[1]
 
 
-# The generator against the specification
-
-
-@pytest.fixture
-def many(make):
-    """2,000 clips as they are drawn, before they are rendered."""
-    digits = make()._digits
-    return [sample_clip(i, digits, 5, 10, seed=0) for i in range(2000)], digits
-
-
-def test_first_digit_runs_over_the_images(many):
-    clips, digits = many
-    for number, clip in enumerate(clips):
-        assert clip.images[0] == number % 60
-        assert (digits.labels[clip.images] == clip.digits).all()
-
-
-def test_classes_differ_and_are_uniform(many):
-    clips, _ = many
-    assert all(len(set(clip.digits.tolist())) == 5 for clip in clips)
-    for place in range(1, 5):
-        counts = np.bincount([clip.digits[place] for clip in clips], minlength=10)
-        # Chi-square with 9 degrees of freedom: 33 is exceeded with probability 0.0001.
-        assert ((counts - 200) ** 2 / 200).sum() < 33
-
-
-def test_images_are_uniform_within_their_class(many):
-    clips, digits = many
-    counts = np.bincount([clip.images[2] for clip in clips], minlength=len(digits.labels))
-    assert ((counts - 2000 / 60) ** 2 / (2000 / 60)).sum() < 110
-
-
-def test_labels(many):
-    clips, _ = many
-    for clip in clips:
-        expected = pair_to_label(clip.digits[0], clip.digits[1]) if clip.in_step else NO_SYNC
-        assert clip.label == expected
-    counts = np.bincount([clip.label for clip in clips], minlength=46)
-    # 2000/92 = 21.7 with standard deviation 4.6.
-    assert 5 < counts[NO_SYNC] < 40
-    expected = (2000 - counts[NO_SYNC]) / 45
-    # Chi-square with 44 degrees of freedom: 85 is exceeded with probability 0.0002.
-    assert ((counts[:NO_SYNC] - expected) ** 2 / expected).sum() < 85
-
-
-def test_only_the_pair_moves_in_step(many):
-    for clip in many[0]:
-        steps = np.diff(clip.path, axis=1)
-        assert clip.path.min() >= 0 and clip.path.max() <= 71
-        assert steps.min() >= -10 and steps.max() <= 9
-        alike = {(i, j) for i in range(5) for j in range(i) if (steps[i] == steps[j]).all()}
-        assert alike == ({(1, 0)} if clip.in_step else set())
-
-
-def test_item_tells_which_digits_are_in_step(make, many):
-    clips, _ = many
-    none = next(i for i, clip in enumerate(clips) if not clip.in_step)
-    dataset = make()
-    assert dataset[none].sync.tolist() == [[-1, -1]]
-    assert dataset[none].y.item() == 45
-    assert dataset[none + 1].sync.tolist() == [[0, 1]]
-    assert torch.equal(dataset[none].path[0], torch.from_numpy(clips[none].path))
+# Arguments
 
 
 @pytest.mark.parametrize(
