@@ -42,7 +42,7 @@ def uniforms(seed: int, series: int, index: int, count: int) -> np.ndarray:
 class RandomNumbers:
     r"""The numbers of :func:`uniforms` for many positions of one series, on any device.
 
-    On a CPU NumPy draws them. Elsewhere tensor operations do, with words in int64, whose products wrap around as those
+    On a CPU NumPy draws them. Elsewhere, and in compiled programs, tensor operations do, with words in int64, whose products wrap around as those
     of unsigned words do. Philox4x64-10 turns a counter of four words into four random words by ten rounds
 
     .. math::
@@ -90,7 +90,7 @@ class RandomNumbers:
             - **index:** ``[B]``.
             - **output:** ``[B, count]``, float64.
         """
-        if index.device.type == "cpu":
+        if index.device.type == "cpu" and not torch.compiler.is_compiling():
             numbers = np.empty((len(index), count))
             for place, position in enumerate(index.tolist()):
                 numbers[place] = uniforms(*self.key, position, count)

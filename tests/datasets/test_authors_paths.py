@@ -209,8 +209,8 @@ def test_wrong_download_is_an_error_and_leaves_nothing(make_authors, served, tmp
     served["content"] = b"<!DOCTYPE html><html></html>"
     message = (
         rf"{FILE} could not be downloaded \({re.escape(authors_paths.URL)}: .*expected 1260612 bytes with SHA-256 "
-        rf"{authors_paths.CHECKSUM}, found 28 bytes with [0-9a-f]{{64}}\)\. What arrives is not the file, or not all of "
-        rf"it: .* put the file into .*root/raw$"
+        rf"{authors_paths.CHECKSUM}, found 28 bytes with [0-9a-f]{{64}}\)\. What arrives is not the file, or not all "
+        rf"of it: .* put the file into .*root/raw$"
     )
     with pytest.raises(ValueError, match=message):
         make_authors("authors")

@@ -1,15 +1,19 @@
-"""Reading IDX files strictly."""
+"""Reading IDX files strictly, and MNIST itself."""
 
 import gzip
+import hashlib
 import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import case
 
 from rstg_pyg.datasets import IDXError, read_idx
-from rstg_pyg.datasets.mnist import read_content
+from rstg_pyg.datasets.mnist import read_content, read_mnist
+
+MNIST = os.environ.get("RSTG_PYG_MNIST")
 
 
 def write(tmp_path, content):
@@ -83,3 +87,13 @@ def test_what_is_no_file(tmp_path):
     os.close(kept_open)
     with pytest.raises(FileNotFoundError, match="absent"):
         read_idx(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not MNIST, reason="RSTG_PYG_MNIST names no folder with the files of MNIST")
+def test_mnist_is_the_known_one():
+    content = gzip.decompress(Path(MNIST, "train-images-idx3-ubyte.gz").read_bytes())
+    assert hashlib.md5(content).hexdigest() == "6bbc9ace898e44ae57da46a324031adb"
+    for train, count in ((True, 60_000), (False, 10_000)):
+        images, labels = read_mnist(MNIST, train, "")
+        assert images.shape == (count, 28, 28)
+        assert labels.shape == (count,)

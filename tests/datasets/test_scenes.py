@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_geometric.testing import withCUDA
 
 from rstg_pyg.datasets import NO_SYNC, NUM_CLASSES, NUM_PAIRS, draw_starts, label_to_pair, pair_to_label, walk
 from rstg_pyg.datasets.digits import open_digits
 from rstg_pyg.datasets.random_numbers import uniforms
-from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY, SceneSampler
+from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY, SceneSampler, _walk
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 REFERENCE = os.environ.get("RSTG_PYG_REFERENCE")
@@ -83,15 +84,27 @@ def test_pair_draws_from_the_intersection():
     assert (steps == 0).all()
 
 
-def test_batch_equals_single_walks():
-    uniform = uniforms(0, 0, 0, 6 * (10 + 100)).reshape(6, 110)
-    starts = draw_starts(uniform[:, :10]).reshape(6, 5, 2)
-    chances = uniform[:, 10:].reshape(6, 10, 5, 2)
-    in_step = np.array([True, False] * 3)
-    batched = walk(starts, chances, in_step)
-    assert batched.shape == (6, 5, 10, 2)
-    for clip in range(6):
-        assert (walk(starts[clip], chances[clip], in_step[clip]) == batched[clip]).all()
+@withCUDA
+def test_walks_from_the_borders_digit_by_digit(device):
+    random = np.random.default_rng(0)
+    starts = draw_starts(random.choice(np.array([0, 1 - 2**-53, 0.5]), (200, 3, 2)))
+    chances = random.choice(np.array([0, 1 - 2**-53, 0.5]), (200, 6, 3, 2))
+    in_step = random.random(200) < 0.7
+    starts[0, :2], in_step[0] = [[0, 0], [71, 36]], True
+    paths = walk(starts, chances, in_step)
+    assert (paths[0, :2, :, 0] == [[0], [71]]).all()
+    moved = _walk(*(torch.from_numpy(array).to(device) for array in (starts.astype(float), chances.copy(), in_step)))
+    assert (moved.cpu().numpy() == paths).all()
+    for start, chance, together, path in zip(starts, chances, in_step, paths, strict=True):
+        assert (walk(start, chance, together) == path).all()
+        for time in range(6):
+            low, high = np.maximum(start - 10, 0), np.minimum(start + 10, 71)
+            if together:
+                low[:2] = start[:2] - (start[:2] - low[:2]).min(axis=0)
+                high[:2] = start[:2] + (high[:2] - start[:2]).min(axis=0)
+                chance[time, 1] = chance[time, 0]
+            start = low + np.floor(chance[time] * (high - low)).astype(int)
+            assert (path[:, time] == start).all()
 
 
 # Scenes against the specification
