@@ -42,8 +42,9 @@ def uniforms(seed: int, series: int, index: int, count: int) -> np.ndarray:
 class RandomNumbers:
     r"""The numbers of :func:`uniforms` for many positions of one series, on any device.
 
-    On a CPU NumPy draws them. Elsewhere, and in compiled programs, tensor operations do, with words in int64, whose products wrap around as those
-    of unsigned words do. Philox4x64-10 turns a counter of four words into four random words by ten rounds
+    On a CPU NumPy draws them. Elsewhere, and in compiled programs, tensor operations do, with words in int64, whose
+    products wrap around as those of unsigned words do. Philox4x64-10 turns a counter of four words into four random
+    words by ten rounds
 
     .. math::
         (c_0, c_1, c_2, c_3) \leftarrow
