@@ -1,8 +1,8 @@
 """Measures how fast SyncMNIST clips are generated.
 
-Prints clips per second and core in one process, for 3 and 5 digits and frames of 64 and 32
-pixels, clips per second through PyG's DataLoader for several numbers of workers, and clips per second
-made in batches by a ClipGenerator on the CPU and on a CUDA device, if there is one.
+Prints clips per second and core in one process, one by one in their order and at random, for 3 and 5 digits and frames
+of 64 and 32 pixels, clips per second through PyG's DataLoader for several numbers of workers, and clips per second made
+in batches by a ClipGenerator on the CPU and on a CUDA device, if there is one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from command import device, positive
 from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 
 
-def clips_per_second(dataset: SyncMNIST, seconds: float) -> float:
-    """Reads clips one after another for about the given time."""
+def clips_per_second(dataset: SyncMNIST, seconds: float, stride: int = 1) -> float:
+    """Reads clips one by one for about the given time."""
     dataset[0]
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        dataset[count % len(dataset)]
+        dataset[count * stride % len(dataset)]
         count += 1
     return count / (time.perf_counter() - start)
 
@@ -101,12 +101,13 @@ def main() -> None:
         source = make(5, 64).source
         print(f"Digits: {source}; {os.cpu_count()} cores; torch {torch.__version__}")
         print("\nOne process, clips per second")
-        print(f"{'digits':>7} {'pixels':>7} {'on the fly':>11} {'from file':>10}")
+        print(f"{'digits':>7} {'pixels':>7} {'in order':>11} {'at random':>11} {'from file':>10}")
         for num_digits in (3, 5):
             for size in (64, 32):
-                fresh = clips_per_second(make(num_digits, size), args.seconds)
+                in_order = clips_per_second(make(num_digits, size), args.seconds)
+                at_random = clips_per_second(make(num_digits, size), args.seconds, stride=7919)
                 stored = clips_per_second(make(num_digits, size, pregenerate=True), args.seconds)
-                print(f"{num_digits:>7} {size:>7} {fresh:>11.0f} {stored:>10.0f}")
+                print(f"{num_digits:>7} {size:>7} {in_order:>11.0f} {at_random:>11.0f} {stored:>10.0f}")
 
         print(f"\nDataLoader, 5 digits, 64 pixels, batches of {args.batch_size}, clips per second")
         print(f"{'workers':>7} {'clips/s':>11}")

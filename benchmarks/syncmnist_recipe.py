@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from command import end_well, positive
-from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
+from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY
 from rstg_pyg.files import replace_file
 from rstg_pyg.training import Phase, Recipe
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from command import end_well, positive
-from rstg_pyg.datasets.labels import NO_SYNC
+from rstg_pyg.datasets.scenes import NO_SYNC
 from rstg_pyg.files import replace_file
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network
 from rstg_pyg.training import Recipe, full_recipe, small_recipe

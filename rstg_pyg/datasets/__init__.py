@@ -1,18 +1,18 @@
-r"""Datasets."""
+"""The data sets: SyncMNIST, and videos in the form of Something-Something."""
 
 from rstg_pyg.datasets.download import DownloadError
+from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
 from rstg_pyg.datasets.generator import ClipGenerator
-from rstg_pyg.datasets.idx import IDXError, read_idx
-from rstg_pyg.datasets.labels import (
+from rstg_pyg.datasets.mnist import IDXError, read_idx
+from rstg_pyg.datasets.scenes import (
     NO_SYNC,
     NUM_CLASSES,
     NUM_PAIRS,
+    draw_starts,
     label_to_pair,
     pair_to_label,
+    walk,
 )
-from rstg_pyg.datasets.motion import draw_starts, walk
-from rstg_pyg.datasets.render import render_clip, stretch_contrast
-from rstg_pyg.datasets.resize import resize_bilinear
 from rstg_pyg.datasets.syncmnist import SyncMNIST
 from rstg_pyg.datasets.video import SomethingSomething, average_views
 

@@ -1,4 +1,4 @@
-"""Where the digit images come from."""
+"""The digit images of SyncMNIST: MNIST from a folder or the network, or the digits that scikit-learn ships."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from functools import cached_property
 
 import numpy as np
 
-from rstg_pyg.datasets.download import MIRRORS, DownloadError, download_mnist
-from rstg_pyg.datasets.mnist import CHECKSUMS, FILE_NAMES, find_mnist_file, read_mnist
-from rstg_pyg.datasets.sklearn_digits import read_sklearn_digits
+from rstg_pyg.datasets.download import DownloadError
+from rstg_pyg.datasets.drawing import Pixels, opaque_pixels, resize_bilinear
+from rstg_pyg.datasets.mnist import CHECKSUMS, FILE_NAMES, MIRRORS, download_mnist, find_mnist_file, read_mnist
 
 MNIST_VARIABLE = "RSTG_PYG_MNIST"
 SOURCES = ("auto", "mnist", "sklearn")
 
 
 class DigitImages:
-    r"""The digit images of one split, read when they are first needed.
+    """The digit images of one split, read when they are first needed.
 
-    Pickles carry where the images come from and not the images: a worker process reads them again
-    from the same files.
+    Pickles carry where the images come from and not the images: a worker process reads them again from the same files.
 
     Args:
-        train (bool): Whether these are the training or the test images.
-        folder (str, optional): The folder with the MNIST files, or :obj:`None` for the digits of
-            scikit-learn.
-        advice (str): What the user can do about a bad file in the folder.
+        train: Whether these are the training or the test images.
+        folder: The folder with the MNIST files, or None for the digits of scikit-learn.
+        advice: What the user can do about a bad file in the folder.
     """
 
     def __init__(self, train: bool, folder: str | None, advice: str = "") -> None:
@@ -39,7 +37,7 @@ class DigitImages:
 
     @property
     def source(self) -> str:
-        r""":obj:`"mnist"` or :obj:`"sklearn"`."""
+        """``"mnist"`` or ``"sklearn"``."""
         return "sklearn" if self.folder is None else "mnist"
 
     @cached_property
@@ -50,22 +48,27 @@ class DigitImages:
 
     @property
     def images(self) -> np.ndarray:
-        r"""The images, uint8 :math:`(N, 28, 28)`."""
+        """The images, uint8 ``[N, 28, 28]``."""
         return self._arrays[0]
 
     @property
     def labels(self) -> np.ndarray:
-        r"""The digit classes, uint8 :math:`(N)`."""
+        """The digit classes, uint8 ``[N]``."""
         return self._arrays[1]
 
     @cached_property
     def by_class(self) -> list[np.ndarray]:
-        r"""For each of the ten classes, the indices of its images."""
+        """For each of the ten classes, the indices of its images."""
         return [np.flatnonzero(self.labels == digit) for digit in range(10)]
 
     @cached_property
+    def pixels(self) -> Pixels:
+        """What is drawn of each image."""
+        return opaque_pixels(self.images)
+
+    @cached_property
     def fingerprint(self) -> str:
-        r"""A text that differs between different sets of images."""
+        """A text that differs between different sets of images."""
         if self.folder is not None:
             return "-".join(CHECKSUMS[name] for name in FILE_NAMES[self.train])
         content = hashlib.sha256(self.images.tobytes())
@@ -80,22 +83,22 @@ def open_digits(
     raw_dir: str | os.PathLike,
     log: bool = True,
 ) -> tuple[DigitImages, str | None]:
-    r"""Decides where the digit images come from, and reads them.
+    """Decide where the digit images come from, and read them, so that a bad file is met at once.
 
-    1. The folder :obj:`mnist_dir`, or else the one that the environment variable
-       :obj:`RSTG_PYG_MNIST` names. A folder that was named is used or is an error.
-    2. The folder :obj:`raw_dir`, into which missing MNIST files are downloaded first.
-    3. With :obj:`source="auto"` and no network, the digits of scikit-learn.
+    1. The folder ``mnist_dir``, or else the one that the environment variable ``RSTG_PYG_MNIST`` names. A folder that
+       was named is used or is an error.
+    2. The folder ``raw_dir``, into which missing MNIST files are downloaded first.
+    3. With ``source="auto"`` and no network, the digits of scikit-learn.
 
     Args:
-        source (str): :obj:`"auto"`, :obj:`"mnist"` (never step 3) or :obj:`"sklearn"` (only that).
-        train (bool): Whether to open the training or the test images.
-        mnist_dir (str or PathLike, optional): A folder with the MNIST files.
-        raw_dir (str or PathLike): The folder for downloads.
-        log (bool): Whether downloads print a line. (default: :obj:`True`)
+        source: ``"auto"``, ``"mnist"`` (never step 3) or ``"sklearn"`` (only that).
+        train: Open the training images; else the test images.
+        mnist_dir: A folder with the MNIST files.
+        raw_dir: The folder for downloads.
+        log: Print a line per download.
 
     Returns:
-        tuple: The images, and a notice for the user where step 3 was taken, else :obj:`None`.
+        The images, and a notice for the user where step 3 was taken, else None.
 
     Raises:
         ValueError: If the arguments contradict each other.
@@ -106,52 +109,90 @@ def open_digits(
     """
     if source not in SOURCES:
         raise ValueError(f"expected 'digits' to be one of {list(SOURCES)}, got {source!r}")
+    if source == "sklearn" and mnist_dir is not None:
+        raise ValueError(
+            f"digits='sklearn' does not read the folder given in 'mnist_dir' ({mnist_dir}): leave out one of the two"
+        )
+    folder, advice, notice = None, "", None
+    named = mnist_dir if mnist_dir is not None else os.environ.get(MNIST_VARIABLE) or None
     if source == "sklearn":
-        if mnist_dir is not None:
-            raise ValueError(
-                f"digits='sklearn' does not read the folder given in 'mnist_dir' ({mnist_dir}): "
-                "leave out one of the two"
-            )
-        return _loaded(DigitImages(train, None)), None
-    named, origin = mnist_dir, "'mnist_dir'"
-    if named is None and os.environ.get(MNIST_VARIABLE):
-        named = os.environ[MNIST_VARIABLE]
-        origin = f"the environment variable {MNIST_VARIABLE}"
-    if named is not None:
-        advice = f"Put an intact copy of the file there (MNIST is at {MIRRORS[0]}), or correct {origin}"
-        return _loaded(DigitImages(train, _absolute(named), advice)), None
-    try:
-        if _lacks_files(raw_dir, train):
-            download_mnist(raw_dir, log=log)
-    except DownloadError as error:
-        if _lacks_files(raw_dir, train):
-            if source == "mnist":
-                raise DownloadError(
-                    f"{error}. Connect to the network, or put the four MNIST files into {raw_dir} "
-                    f"or into a folder named in 'mnist_dir' or {MNIST_VARIABLE}"
-                ) from error
+        pass
+    elif named is not None:
+        origin = "'mnist_dir'" if mnist_dir is not None else f"the environment variable {MNIST_VARIABLE}"
+        folder, advice = named, f"Put an intact copy of the file there (MNIST is at {MIRRORS[0]}), or correct {origin}"
+    else:
+        failure = _download(raw_dir, train, log)
+        if failure is None:
+            folder, advice = raw_dir, "Delete the file and construct the dataset again: it will be downloaded anew"
+        elif source == "mnist":
+            raise DownloadError(
+                f"{failure}. Connect to the network, or put the four MNIST files into {raw_dir} or into a folder named "
+                f"in 'mnist_dir' or {MNIST_VARIABLE}"
+            ) from failure
+        else:
             notice = (
-                "MNIST is not here and could not be downloaded: SyncMNIST uses the 8x8 "
-                "handwritten digits of scikit-learn instead, so results do not compare with those "
-                f"on MNIST (name a folder with the MNIST files in 'mnist_dir' or {MNIST_VARIABLE})"
+                "MNIST is not here and could not be downloaded: SyncMNIST uses the 8x8 handwritten digits of "
+                "scikit-learn instead, so results do not compare with those on MNIST (name a folder with the MNIST "
+                f"files in 'mnist_dir' or {MNIST_VARIABLE})"
             )
-            return _loaded(DigitImages(train, None)), notice
-    advice = "Delete the file and construct the dataset again: it will be downloaded anew"
-    return _loaded(DigitImages(train, _absolute(raw_dir), advice)), None
+    if folder is not None:
+        # In a form that holds in a worker process, too.
+        folder = os.path.abspath(os.path.expanduser(folder))
+    digits = DigitImages(train, folder, advice)
+    if not all(len(members) for members in digits.by_class):
+        raise ValueError(f"the digit images of {digits.source} do not cover all ten classes")
+    return digits, notice
 
 
-def _absolute(folder: str | os.PathLike) -> str:
-    """The folder in a form that holds in a worker process, too."""
-    return os.path.abspath(os.path.expanduser(folder))
+def _download(folder: str | os.PathLike, train: bool, log: bool) -> DownloadError | None:
+    """Download what a folder lacks; return the failure if both files of the split are not there then."""
+
+    def is_whole() -> bool:
+        return all(find_mnist_file(folder, name) is not None for name in FILE_NAMES[train])
+
+    try:
+        if not is_whole():
+            download_mnist(folder, log=log)
+    except DownloadError as error:
+        return None if is_whole() else error
+    return None
 
 
-def _lacks_files(folder: str | os.PathLike, train: bool) -> bool:
-    """Whether a folder does not hold both files of a split."""
-    return any(find_mnist_file(folder, name) is None for name in FILE_NAMES[train])
+def read_sklearn_digits(train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Bring the 1,797 digits of ``sklearn.datasets.load_digits`` into the form of MNIST.
 
+    Values 0 to 16 become 0 to 255; the 8 x 8 images are resized to 20 x 20, the box that MNIST digits fill, and stand
+    in the middle of 28 x 28 pixels. Of every class, images number 0, 7, 14, ... are the test split and all others the
+    training split.
 
-def _loaded(images: DigitImages) -> DigitImages:
-    """Reads the images now, so that a bad file is met when the dataset is constructed."""
-    if not all(len(members) for members in images.by_class):
-        raise ValueError(f"the digit images of {images.source} do not cover all ten classes")
-    return images
+    Args:
+        train: Return the training split; else the test split.
+
+    Shapes:
+        - **output:** images ``[N, 28, 28]`` and labels ``[N]``, uint8.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+
+    Example:
+        >>> images, labels = read_sklearn_digits(train=True)
+        >>> images.shape[1:]
+        (28, 28)
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "scikit-learn, whose digits stand in for MNIST, is not installed. Install it with "
+            "'pip install scikit-learn', or name a folder with the MNIST files in 'mnist_dir' or "
+            "in the environment variable RSTG_PYG_MNIST"
+        ) from error
+    small, labels = load_digits(return_X_y=True)
+    number = np.zeros(len(labels), dtype=np.int64)
+    for digit in range(10):
+        members = labels == digit
+        number[members] = np.arange(members.sum())
+    chosen = (number % 7 == 0) != train
+    small = np.floor(small[chosen].reshape(-1, 8, 8) * (255 / 16) + 0.5).astype(np.uint8)
+    images = np.pad(resize_bilinear(small, 20), ((0, 0), (4, 4), (4, 4)))
+    return images, labels[chosen].astype(np.uint8)

@@ -6,48 +6,39 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from rstg_pyg.datasets.device_clips import ClipSampler, StoredClips
-from rstg_pyg.datasets.device_render import ClipRenderer
 from rstg_pyg.datasets.syncmnist import SyncMNIST
-
-# Bytes of temporary tensors that one round of drawing may take: on a CPU about what its caches hold.
-DRAWING_BYTES_CPU = 2**25
-DRAWING_BYTES = 2**30
 
 
 class ClipGenerator:
-    r"""Makes the clips of a :class:`~rstg_pyg.datasets.SyncMNIST` in batches, on any device.
+    """Makes the clips of a :class:`~rstg_pyg.datasets.SyncMNIST` in batches, on any device.
 
-    Clip :math:`i` of a batch is byte for byte the item that the dataset gives for the same number, but
-    all clips of a batch are drawn at once, by tensor operations on the device. A call on a CUDA device
-    only queues work and never waits for it. The digit images are copied to the device when the generator
-    is made, about 63 MB for the training images of MNIST.
+    Clip i of a batch is byte for byte the item that the dataset gives for the same number, but all clips of a batch are
+    drawn at once, by tensor operations on the device. A call on a CUDA device only queues work and never waits for it.
+    The digit images are copied to the device when the generator is made, about 63 MB for the training images of MNIST.
 
     Large batches are drawn in rounds, whose temporary tensors take up to 1 GiB (on a CPU 32 MiB).
 
     Args:
-        dataset (SyncMNIST): What the clips are; a selection such as :obj:`dataset[100:200]` counts by
-            its own numbers. It must not have a :obj:`transform`, which works on single clips. Clips
-            generated ahead of time are not read but made anew, to the same bytes.
-        device (torch.device or str, optional): Where clips are made. (default: the default device of
-            PyTorch)
+        dataset: What the clips are; a selection such as ``dataset[100:200]`` counts by its own numbers. It must not
+            have a ``transform``, which works on single clips. Clips generated ahead of time are not read but made anew,
+            to the same bytes.
+        device: Where clips are made (default: the default device of PyTorch).
 
     Shapes:
-        Of the argument and of the batch's attributes, with :math:`D` digits:
+        Of the argument and of the batch's attributes, with D digits:
 
-        - **index:** :math:`(B)`, int64
-        - **video:** :math:`(B, 1, T, S, S)`, uint8
-        - **y:** :math:`(B)`, int64: the labels
-        - **digits:** :math:`(B, D)`, int64: the digit classes
-        - **sync:** :math:`(B, 2)`, int64: :math:`(0, 1)`, or :math:`(-1, -1)` where no digits move in step
-        - **path:** :math:`(B, D, T, 2)`, int64: top-left corners (row, column) on the canvas
+        - **index:** ``[B]``, int64.
+        - **video:** ``[B, 1, T, S, S]``, uint8.
+        - **y:** ``[B]``, int64: the labels.
+        - **digits:** ``[B, D]``, int64: the digit classes.
+        - **sync:** ``[B, 2]``, int64: (0, 1), or (-1, -1) where no digits move in step.
+        - **path:** ``[B, D, T, 2]``, int64: top-left corners (row, column) on the canvas.
 
     Raises:
-        TypeError: If :obj:`dataset` is not a SyncMNIST.
-        ValueError: If the dataset has a transform.
+        ValueError: If ``dataset`` is not a SyncMNIST, or has a transform.
 
-    Source: the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph
-    Neural Networks", NeurIPS 2019, arXiv:1904.05582.
+    Source: the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
+    NeurIPS 2019, arXiv:1904.05582.
 
     Example:
         >>> dataset = SyncMNIST("data/SyncMNIST", num_digits=3, digits="sklearn")
@@ -60,7 +51,7 @@ class ClipGenerator:
 
     def __init__(self, dataset: SyncMNIST, device: torch.device | str | None = None) -> None:
         if not isinstance(dataset, SyncMNIST):
-            raise TypeError(f"expected 'dataset' to be a SyncMNIST, got {type(dataset).__name__}")
+            raise ValueError(f"expected 'dataset' to be a SyncMNIST, got {type(dataset).__name__}")
         if dataset.transform is not None:
             raise ValueError(
                 "expected 'dataset' to have no transform, which works on single clips and not on batches, "
@@ -71,44 +62,33 @@ class ClipGenerator:
         self._numbers: Tensor | None = None
         if dataset._indices is not None:
             self._numbers = torch.tensor(list(dataset.indices()), dtype=torch.long, device=self.device)
-        self._sample = _sampler(dataset, self.device)
-        self._render = ClipRenderer(dataset._digits.images, dataset.size, self.device)
-        limit = DRAWING_BYTES_CPU if self.device.type == "cpu" else DRAWING_BYTES
-        self._at_once = max(1, limit // self._render.bytes_per_clip(dataset.num_digits, dataset.num_frames))
+        self._make = dataset._maker(self.device)
 
     def __call__(self, index: Tensor | range) -> Batch:
-        r"""The clips with the given numbers, as a data loader would put them together.
+        """Make the clips with the given numbers, as a data loader would put them together.
 
         Args:
-            index (torch.Tensor or range): Numbers of the clips, int64, in any order. Those of a range or
-                a tensor on the CPU are checked. Those of a tensor on another device are not, which would
-                have to wait for that device: there, a number outside the dataset can give any clip.
+            index: Numbers of the clips, a range or an int64 tensor, in any order. Those of a range or a tensor on the
+                CPU are checked. Those of a tensor on another device are not, which would have to wait for that device:
+                there, a number outside the dataset can give any clip.
 
         Returns:
-            Batch: The clips, on the device of the generator.
+            The clips, on the device of the generator.
 
         Raises:
-            TypeError: If :obj:`index` is neither a range nor a tensor of type int64.
-            ValueError: If :obj:`index` is empty or has more than one dimension.
+            ValueError: If ``index`` is neither a range nor an int64 tensor, is empty, or has more than one dimension.
             IndexError: If a number that is checked is not within the dataset.
         """
-        index = self._numbers_of(index)
-        clips = self._sample(index)
-        num_clips, _, num_frames, _ = clips.path.shape
-        size = self._render.size
-        video = torch.empty(num_clips, 1, num_frames, size, size, dtype=torch.uint8, device=index.device)
-        for part in range(0, num_clips, self._at_once):
-            part = slice(part, part + self._at_once)
-            video[part, 0] = self._render(clips.images[part], clips.path[part])
+        clips = self._make(self._numbers_of(index))
         # One by one, for torch.compile does not see attributes that are given to the constructor.
         batch = Batch()
-        batch.video, batch.y, batch.digits = video, clips.label, clips.digits
-        batch.sync, batch.path = clips.sync(), clips.path
-        batch._num_graphs = num_clips
+        batch.video, batch.y, batch.digits = clips["video"], clips["y"], clips["digits"]
+        batch.sync, batch.path = clips["sync"], clips["path"]
+        batch._num_graphs = len(clips["y"])
         return batch
 
     def _numbers_of(self, index: Tensor | range) -> Tensor:
-        """Checks the numbers of clips and brings them to the device."""
+        """Check the numbers of clips and bring them to the device."""
         if isinstance(index, Tensor):
             shape, found = list(index.shape), f"a tensor of {index.dtype}"
         elif isinstance(index, range):
@@ -116,7 +96,7 @@ class ClipGenerator:
         else:
             shape, found = [], type(index).__name__
         if found not in ("a range", "a tensor of torch.int64"):
-            raise TypeError(f"expected 'index' to be a range or a tensor of torch.int64, got {found}")
+            raise ValueError(f"expected 'index' to be a range or a tensor of torch.int64, got {found}")
         if len(shape) != 1 or shape[0] == 0:
             raise ValueError(f"expected 'index' to be of shape [B] with B > 0, got {shape}")
         low = high = 0
@@ -134,12 +114,3 @@ class ClipGenerator:
         else:
             index = index.to(self.device)
         return index if self._numbers is None else self._numbers[index]
-
-
-def _sampler(dataset: SyncMNIST, device: torch.device) -> ClipSampler | StoredClips:
-    """What gives the clips of a dataset before they are drawn."""
-    if dataset._paths is not None:
-        return StoredClips(map(dataset._sample, range(dataset.num_clips)), device)
-    return ClipSampler(
-        dataset._digits, dataset.num_digits, dataset.num_frames, dataset.seed, dataset.no_sync_probability, device
-    )

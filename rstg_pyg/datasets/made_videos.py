@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rstg_pyg.arguments import check_choice, check_positive
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_template
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
 from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS
@@ -25,7 +25,7 @@ HEIGHTS = {"v1": 100, "v2": 240}
 
 FRAMES = (24, 48)
 _SHAPES = (4 / 3, 16 / 9)
-_STREAM = 0x6D616465
+_SERIES = 0x6D616465
 
 
 def make_videos(
@@ -40,24 +40,23 @@ def make_videos(
     codec: str = "vp9",
     templates: Sequence[str] = TEMPLATES,
 ) -> None:
-    r"""Makes a data set that :class:`~rstg_pyg.datasets.SomethingSomething` reads like the published ones.
+    """Make a data set that :class:`~rstg_pyg.datasets.SomethingSomething` reads like the published ones.
 
     The clips are those of :func:`~rstg_pyg.datasets.video.draw_clip`, of classes of Something-Something that only
     motion tells apart, each class equally often. Videos are 4:3 or 16:9 and have 12 frames a second. They are encoded
     with loss, as JPEG (version 1) or VP9 or VP8 (version 2).
 
     Args:
-        root (str or PathLike): The folder; it is made. Annotations are written last, so that a folder that has them
-            is whole.
-        version (str): :obj:`"v1"` for JPEG frames and CSV, :obj:`"v2"` for WebM files and JSON. (default: :obj:`"v1"`)
-        clips (int): Number of training videos. (default: :obj:`200`)
-        validation_clips (int, optional): Number of validation videos. (default: a quarter of :obj:`clips`, at least 1)
-        height (int, optional): Height of the videos, even. (default: that of the published ones, 100 or 240)
-        frames (tuple): The least and the largest number of frames. (default: :obj:`(24, 48)`)
-        seed (int): The seed. (default: :obj:`0`)
-        noise (float): How strong background, trembling and grain are. (default: :obj:`1.0`)
-        codec (str): Of version 2: :obj:`"vp9"` or :obj:`"vp8"`. (default: :obj:`"vp9"`)
-        templates (sequence): The classes. (default: :obj:`~rstg_pyg.datasets.video.TEMPLATES`)
+        root: The folder; it is made. Annotations are written last, so that a folder that has them is whole.
+        version: ``"v1"`` for JPEG frames and CSV, ``"v2"`` for WebM files and JSON.
+        clips: Number of training videos.
+        validation_clips: Number of validation videos (default: a quarter of ``clips``, at least 1).
+        height: Height of the videos, even (default: that of the published ones, 100 or 240).
+        frames: The least and the largest number of frames.
+        seed: The seed.
+        noise: How strong background, trembling and grain are.
+        codec: Of version 2: ``"vp9"`` or ``"vp8"``.
+        templates: The classes.
 
     Raises:
         FileExistsError: If the folder already holds such a data set.
@@ -88,7 +87,7 @@ def make_videos(
     for index in range(clips + validation_clips):
         split, number = ("train", index) if index < clips else ("validation", index - clips)
         template = templates[number % len(templates)]
-        length, shape = uniforms(seed, _STREAM, index, 2)
+        length, shape = uniforms(seed, _SERIES, index, 2)
         width = 2 * round(height * _SHAPES[int(shape * len(_SHAPES))] / 2)
         clip = draw_clip(template, seed, index, low + int(length * (high - low + 1)), height, width, noise)
         video_id = str(index + 1)
@@ -142,18 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--noise", type=float, default=1.0, help="how strong background, trembling and grain are")
     parser.add_argument("--codec", choices=tuple(ENCODERS), default="vp9", help="of version 2")
     args = parser.parse_args(argv)
+    options = {name: value for name, value in vars(args).items() if name not in ("out", "frames")}
     try:
-        make_videos(
-            args.out,
-            args.version,
-            args.clips,
-            args.validation_clips,
-            args.height,
-            tuple(args.frames),
-            args.seed,
-            args.noise,
-            args.codec,
-        )
+        make_videos(args.out, frames=tuple(args.frames), **options)
     except (ValueError, OSError, ImportError) as error:
         print(f"made_videos: {error}", file=sys.stderr)
         return 2

@@ -8,129 +8,102 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from rstg_pyg.arguments import check_index
+from rstg_pyg.arguments import check_flags, check_index
 from rstg_pyg.datasets.authors_paths import AuthorsPaths, check_arguments, open_paths
-from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY, Clip, sample_clip
+from rstg_pyg.datasets.clip_file import ClipFile
 from rstg_pyg.datasets.digits import open_digits
-from rstg_pyg.datasets.labels import NUM_CLASSES
-from rstg_pyg.datasets.render import render_clip
-from rstg_pyg.datasets.store import ClipFile
+from rstg_pyg.datasets.drawing import ClipRenderer
+from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY, NUM_CLASSES, SceneSampler
 
 FORMAT_VERSION = 1
+# How many clips are made together, and how many bytes of their frames are kept, where one is asked for after the other.
+AHEAD = 8
+AHEAD_BYTES = 2**23
 
 
 def _whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
-    """Checks an integer argument."""
+    """Check an integer argument."""
     span = f"an integer of at least {low}" if high is None else f"an integer within {low} to {high}"
     try:
-        number = operator.index(value)
+        number = low - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"expected '{name}' to be {span}, got {value!r}")
+        number = low - 1
     if number < low or (high is not None and number > high):
-        raise ValueError(f"expected '{name}' to be {span}, got {number}")
+        raise ValueError(f"expected '{name}' to be {span}, got {value!r}")
     return number
-
-
-def _probability(name: str, value: object) -> float:
-    """Checks a probability."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected '{name}' to be a number within 0 to 1, got {value!r}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"expected '{name}' to be a number within 0 to 1, got {value}")
-    return float(value)
-
-
-def _truth(name: str, value: object) -> bool:
-    """Checks a Boolean argument."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"expected '{name}' to be True or False, got {value!r}")
-    return bool(value)
 
 
 class SyncMNIST(Dataset):
     r"""Clips of moving handwritten digits, two of which move in step: which two?
 
-    The synthetic dataset of `"Recurrent Space-time Graph Neural Networks"
-    <https://arxiv.org/abs/1904.05582>`_ (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019), called
-    3SyncMNIST and 5SyncMNIST there by the number of digits. Digits of different classes move over
-    a black canvas of 100 x 100, each by its own random walk; with probability 91/92 the first two
-    make the same moves. The label is the pair of classes that moves in step,
-    :math:`i (i - 1) / 2 + j` for classes :math:`i > j`, or 45 when none does.
+    The synthetic dataset of `"Recurrent Space-time Graph Neural Networks" <https://arxiv.org/abs/1904.05582>`_
+    (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019), called 3SyncMNIST and 5SyncMNIST there by the number of digits. Digits
+    of different classes move over a black canvas of 100 x 100, each by its own random walk; with probability 91/92 the
+    first two make the same moves. The label is the pair of classes that moves in step, :math:`i (i - 1) / 2 + j` for
+    classes :math:`i > j`, or 45 when none does.
 
-    Clip :math:`i` is a function of the seed, the split and :math:`i`, and of nothing else: not of
-    the worker, the process, the batch, the order of access, or the number of clips. It shows
-    digit image :math:`i` modulo the number of images, and others.
+    Clip i is a function of the seed, the split and i, and of nothing else: not of the worker, the process, the batch,
+    the order of access, or the number of clips. It shows digit image i modulo the number of images, and others.
 
-    The images are those of MNIST, from a folder that holds its files, or downloaded to
-    :obj:`root/raw`. Without either, and with :obj:`digits="auto"`, a warning says so and the
-    digits that scikit-learn ships take their place. The test split has digit images and random
-    numbers of its own in any case.
+    The images are those of MNIST, from a folder that holds its files, or downloaded to ``root/raw``. Without either,
+    and with ``digits="auto"``, a warning says so and the digits that scikit-learn ships take their place. The test
+    split has digit images and random numbers of its own in any case.
 
-    With :obj:`train=False, paths="authors"`, the clips are the 10,000 test clips of 5SyncMNIST that
-    the authors publish: digits, paths and labels are those of their file, and at :obj:`size=64`
-    the frames are theirs byte for byte. The file is downloaded from their repository to
-    :obj:`root/raw`, unless the environment variable :obj:`RSTG_PYG_REFERENCE` names a folder that
-    holds it. It is held against its checksum, and it is a pickle of which only arrays are read.
+    With ``train=False, paths="authors"``, the clips are the 10,000 test clips of 5SyncMNIST that the authors publish:
+    digits, paths and labels are those of their file, and with ``size=64`` the frames are theirs byte for byte. The file
+    is downloaded from their repository to ``root/raw``, unless the environment variable ``RSTG_PYG_REFERENCE`` names a
+    folder that holds it. It is held against its checksum, and it is a pickle of which only arrays are read.
 
     Args:
-        root (str or PathLike): Where downloads (:obj:`root/raw`) and clips generated ahead of time
-            (:obj:`root/processed`) go. Nothing is written where neither is needed.
-        num_digits (int): Number of digits, 2 to 10. (default: :obj:`5`)
-        train (bool): Whether to take the training or the test split. (default: :obj:`True`)
-        num_frames (int): Number of frames :math:`T`. (default: :obj:`10`)
-        size (int): Height and width :math:`S` of the frames. (default: :obj:`64`)
-        num_clips (int, optional): Number of clips. (default: 600,000 for training, 10,000 for
-            test)
-        seed (int): The seed, 0 to :math:`2^{64} - 1`. (default: :obj:`0`)
-        digits (str): :obj:`"mnist"`, :obj:`"sklearn"`, or :obj:`"auto"` for MNIST where it can be
-            had and scikit-learn's digits elsewhere. (default: :obj:`"auto"`)
-        mnist_dir (str or PathLike, optional): A folder with the four IDX files of MNIST, with or
-            without ``.gz``. (default: the environment variable :obj:`RSTG_PYG_MNIST`, if it is
-            set)
-        pregenerate (bool): Whether to generate all clips ahead of time, into one file that later
-            constructions with the same arguments use again. The clips are the same bytes either
-            way. (default: :obj:`False`)
-        no_sync_probability (float): Probability that no pair of a clip moves in step. The authors'
-            is :obj:`1/92`; with more of such clips, motion is worth more than classes, which helps
-            the first part of a curriculum. (default: :obj:`1/92`)
-        transform (callable, optional): Applied to every :class:`~torch_geometric.data.Data` on
-            access. (default: :obj:`None`)
-        log (bool): Whether downloads and generation print a line. (default: :obj:`True`)
-        paths (str or PathLike, optional): :obj:`"authors"` for the authors' test clips, or, in place
-            of a download, a copy of their file :obj:`predefined_path_test.pickle`. Goes with
-            :obj:`train=False`, 5 digits, 10 frames, at most 10,000 clips and MNIST, for which
-            :obj:`digits="auto"` then stands, and with neither :obj:`seed` nor
-            :obj:`no_sync_probability`. (default: :obj:`None`, clips drawn at random)
+        root: Where downloads (``root/raw``) and clips generated ahead of time (``root/processed``) go. Nothing is
+            written where neither is needed.
+        num_digits: Number D of digits, 2 to 10.
+        train: Take the training split; else the test split.
+        num_frames: Number T of frames.
+        size: Height and width S of the frames.
+        num_clips: Number of clips (default: 600,000 for training, 10,000 for test).
+        seed: The seed, 0 to 2^64 - 1.
+        digits: ``"mnist"``, ``"sklearn"``, or ``"auto"`` for MNIST where it can be had and scikit-learn's digits
+            elsewhere.
+        mnist_dir: A folder with the four IDX files of MNIST, with or without ``.gz`` (default: the environment variable
+            ``RSTG_PYG_MNIST``, if it is set).
+        pregenerate: Generate all clips ahead of time, into one file that later constructions with the same arguments
+            use again. The clips are the same bytes either way.
+        no_sync_probability: Probability that no pair of a clip moves in step. The authors' is 1/92; with more of such
+            clips, motion is worth more than classes, which helps the first part of a curriculum.
+        transform: Applied to every :class:`~torch_geometric.data.Data` on access.
+        log: Print a line for downloads and generation.
+        paths: ``"authors"`` for the authors' test clips, or, in place of a download, a copy of their file
+            ``predefined_path_test.pickle``. Goes with ``train=False``, 5 digits, 10 frames, at most 10,000 clips and
+            MNIST, for which ``digits="auto"`` then stands, and with neither ``seed`` nor ``no_sync_probability``. None
+            for clips drawn at random.
 
     Shapes:
-        Attributes of an item, with :math:`D` digits:
+        Attributes of an item:
 
-        - **video:** :math:`(1, 1, T, S, S)`, uint8; the batches of PyG's
-          :class:`~torch_geometric.loader.DataLoader` hold :math:`(B, 1, T, S, S)`
-        - **y:** :math:`(1)`, the label, 0 to 45
-        - **digits:** :math:`(1, D)`, the classes in the order of pasting
-        - **sync:** :math:`(1, 2)`, which digits move in step: :math:`(0, 1)`, or :math:`(-1, -1)`
-          for none
-        - **path:** :math:`(1, D, T, 2)`, top-left corners (row, column) on the canvas
+        - **video:** ``[1, 1, T, S, S]``, uint8; the batches of PyG's :class:`~torch_geometric.loader.DataLoader` hold
+          ``[B, 1, T, S, S]``.
+        - **y:** ``[1]``, the label, 0 to 45.
+        - **digits:** ``[1, D]``, the classes in the order of pasting.
+        - **sync:** ``[1, 2]``, which digits move in step: (0, 1), or (-1, -1) for none.
+        - **path:** ``[1, D, T, 2]``, top-left corners (row, column) on the canvas.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument is out of range or does not go together with :obj:`paths`, or a
-            file of clips or paths is damaged.
-        FileNotFoundError: If a named folder lacks the files of MNIST, or there is no file of paths
-            where one was named.
+        ValueError: If an argument is of the wrong type, out of range or does not go together with ``paths``, or a file
+            of clips or paths is damaged.
+        FileNotFoundError: If a named folder lacks the files of MNIST, or there is no file of paths where one was named.
         IDXError: If a file of MNIST is damaged, or is another file.
-        DownloadError: If MNIST, with :obj:`digits="mnist"` or :obj:`paths`, or the file of
-            :obj:`paths="authors"` is not there and cannot be downloaded.
+        DownloadError: If MNIST, with ``digits="mnist"`` or ``paths``, or the file of ``paths="authors"`` is not there
+            and cannot be downloaded.
         ImportError: If scikit-learn's digits are needed and scikit-learn is not installed.
 
     Example:
@@ -140,6 +113,9 @@ class SyncMNIST(Dataset):
         >>> batch.video.shape, batch.y.shape
         (torch.Size([4, 1, 10, 64, 64]), torch.Size([4]))
     """
+
+    _made: tuple[int, dict[str, Tensor] | None] = (0, None)
+    """The clips that were made last, and the number of the first."""
 
     def __init__(
         self,
@@ -159,35 +135,33 @@ class SyncMNIST(Dataset):
         paths: str | os.PathLike | None = None,
     ) -> None:
         if not isinstance(root, (str, os.PathLike)):
-            raise TypeError(f"expected 'root' to be a path, got {root!r}")
+            raise ValueError(f"expected 'root' to be a path, got {root!r}")
         if mnist_dir is not None and not isinstance(mnist_dir, (str, os.PathLike)):
-            raise TypeError(f"expected 'mnist_dir' to be a path or None, got {mnist_dir!r}")
+            raise ValueError(f"expected 'mnist_dir' to be a path or None, got {mnist_dir!r}")
         if paths is not None and not isinstance(paths, (str, os.PathLike)):
-            raise TypeError(f"expected 'paths' to be \"authors\", a path or None, got {paths!r}")
+            raise ValueError(f"expected 'paths' to be \"authors\", a path or None, got {paths!r}")
         if transform is not None and not callable(transform):
-            raise TypeError(f"expected 'transform' to be callable or None, got {transform!r}")
+            raise ValueError(f"expected 'transform' to be callable or None, got {transform!r}")
+        check_flags(train=train, pregenerate=pregenerate, log=log)
+        is_number = isinstance(no_sync_probability, (int, float)) and not isinstance(no_sync_probability, bool)
+        if not is_number or not 0 <= no_sync_probability <= 1:
+            raise ValueError(
+                f"expected 'no_sync_probability' to be a number within 0 to 1, got {no_sync_probability!r}"
+            )
+        self.train = train
+        self.pregenerate = pregenerate
         self.num_digits = _whole_number("num_digits", num_digits, 2, 10)
-        self.train = _truth("train", train)
         self.num_frames = _whole_number("num_frames", num_frames, 1)
         self.size = _whole_number("size", size, 1)
         if num_clips is None:
-            num_clips = 600_000 if self.train else 10_000
+            num_clips = 600_000 if train else 10_000
         self.num_clips = _whole_number("num_clips", num_clips, 1)
         self.seed = _whole_number("seed", seed, 0, 2**64 - 1)
-        self.no_sync_probability = _probability("no_sync_probability", no_sync_probability)
-        self.pregenerate = _truth("pregenerate", pregenerate)
+        self.no_sync_probability = float(no_sync_probability)
         if paths is not None:
-            check_arguments(
-                self.train,
-                self.num_digits,
-                self.num_frames,
-                self.num_clips,
-                self.seed,
-                self.no_sync_probability,
-                digits,
-            )
+            check_arguments(self, digits)
             digits = "mnist"
-        super().__init__(os.fspath(root), transform=transform, log=_truth("log", log))
+        super().__init__(os.fspath(root), transform=transform, log=log)
 
         self._digits, notice = open_digits(digits, self.train, mnist_dir, self.raw_dir, self.log)
         if notice is not None:
@@ -195,30 +169,34 @@ class SyncMNIST(Dataset):
         self._paths: AuthorsPaths | None = None
         if paths is not None:
             self._paths = open_paths(paths, self.raw_dir, self.log)
-            self._paths.check_labels(self._digits)
+            self._paths.check_digits(self._digits)
         self._file: ClipFile | None = None
-        if self.pregenerate:
-            self._file = ClipFile(self.processed_paths[0], self.num_clips, self.num_frames, self.size)
-            if not os.path.isfile(self._file.path):
-                if self.log:
-                    print(f"Generating {self._file.path}", file=sys.stderr)
-                self._file.write(lambda index: self._render(self._sample(index)))
+        if pregenerate:
+            file = ClipFile(self.processed_paths[0], self.num_clips, self.num_frames, self.size)
+            if not os.path.isfile(file.path):
+                if log:
+                    print(f"Generating {file.path}", file=sys.stderr)
+                file.write(lambda index: self.get(index).video[0, 0].numpy())
             # A damaged file is met here and not in the middle of a training run.
-            self._file.read(self.num_clips - 1)
+            file.read(self.num_clips - 1)
+            self._file = file
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_make", "_made")}
 
     @property
     def source(self) -> str:
-        r"""Where the digit images come from: :obj:`"mnist"` or :obj:`"sklearn"`."""
+        """Where the digit images come from: ``"mnist"`` or ``"sklearn"``."""
         return self._digits.source
 
     @property
     def num_classes(self) -> int:
-        r"""The number of classes, 46."""
+        """The number of classes, 46."""
         return NUM_CLASSES
 
     @property
     def processed_file_names(self) -> list[str]:
-        r"""The file of clips generated ahead of time; none without :obj:`pregenerate`."""
+        """The file of clips generated ahead of time; none without ``pregenerate``."""
         if not self.pregenerate:
             return []
         parameters = {
@@ -241,15 +219,24 @@ class SyncMNIST(Dataset):
         check_index("clip", idx, len(self))
         return super().__getitem__(idx)
 
+    def __getitems__(self, numbers: list[int]) -> list[Data]:
+        """The clips of a batch, made together: data loaders ask for them this way."""
+        kind = type(self)
+        if kind.get is not SyncMNIST.get or kind.__getitem__ is not SyncMNIST.__getitem__:
+            return [self[number] for number in numbers]
+        for number in numbers:
+            check_index("clip", number, len(self))
+        indices = self.indices()
+        clips = self._clips([int(indices[number]) for number in numbers])
+        items = [_item(clips, place) for place in range(len(numbers))]
+        return items if self.transform is None else [self.transform(item) for item in items]
+
     def len(self) -> int:
-        r"""The number of clips."""
+        """The number of clips."""
         return self.num_clips
 
     def get(self, idx: int) -> Data:
-        r"""Clip number :obj:`idx`.
-
-        Args:
-            idx (int): Number of the clip.
+        """Make clip number ``idx``, or read it from the file of clips generated ahead of time.
 
         Raises:
             IndexError: If there is no such clip.
@@ -257,21 +244,47 @@ class SyncMNIST(Dataset):
         idx = int(idx)
         if not 0 <= idx < self.num_clips:
             raise IndexError(f"expected a clip number within 0 to {self.num_clips - 1}, got {idx}")
-        clip = self._sample(idx)
-        video = self._render(clip) if self._file is None else self._file.read(idx)
-        # The number of nodes stays open: a transform that adds a graph brings its own.
-        return Data(
-            video=torch.from_numpy(video)[None, None],
-            y=torch.tensor([clip.label]),
-            digits=torch.from_numpy(clip.digits)[None],
-            sync=torch.tensor([[0, 1] if clip.in_step else [-1, -1]]),
-            path=torch.from_numpy(np.ascontiguousarray(clip.path))[None],
-        )
+        if self._file is not None:
+            return _item(self._clips([idx]), 0)
+        first, clips = self._made
+        stop = first + (0 if clips is None else len(clips["y"]))
+        if not first <= idx < stop:
+            # Where clips are asked for one after the other, a few are made together: that takes less time per clip.
+            most = min(AHEAD, AHEAD_BYTES // (self.num_frames * self.size**2), 2 * (stop - first), self.num_clips - idx)
+            count = max(1, most) if idx == stop else 1
+            first, clips = self._made = idx, self._clips(range(idx, idx + count))
+        return _item(clips, idx - first)
 
-    def _sample(self, index: int) -> Clip:
+    def _clips(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """The fields of some clips, with frames from the file if there is one."""
+        index, video = torch.tensor(numbers, device="cpu"), None
+        if self._file is not None:
+            video = torch.from_numpy(np.stack([self._file.read(number) for number in numbers]))[:, None]
+        return self._make(index, video)
+
+    def _maker(self, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+        """Give the function from the numbers of clips, int64 [B], to the fields of a batch of them, on a device."""
         if self._paths is not None:
-            return self._paths.clip(index, self._digits)
-        return sample_clip(index, self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability)
+            sample = self._paths.scenes(self._digits, device).at
+        else:
+            sample = SceneSampler(
+                self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability, device
+            )
+        render = ClipRenderer(self._digits.pixels, self.size, device)
 
-    def _render(self, clip: Clip) -> np.ndarray:
-        return render_clip(self._digits.images[clip.images], clip.path, self.size)
+        def make(index: Tensor, video: Tensor | None = None) -> dict[str, Tensor]:
+            scenes = sample(index)
+            if video is None:
+                video = render(scenes.images, scenes.path)[:, None]
+            return dict(video=video, y=scenes.label(), digits=scenes.digits, sync=scenes.sync(), path=scenes.path)
+
+        return make
+
+    @cached_property
+    def _make(self) -> Callable[..., dict[str, Tensor]]:
+        return self._maker(torch.device("cpu"))
+
+
+def _item(clips: dict[str, Tensor], place: int) -> Data:
+    # The number of nodes stays open: a transform that adds a graph brings its own.
+    return Data(**{name: field[place : place + 1].clone() for name, field in clips.items()})

@@ -11,7 +11,7 @@ from rstg_pyg.arguments import check_name, describe
 from rstg_pyg.blocks.insertion import insert_rstg
 from rstg_pyg.blocks.to_vec import RSTGPool, RSTGToVec
 from rstg_pyg.blocks.volume_pool import VolumePool
-from rstg_pyg.datasets.labels import NUM_CLASSES
+from rstg_pyg.datasets.scenes import NUM_CLASSES
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
 from rstg_pyg.models.cnn import ClipCNN, FrameCNN
 from rstg_pyg.models.resnet import VideoResNet

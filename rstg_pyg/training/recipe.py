@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from rstg_pyg.arguments import check_choice, check_positive
-from rstg_pyg.datasets.clips import NO_SYNC_PROBABILITY
+from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY
 
 
 def _check_choices(recipe: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch
 
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video import ClipSequence, SomethingSomething
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.recipe import VideoRecipe

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.datasets.labels import NO_SYNC, NUM_CLASSES, NUM_PAIRS, label_to_pair
-from rstg_pyg.datasets.motion import CANVAS, SPRITE
+from rstg_pyg.datasets.drawing import CANVAS, SPRITE
+from rstg_pyg.datasets.scenes import NO_SYNC, NUM_CLASSES, NUM_PAIRS, label_to_pair
 from rstg_pyg.visualize.sheet import FAINT, INK, MUTED, Sheet, title_height, wrapped
 
 if TYPE_CHECKING:

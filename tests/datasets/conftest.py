@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from rstg_pyg.datasets import SyncMNIST, authors_file, download, mnist
+from rstg_pyg.datasets import SyncMNIST, authors_paths, download, mnist
 
 
 def idx_bytes(array):
@@ -19,11 +19,11 @@ def no_network(monkeypatch):
     """No test reads the user's folders or reaches the network; the calls are listed."""
     calls = []
 
-    def refuse(url, folder, log=True):
+    def refuse(url, target):
         calls.append(url)
         raise OSError("network is unreachable")
 
-    monkeypatch.setattr(download, "download_url", refuse)
+    monkeypatch.setattr(download, "_save", refuse)
     monkeypatch.delenv("RSTG_PYG_MNIST", raising=False)
     monkeypatch.delenv("RSTG_PYG_REFERENCE", raising=False)
     return calls
@@ -97,7 +97,7 @@ def authors_arrays(authors_images):
 def authors_content(authors_arrays, authors_images, monkeypatch):
     """The bytes of a file with these arrays, with the checksums of the stand-ins in force."""
     content = pickle.dumps(authors_arrays, protocol=3)
-    monkeypatch.setattr(authors_file, "CHECKSUM", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(authors_paths, "CHECKSUM", hashlib.sha256(content).hexdigest())
     for name in mnist.FILE_NAMES[False]:
         checksum = hashlib.sha256((authors_images[0] / name).read_bytes()).hexdigest()
         monkeypatch.setitem(mnist.CHECKSUMS, name, checksum)

@@ -1,30 +1,36 @@
+"""The items of SyncMNIST: what they hold, and that they depend on the seed and their number alone."""
+
+import hashlib
 import importlib.util
+import os
 import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from cases import case
 from clip_fields import FIELDS, same
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
-from rstg_pyg.datasets import NO_SYNC, SyncMNIST, pair_to_label
-from rstg_pyg.datasets.clips import sample_clip
+from rstg_pyg.datasets import ClipGenerator, SyncMNIST
+
+MNIST = os.environ.get("RSTG_PYG_MNIST")
 
 
-@pytest.mark.parametrize(("num_digits", "num_frames", "size"), [(2, 1, 1), (3, 4, 32), (5, 10, 64), (10, 2, 100)])
-def test_item(make, num_digits, num_frames, size):
-    dataset = make(num_digits=num_digits, num_frames=num_frames, size=size)
-    data = dataset[0]
-    assert data.video.shape == (1, 1, num_frames, size, size)
-    assert data.video.dtype == torch.uint8
-    assert data.y.shape == (1,)
-    assert data.digits.shape == (1, num_digits)
-    assert data.sync.shape == (1, 2)
-    assert data.path.shape == (1, num_digits, num_frames, 2)
-    assert {data[name].dtype for name in FIELDS[1:]} == {torch.long}
-    assert set(data.keys()) == set(FIELDS)
+def test_item(make):
+    for num_digits, num_frames, size in [(2, 1, 1), (3, 4, 32), (5, 10, 64), (10, 2, 100)]:
+        data = make(num_digits=num_digits, num_frames=num_frames, size=size)[0]
+        with case(num_digits, num_frames, size):
+            assert data.video.shape == (1, 1, num_frames, size, size)
+            assert data.video.dtype == torch.uint8
+            assert data.y.shape == (1,)
+            assert data.digits.shape == (1, num_digits)
+            assert data.sync.shape == (1, 2)
+            assert data.path.shape == (1, num_digits, num_frames, 2)
+            assert {data[name].dtype for name in FIELDS[1:]} == {torch.long}
+            assert set(data.keys()) == set(FIELDS)
 
 
 def test_lengths_and_classes(make):
@@ -61,6 +67,92 @@ def test_transform(make):
 
 
 # Determinism
+
+
+NUMBERS = torch.tensor([0, 1, 59, 60, 92, 1000, 2**20, 2**32 + 7, 2**40 - 1])
+RECORDED = {
+    (2, 1, 1, True, 0, 1 / 92): "fc8d47ac33946619",
+    (3, 10, 64, True, 0, 1 / 92): "1158f1bff481847d",
+    (3, 4, 32, False, 2**64 - 1, 0.5): "ce5afd177a2156be",
+    (5, 10, 64, False, 7, 1 / 92): "b2c0fb37e2109a20",
+    (5, 6, 17, True, 2**63, 0): "93b0f6be9172e041",
+    (10, 3, 100, True, 1, 1): "d95fae0c971bdab8",
+    (4, 2, 150, False, 3, 0.5): "5c25b1f7053fbb71",
+}
+RECORDED_OF_MNIST = {(3, True): "73ff55872b28e815", (5, True): "1b5981a31ccd7857", (5, False): "812048bd2bf58a90"}
+
+
+def digest(dataset, numbers):
+    items, content = [dataset[int(number)] for number in numbers], hashlib.sha256()
+    for name in FIELDS:
+        field = torch.cat([item[name] for item in items])
+        assert torch.equal(ClipGenerator(dataset, "cpu")(numbers)[name], field), name
+        content.update(field.numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
+def test_recorded_clips(make):
+    names = ("num_digits", "num_frames", "size", "train", "seed", "no_sync_probability")
+    found = {case: digest(make(num_clips=2**40, **dict(zip(names, case, strict=True))), NUMBERS) for case in RECORDED}
+    assert found == RECORDED
+
+
+@pytest.mark.skipif(not MNIST, reason="RSTG_PYG_MNIST does not name a folder with the files of MNIST")
+def test_recorded_clips_of_mnist(tmp_path):
+    found = {
+        (num_digits, train): digest(
+            SyncMNIST(tmp_path, num_digits, train, mnist_dir=MNIST, num_clips=600_000), torch.arange(0, 600_000, 13_331)
+        )
+        for num_digits, train in RECORDED_OF_MNIST
+    }
+    assert found == RECORDED_OF_MNIST
+
+
+def test_clips_are_the_same_in_whatever_order_and_number_they_are_asked_for(make):
+    dataset, again = make(num_clips=40, size=16), make(num_clips=40, size=16)
+    expected = [ClipGenerator(dataset, "cpu")(torch.tensor([number])) for number in range(40)]
+    order = [0, 1, 2, 3, 4, 5, 3, 20, 21, 22, 23, 22, 21, *range(40), 39, 0, *range(39, -1, -1)]
+    for number in order:
+        item = dataset[number]
+        assert same(item, expected[number]), number
+        # Items are the caller's own.
+        for name in FIELDS:
+            item[name].zero_()
+    for item, number in zip(again.__getitems__(order), order, strict=True):
+        assert same(item, expected[number]), number
+    assert same(again[5:].__getitems__([-1, 3])[0], expected[39])
+    with pytest.raises(IndexError, match="got 40"):
+        again.__getitems__([0, 40])
+
+
+def test_large_clips_are_made_one_by_one(make, monkeypatch):
+    made, clips = [], SyncMNIST._clips
+
+    def counted(self, numbers):
+        made.append(len(numbers))
+        return clips(self, numbers)
+
+    monkeypatch.setattr(SyncMNIST, "_clips", counted)
+    for size, expected in [(16, [1, 2, 4, 8, 5]), (800, [1] * 4)]:
+        dataset = make(num_clips=20, size=size)
+        for number in range(17 if size == 16 else 4):
+            dataset[number]
+        assert made == expected
+        made.clear()
+
+
+def test_loaders_do_not_pass_a_subclass_by(make):
+    class Darker(SyncMNIST):
+        def get(self, idx):
+            data = super().get(idx)
+            data.video //= 2
+            return data
+
+    plain = make(num_clips=4)
+    darker = make(num_clips=4)
+    darker.__class__ = Darker
+    batch = next(iter(DataLoader(darker, batch_size=4)))
+    assert torch.equal(batch.video[3], plain[3].video[0] // 2)
 
 
 def test_clip_depends_on_seed_and_number_alone(make):
@@ -143,100 +235,36 @@ def test_training_and_test_split_share_nothing(make):
     assert not paths[0] & paths[1]
 
 
-# The generator against the specification
+# Arguments
 
 
-@pytest.fixture
-def many(make):
-    """2,000 clips as they are drawn, before they are rendered."""
-    digits = make()._digits
-    return [sample_clip(i, digits, 5, 10, seed=0) for i in range(2000)], digits
-
-
-def test_first_digit_runs_over_the_images(many):
-    clips, digits = many
-    for number, clip in enumerate(clips):
-        assert clip.images[0] == number % 60
-        assert (digits.labels[clip.images] == clip.digits).all()
-
-
-def test_classes_differ_and_are_uniform(many):
-    clips, _ = many
-    assert all(len(set(clip.digits.tolist())) == 5 for clip in clips)
-    for place in range(1, 5):
-        counts = np.bincount([clip.digits[place] for clip in clips], minlength=10)
-        # Chi-square with 9 degrees of freedom: 33 is exceeded with probability 0.0001.
-        assert ((counts - 200) ** 2 / 200).sum() < 33
-
-
-def test_images_are_uniform_within_their_class(many):
-    clips, digits = many
-    counts = np.bincount([clip.images[2] for clip in clips], minlength=len(digits.labels))
-    assert ((counts - 2000 / 60) ** 2 / (2000 / 60)).sum() < 110
-
-
-def test_labels(many):
-    clips, _ = many
-    for clip in clips:
-        expected = pair_to_label(clip.digits[0], clip.digits[1]) if clip.in_step else NO_SYNC
-        assert clip.label == expected
-    counts = np.bincount([clip.label for clip in clips], minlength=46)
-    # 2000/92 = 21.7 with standard deviation 4.6.
-    assert 5 < counts[NO_SYNC] < 40
-    expected = (2000 - counts[NO_SYNC]) / 45
-    # Chi-square with 44 degrees of freedom: 85 is exceeded with probability 0.0002.
-    assert ((counts[:NO_SYNC] - expected) ** 2 / expected).sum() < 85
-
-
-def test_only_the_pair_moves_in_step(many):
-    for clip in many[0]:
-        steps = np.diff(clip.path, axis=1)
-        assert clip.path.min() >= 0 and clip.path.max() <= 71
-        assert steps.min() >= -10 and steps.max() <= 9
-        alike = {(i, j) for i in range(5) for j in range(i) if (steps[i] == steps[j]).all()}
-        assert alike == ({(1, 0)} if clip.in_step else set())
-
-
-def test_item_tells_which_digits_are_in_step(make, many):
-    clips, _ = many
-    none = next(i for i, clip in enumerate(clips) if not clip.in_step)
-    dataset = make()
-    assert dataset[none].sync.tolist() == [[-1, -1]]
-    assert dataset[none].y.item() == 45
-    assert dataset[none + 1].sync.tolist() == [[0, 1]]
-    assert torch.equal(dataset[none].path[0], torch.from_numpy(clips[none].path))
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "error", "message"),
-    [
-        ({"num_digits": 1}, ValueError, "'num_digits' to be an integer within 2 to 10, got 1"),
-        ({"num_digits": 11}, ValueError, "'num_digits' to be an integer within 2 to 10, got 11"),
-        ({"num_digits": 5.0}, TypeError, r"'num_digits' to be an integer within 2 to 10, got 5\.0"),
-        ({"num_digits": True}, TypeError, "'num_digits' to be an integer .* got True"),
-        ({"train": "test"}, TypeError, "'train' to be True or False, got 'test'"),
-        ({"num_frames": 0}, ValueError, "'num_frames' to be an integer of at least 1, got 0"),
-        ({"size": 0}, ValueError, "'size' to be an integer of at least 1, got 0"),
-        ({"size": (64, 64)}, TypeError, r"'size' to be an integer of at least 1, got \(64, 64\)"),
-        ({"num_clips": 0}, ValueError, "'num_clips' to be an integer of at least 1, got 0"),
-        ({"seed": -1}, ValueError, "'seed' to be an integer within 0 to .* got -1"),
-        ({"seed": None}, TypeError, "'seed' to be an integer .* got None"),
-        ({"no_sync_probability": 1.5}, ValueError, r"'no_sync_probability' to be a number within 0 to 1, got 1\.5"),
-        ({"no_sync_probability": "half"}, TypeError, "'no_sync_probability' to be a number .* got 'half'"),
-        ({"pregenerate": "yes"}, TypeError, "'pregenerate' to be True or False, got 'yes'"),
-        ({"transform": 3}, TypeError, "'transform' to be callable or None, got 3"),
-        ({"log": 2}, TypeError, "'log' to be True or False, got 2"),
-    ],
-)
-def test_bad_arguments(make, kwargs, error, message):
-    with pytest.raises(error, match=f"expected {message}"):
-        make(**kwargs)
+def test_bad_arguments(make):
+    for kwargs, message in [
+        ({"num_digits": 1}, "'num_digits' to be an integer within 2 to 10, got 1"),
+        ({"num_digits": 11}, "'num_digits' to be an integer within 2 to 10, got 11"),
+        ({"num_digits": 5.0}, r"'num_digits' to be an integer within 2 to 10, got 5\.0"),
+        ({"num_digits": True}, "'num_digits' to be an integer .* got True"),
+        ({"train": "test"}, "'train' to be True or False, got str"),
+        ({"num_frames": 0}, "'num_frames' to be an integer of at least 1, got 0"),
+        ({"size": 0}, "'size' to be an integer of at least 1, got 0"),
+        ({"size": (64, 64)}, r"'size' to be an integer of at least 1, got \(64, 64\)"),
+        ({"num_clips": 0}, "'num_clips' to be an integer of at least 1, got 0"),
+        ({"seed": -1}, "'seed' to be an integer within 0 to .* got -1"),
+        ({"seed": None}, "'seed' to be an integer .* got None"),
+        ({"no_sync_probability": 1.5}, r"'no_sync_probability' to be a number within 0 to 1, got 1\.5"),
+        ({"no_sync_probability": "half"}, "'no_sync_probability' to be a number .* got 'half'"),
+        ({"pregenerate": "yes"}, "'pregenerate' to be True or False, got str"),
+        ({"transform": 3}, "'transform' to be callable or None, got 3"),
+        ({"log": 2}, "'log' to be True or False, got 2"),
+    ]:
+        with case(kwargs), pytest.raises(ValueError, match=f"expected {message}"):
+            make(**kwargs)
 
 
 def test_bad_paths(tmp_path):
-    with pytest.raises(TypeError, match="expected 'root' to be a path, got None"):
+    with pytest.raises(ValueError, match="expected 'root' to be a path, got None"):
         SyncMNIST(None)
-    with pytest.raises(TypeError, match="expected 'mnist_dir' to be a path or None, got 3"):
+    with pytest.raises(ValueError, match="expected 'mnist_dir' to be a path or None, got 3"):
         SyncMNIST(tmp_path, mnist_dir=3)
 
 

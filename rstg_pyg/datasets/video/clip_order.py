@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.something_something import SomethingSomething
 
 _STREAM = 0x5348 << 48

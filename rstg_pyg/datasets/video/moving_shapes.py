@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 
 TEMPLATES = (
     "Pushing [something] from left to right",

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from rstg_pyg.arguments import check_choice, check_index, check_positive
-from rstg_pyg.datasets.stream import uniforms
+from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import ALL_SPLITS, VERSIONS, read_annotations
 from rstg_pyg.datasets.video.colour import change_colours, jitter_factors
 from rstg_pyg.datasets.video.damage import DamagedVideoError, DamageRecord

@@ -16,22 +16,22 @@ import numpy as np
 
 from rstg_pyg.files import FileError, naming, open_file, reading
 
+# More bytes than the header of such a file has.
 _HEADER = 10_000
-"""More bytes than the header of such a file has."""
 
 
 class ClipFile:
-    r"""A file of rendered clips, each with a checksum, read one at a time.
+    """A file of rendered clips, each with a checksum, read one at a time.
 
-    The file is a ``.npy`` file of records: the clip's frames and their CRC-32. It is not mapped into
-    memory: a file that someone shortens, or a disk that fails, would end the process without a word.
-    Pickles carry the file's name and not its content.
+    The file is a ``.npy`` file of records: the clip's frames and their CRC-32. It is not mapped into memory: a file
+    that someone shortens, or a disk that fails, would end the process without a word. Pickles carry the file's name and
+    not its content.
 
     Args:
-        path (str or PathLike): The file.
-        num_clips (int): Number of clips.
-        num_frames (int): Number of frames per clip.
-        size (int): Height and width of the frames.
+        path: The file.
+        num_clips: Number of clips.
+        num_frames: Number T of frames per clip.
+        size: Height and width S of the frames.
     """
 
     def __init__(self, path: str | os.PathLike, num_clips: int, num_frames: int, size: int) -> None:
@@ -43,10 +43,10 @@ class ClipFile:
         return {name: self.__dict__[name] for name in ("path", "num_clips", "record")}
 
     def write(self, render: Callable[[int], np.ndarray]) -> None:
-        r"""Generates all clips into a temporary file and moves it into place when it is complete.
+        """Generate all clips into a temporary file and move it into place when it is complete.
 
         Args:
-            render (callable): Gives the frames of clip :obj:`i`, uint8 :math:`(T, H, W)`.
+            render: Gives the frames of the clip with a number, uint8 ``[T, S, S]``.
 
         Raises:
             OSError: If the disk has not enough room, or the file cannot be written.
@@ -82,12 +82,7 @@ class ClipFile:
 
     @cached_property
     def start(self) -> int:
-        r"""The number of bytes before the first clip.
-
-        Raises:
-            FileNotFoundError: If the file is not there.
-            FileError: If it is damaged, truncated or holds something else.
-        """
+        """The number of bytes before the first clip, of a file that was found whole."""
         with self._reading():
             with open_file(self.path) as file:
                 header, size = BytesIO(file.read(_HEADER)), os.fstat(file.fileno()).st_size
@@ -103,17 +98,11 @@ class ClipFile:
         return header.tell()
 
     def read(self, index: int) -> np.ndarray:
-        r"""The frames of one clip.
-
-        Args:
-            index (int): Number of the clip.
-
-        Shapes:
-            - **output:** :math:`(T, H, W)`, uint8
+        """Read the frames of one clip, uint8 ``[T, S, S]``.
 
         Raises:
             FileNotFoundError: If the file is not there.
-            FileError: If the clip is damaged; it is a ValueError.
+            FileError: If it is damaged, truncated or holds something else.
         """
         start = self.start + index * self.record.itemsize
         with self._reading():

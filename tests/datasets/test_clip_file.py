@@ -4,15 +4,17 @@ import pickle
 
 import pytest
 import torch
+from cases import case
 from clip_fields import same
 from torch_geometric.loader import DataLoader
 
-from rstg_pyg.datasets import SyncMNIST, store
+from rstg_pyg.datasets import clip_file
+from rstg_pyg.datasets.drawing import ClipRenderer
 
 
 def test_pregenerated_clips_are_the_same_bytes(make, monkeypatch):
-    fresh, stored = make(num_clips=8), make(num_clips=8, pregenerate=True)
-    monkeypatch.setattr(stored, "_render", None)
+    fresh, stored = list(make(num_clips=8)), make(num_clips=8, pregenerate=True)
+    monkeypatch.setattr(ClipRenderer, "__call__", None)
     for i in range(8):
         assert same(fresh[i], stored[i])
     stored[0].video.zero_()
@@ -24,7 +26,7 @@ def test_pregenerated_clips_are_the_same_bytes(make, monkeypatch):
 def test_file_is_used_again_and_keyed_by_the_arguments(make, monkeypatch):
     first = make(num_clips=3, pregenerate=True)
     with monkeypatch.context() as context:
-        context.setattr(SyncMNIST, "_render", None)
+        context.setattr(ClipRenderer, "__call__", None)
         assert same(make(num_clips=3, pregenerate=True)[2], first[2])
     names = {first.processed_file_names[0]}
     for change in [{"seed": 1}, {"num_digits": 4}, {"size": 32}, {"num_frames": 9}, {"train": False}, {"num_clips": 2}]:
@@ -34,34 +36,33 @@ def test_file_is_used_again_and_keyed_by_the_arguments(make, monkeypatch):
 
 
 def test_interrupted_generation_leaves_nothing(make, monkeypatch, tmp_path):
-    def fail(self, clip):
+    def fail(self, images, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SyncMNIST, "_render", fail)
+    monkeypatch.setattr(ClipRenderer, "__call__", fail)
     with pytest.raises(KeyboardInterrupt):
         make(num_clips=3, pregenerate=True)
     assert list((tmp_path / "root" / "processed").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("damage", "found"),
-    [
-        (lambda whole: whole[:-1], r"expected \d+ bytes, found \d+"),
-        (lambda whole: b"", "EOF"),
-        (lambda whole: b"PK" + whole[2:], "the magic string is not correct"),
-        (lambda whole: whole.replace(b"'shape': (3", b"'shape': (4"), "expected 3 records of .*, found shape .4. of"),
-        # Tokenizers and parsers of Python read the header.
-        (lambda whole: whole.replace(b"'shape': (3", b"'shape\": (3"), "Cannot parse header"),
-        (lambda whole: whole[:10] + b"(" * 118 + whole[128:], ""),
-    ],
-)
-def test_damaged_header(make, tmp_path, damage, found):
+def test_damaged_header(make, tmp_path):
     make(num_clips=3, pregenerate=True)
     (path,) = (tmp_path / "root" / "processed").iterdir()
-    path.write_bytes(damage(path.read_bytes()))
+    whole = path.read_bytes()
     advice = r"\. Delete the file and construct the dataset again: it will be generated anew$"
-    with pytest.raises(ValueError, match=rf"^expected {path} to be a whole file of clips, got: .*{found}.*{advice}"):
-        make(num_clips=3, pregenerate=True)
+    for damaged, found in [
+        (whole[:-1], r"expected \d+ bytes, found \d+"),
+        (b"", "EOF"),
+        (b"PK" + whole[2:], "the magic string is not correct"),
+        (whole.replace(b"'shape': (3", b"'shape': (4"), "expected 3 records of .*, found shape .4. of"),
+        # Tokenizers and parsers of Python read the header.
+        (whole.replace(b"'shape': (3", b"'shape\": (3"), "Cannot parse header"),
+        (whole[:10] + b"(" * 118 + whole[128:], ""),
+    ]:
+        path.write_bytes(damaged)
+        message = rf"^expected {path} to be a whole file of clips, got: .*{found}.*{advice}"
+        with case(found), pytest.raises(ValueError, match=message):
+            make(num_clips=3, pregenerate=True)
 
 
 def test_damaged_clip(make, tmp_path):
@@ -90,7 +91,7 @@ def test_disk_without_room(make, monkeypatch, tmp_path):
     class Full:
         free = 1000
 
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: Full)
+    monkeypatch.setattr(clip_file.shutil, "disk_usage", lambda folder: Full)
     with pytest.raises(OSError, match=r"need 24\.6 GB in .* choose a smaller 'num_clips'"):
         make(pregenerate=True)
     assert list((tmp_path / "root" / "processed").iterdir()) == []
