@@ -1,4 +1,4 @@
-"""Reading every frame of every video once, to know all damaged ones before training.
+"""Every frame of every video is read once, to know all damaged ones before training.
 
 python -m rstg_pyg.datasets.video.checking ROOT --version v2 --workers 8
 """
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS
 from rstg_pyg.datasets.video.damage import DamagedVideoError
-from rstg_pyg.datasets.video.reading import every_frame
+from rstg_pyg.datasets.video.sampling import every_frame
 from rstg_pyg.datasets.video.something_something import SomethingSomething
 
 
@@ -34,17 +34,13 @@ class _Check(Dataset):
 
 
 def check_videos(dataset: SomethingSomething, num_workers: int = 0) -> dict[str, str]:
-    r"""Reads all frames of all videos of a split.
+    r"""Read all frames of all videos of a split, and return what is wrong with the damaged ones, by their names.
 
     Training reads only the frames it takes, so a damaged frame may be met late.
 
     Args:
-        dataset (SomethingSomething): The dataset; its limit of damaged videos does not matter here, but for missing
-            ones.
-        num_workers (int): Processes that read. (default: :obj:`0`, this one)
-
-    Returns:
-        dict: What is wrong, by the names of the damaged videos.
+        dataset: The dataset; its limit of damaged videos does not matter here, but for missing ones.
+        num_workers: Processes that read; 0 is this one.
 
     Example:
         >>> from rstg_pyg.datasets.made_videos import make_videos

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rstg_pyg.datasets.video import change_colours
-from rstg_pyg.datasets.video.colour import GREY, jitter_factors
+from rstg_pyg.datasets.video.augment import GREY
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,3 @@ def test_threads_make_no_difference():
         assert torch.equal(change_colours(video, 1.1, 0.8, 1.3), one)
     finally:
         torch.set_num_threads(threads)
-
-
-def test_factors():
-    assert jitter_factors(0.2, (0.0, 0.5, 0.75)) == pytest.approx((0.8, 1.0, 1.1))
-    assert jitter_factors(0.0, (0.0, 0.5, 0.75)) == (1, 1, 1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rstg_pyg.datasets.video import crop_offsets, resize, short_side_to, spread_crops
-from rstg_pyg.datasets.video.geometry import random_crop
+from rstg_pyg.datasets.video.augment import random_crop
 
 
 def grid(height, width, frames=2):
