@@ -82,8 +82,8 @@ def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor
         ImportError: If Pillow is not installed.
 
     Example:
-        >>> write_frame_folder("made/17", np.zeros((6, 8, 10, 3), np.uint8))
-        >>> frames, places = read_frame_folder("made/17", lambda count: np.array([0, 0, count - 1]))
+        >>> write_frame_folder("18", np.zeros((6, 8, 10, 3), np.uint8))
+        >>> frames, places = read_frame_folder("18", lambda count: np.array([0, 0, count - 1]))
         >>> frames.shape, places.tolist()
         (torch.Size([2, 8, 10, 3]), [0, 0, 1])
     """
@@ -135,8 +135,8 @@ def write_frame_folder(folder: str | os.PathLike, frames: Iterable[np.ndarray], 
         ImportError: If Pillow is not installed.
 
     Example:
-        >>> write_frame_folder("made/18", np.zeros((2, 8, 10, 3), np.uint8))
-        >>> sorted(os.listdir("made/18"))
+        >>> write_frame_folder("19", np.zeros((2, 8, 10, 3), np.uint8))
+        >>> sorted(os.listdir("19"))
         ['00001.jpg', '00002.jpg']
     """
     pillow = require_pillow()

@@ -309,8 +309,8 @@ class ClipSequence(torch.utils.data.Dataset):
 
     Example:
         >>> from rstg_pyg.datasets.made_videos import make_videos
-        >>> make_videos("made", version="v1", clips=4, validation_clips=2, height=32, frames=(8, 12))
-        >>> clips = ClipSequence(SomethingSomething("made", num_frames=8, size=32), num_clips=10)
+        >>> make_videos("small", version="v1", clips=4, validation_clips=2, height=32, frames=(8, 12))
+        >>> clips = ClipSequence(SomethingSomething("small", num_frames=8, size=32), num_clips=10)
         >>> sorted(clips[n].video_id for n in range(4, 8))
         ['1', '2', '3', '4']
     """
