@@ -80,9 +80,10 @@ def make_videos(
     if high < low:
         raise ValueError(f"expected 'frames' to be two numbers in order, got {frames!r}")
     root = Path(root)
-    labels_file = _annotation_file(root, version, "labels")
-    if labels_file.exists():
-        raise FileExistsError(f"expected a folder without a data set, got {labels_file}")
+    ending = "csv" if version == "v1" else "json"
+    files = {name: root / f"something-something-{version}-{name}.{ending}" for name in (*SPLITS, "labels")}
+    if files["labels"].exists():
+        raise FileExistsError(f"expected a folder without a data set, got {files['labels']}")
 
     entries: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for index in range(clips + validation_clips):
@@ -109,13 +110,8 @@ def make_videos(
     numbers = {name: str(number) for number, name in enumerate(classes)}
     texts["labels"] = "".join(f"{name}\n" for name in classes) if version == "v1" else json.dumps(numbers, indent=0)
     for name, text in texts.items():
-        path = _annotation_file(root, version, name)
-        with naming(path):
-            path.write_text(text, encoding="utf-8")
-
-
-def _annotation_file(root: Path, version: str, name: str) -> Path:
-    return root / f"something-something-{version}-{name}.{'csv' if version == 'v1' else 'json'}"
+        with naming(files[name]):
+            files[name].write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,12 +10,7 @@ from rstg_pyg.datasets.video.augment import (
     short_side_to,
     spread_crops,
 )
-from rstg_pyg.datasets.video.damage import (
-    Damage,
-    DamagedVideoError,
-    DamagedVideoWarning,
-    TooManyDamagedVideosError,
-)
+from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError, DamagedVideoWarning, TooManyDamagedVideosError
 from rstg_pyg.datasets.video.frame_folders import read_frame_folder, write_frame_folder
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, MadeClip, draw_clip
 from rstg_pyg.datasets.video.sampling import VIEWS, average_views, every_frame, random_indices, spread_indices

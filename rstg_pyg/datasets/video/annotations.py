@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -104,9 +105,7 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
         labels.append(numbers[name])
     if not video_ids:
         raise AnnotationError(f"{videos_file}: expected videos, got none")
-    twice = _first_repeated(video_ids)
-    if twice is not None:
-        raise AnnotationError(f"{videos_file}: expected every video once, got {_shown(twice)} twice")
+    _check_once(videos_file, "video", video_ids)
     return Annotations(np.array(video_ids), np.array(labels, dtype=np.int64), classes)
 
 
@@ -135,13 +134,10 @@ def _is_file_name(name: str) -> bool:
     return len(name) <= _LONGEST_ID and name.isprintable() and name.strip(".") != "" and not set(name) & set("/\\:")
 
 
-def _first_repeated(values: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
+def _check_once(path: Path, what: str, names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise AnnotationError(f"{path}: expected every {what} once, got {_shown(twice)} twice")
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -152,9 +148,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _classes_v1(path: Path) -> tuple[str, ...]:
     classes = tuple(line for _, line in _lines(path))
-    twice = _first_repeated(classes)
-    if twice is not None:
-        raise AnnotationError(f"{path}: expected every class once, got {_shown(twice)} twice")
+    _check_once(path, "class", classes)
     if not classes:
         raise AnnotationError(f"{path}: expected one class name a line, got none")
     return classes

@@ -7,30 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS
 from rstg_pyg.datasets.video.damage import DamagedVideoError
 from rstg_pyg.datasets.video.sampling import every_frame
 from rstg_pyg.datasets.video.something_something import SomethingSomething
-
-
-class _Check(Dataset):
-    """What is wrong with every video; empty for whole ones."""
-
-    def __init__(self, dataset: SomethingSomething) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset.video_ids)
-
-    def __getitem__(self, idx: int) -> str:
-        try:
-            self.dataset.read(idx, every_frame)
-        except DamagedVideoError as error:
-            return str(error)
-        return ""
 
 
 def check_videos(dataset: SomethingSomething, num_workers: int = 0) -> dict[str, str]:
@@ -48,9 +32,18 @@ def check_videos(dataset: SomethingSomething, num_workers: int = 0) -> dict[str,
         >>> check_videos(SomethingSomething("made"))
         {}
     """
-    loader = DataLoader(_Check(dataset), batch_size=None, num_workers=num_workers)
-    found = zip(dataset.video_ids.tolist(), loader, strict=True)
-    return {name: what for name, what in found if what}
+    numbers = range(len(dataset.video_ids))
+    found = DataLoader(numbers, batch_size=None, num_workers=num_workers, collate_fn=partial(_fault, dataset))
+    return {name: what for name, what in zip(dataset.video_ids.tolist(), found, strict=True) if what}
+
+
+def _fault(dataset: SomethingSomething, idx: int) -> str:
+    """What is wrong with a video; empty for a whole one."""
+    try:
+        dataset.read(idx, every_frame)
+    except DamagedVideoError as error:
+        return str(error)
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -146,7 +146,7 @@ def test_videos_are_turned_as_the_file_says(tmp_path):
     plain = read_video_file(path, every_frame)[0].numpy()
     content = bytearray(path.read_bytes())
     for matrix, turn in MATRICES:
-        # Of the track's header, version 0, as a phone writes it: 16-bit fractions, row by row (ISO/IEC 14496-12, 8.3.2).
+        # Of the track's header, as a phone writes it: 16-bit fractions, row by row (ISO/IEC 14496-12, 8.3.2).
         a, b, c, d = (value << 16 for value in matrix)
         struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
         path.write_bytes(content)
