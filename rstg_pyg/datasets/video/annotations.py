@@ -90,17 +90,14 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
     numbers: dict[str | None, int] = {None: -1, **{name: number for number, name in enumerate(classes)}}
     video_ids, labels = [], []
     for place, video_id, name in videos:
+        at = f"{videos_file}, {place}"
         if not _is_file_name(video_id):
-            raise AnnotationError(
-                f"{videos_file}, {place}: expected a plain file name for a video, got {_shown(video_id)}"
-            )
+            raise AnnotationError(f"{at}: expected a plain file name for a video, got {_shown(video_id)}")
         if name not in numbers:
             # Of the published number of classes; among a hundred times as many the search takes minutes.
             near = get_close_matches(name, classes[:1000], n=1)
             hint = f"; the nearest is {_shown(near[0])}" if near else ""
-            raise AnnotationError(
-                f"{videos_file}, {place}: expected a class of {classes_file}, got {_shown(name)}{hint}"
-            )
+            raise AnnotationError(f"{at}: expected a class of {classes_file}, got {_shown(name)}{hint}")
         video_ids.append(video_id)
         labels.append(numbers[name])
     if not video_ids:

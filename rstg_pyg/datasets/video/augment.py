@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 FLIPS = ("undirected", "swap", "never")
-"""Forms of left-right flips in training:
-
-- ``"undirected"``: only clips of classes whose name has neither the word "left" nor the word "right".
-- ``"swap"``: also clips of the other classes whose mirror image is a class, and then the label is that class.
-- ``"never"``: none.
-"""
+"""Which clips are flipped left to right in training, see :class:`~rstg_pyg.datasets.SomethingSomething`."""
 
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the brightness of a pixel, after ITU-R BT.601."""

@@ -54,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", choices=VERSIONS, default="v1")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
     args = parser.parse_args(argv)
-    damaged = 0
+    is_damaged = False
     for split in SPLITS:
         dataset = SomethingSomething(args.root, args.version, split, max_damaged=sys.maxsize)
         for name, what in check_videos(dataset, args.workers).items():
             print(f"{split} {name}: {what}")
-            damaged += 1
+            is_damaged = True
         print(f"{split}: {len(dataset):,} videos read")
-    return 1 if damaged else 0
+    return int(is_damaged)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ class DamageRecord:
         r"""Record the numbers of all videos that a folder lacks, with one warning."""
         if missing:
             self._set(missing, Damage.MISSING)
-            count, names = f"{len(missing):,} of {len(self.video_ids):,}", _listed([self.video_ids[i] for i in missing])
-            message = f"{count} videos are not in {folder} and are skipped: {names}"
-            warnings.warn(message, DamagedVideoWarning, stacklevel=2)
+            names = _listed([self.video_ids[i] for i in missing])
+            what = f"{len(missing):,} of {len(self.video_ids):,} videos are not in {folder} and are skipped: {names}"
+            warnings.warn(what, DamagedVideoWarning, stacklevel=2)
 
     def report(self) -> str:
         r"""One line on all damaged videos so far; empty if there is none."""

@@ -46,18 +46,23 @@ def test_two_samplings_of_long_videos_share_no_frame():
     assert sorted(spread_indices(64, 32, 2).flat) == list(range(64))
 
 
-def test_frames_that_come_evenly_stand_for_themselves(rate=Fraction(30000, 1001)):
-    even = np.arange(40) / float(rate)
-    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40) / float(rate)
-    for times in (even, even.round(3) + 7, even + jitter):
-        found, shown = even_times(times.tolist(), rate)
-        assert found == rate and shown.tolist() == list(range(40))
-    # A promise that frames do not keep does not count.
-    found, shown = even_times(even.tolist(), rate * 2)
-    assert abs(found - rate) < 0.01 and shown.tolist() == list(range(40))
-    for untold in ([], [0.0], [None, 0.1], [0.0, 0.0], [0.0, 5.0, 2.0]):
-        found, shown = even_times(untold, rate)
-        assert found == rate and shown.tolist() == list(range(len(untold)))
+def test_frames_that_come_evenly_stand_for_themselves():
+    each = list(range(40))
+    for rate in (Fraction(12), Fraction(30000, 1001), Fraction(240)):
+        even = np.arange(40) / float(rate)
+        jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40) / float(rate)
+        for times in (even, even.round(3) + 7, even + jitter):
+            found, shown = even_times(times.tolist(), rate)
+            assert found == rate and shown.tolist() == each
+        # A promise that frames do not keep does not count.
+        found, shown = even_times(even.tolist(), rate * 2)
+        assert abs(found - rate) < 0.01 and shown.tolist() == each
+
+
+def test_where_times_tell_nothing_frames_count_as_even():
+    for times in ([], [0.0], [None, 0.1], [0.0, 0.0], [0.0, 5.0, 2.0]):
+        found, shown = even_times(times, Fraction(25))
+        assert found == 25 and shown.tolist() == list(range(len(times)))
 
 
 @pytest.mark.parametrize("scale", [0.001, 1], ids=["faster than it is looked", "slower"])
