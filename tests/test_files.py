@@ -11,7 +11,7 @@ import torch
 from cases import case
 
 from rstg_pyg.datasets.clip_file import ClipFile
-from rstg_pyg.datasets.video.writing import write_frame_folder
+from rstg_pyg.datasets.video import write_frame_folder
 from rstg_pyg.files import FileError, naming, open_file, reading, replace_file
 from rstg_pyg.predict.writing import write_video
 from rstg_pyg.training import ClipMetrics, Phase, Recipe, save_weights

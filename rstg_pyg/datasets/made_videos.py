@@ -15,9 +15,10 @@ from pathlib import Path
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_template
+from rstg_pyg.datasets.video.frame_folders import write_frame_folder
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
 from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS
-from rstg_pyg.datasets.video.writing import ENCODERS, write_frame_folder, write_video_file
+from rstg_pyg.datasets.video.video_files import ENCODERS, write_video_file
 from rstg_pyg.files import naming
 
 HEIGHTS = {"v1": 100, "v2": 240}
@@ -25,7 +26,7 @@ HEIGHTS = {"v1": 100, "v2": 240}
 
 FRAMES = (24, 48)
 _SHAPES = (4 / 3, 16 / 9)
-_SERIES = 0x6D616465
+_KEY = 0x6D616465
 
 
 def make_videos(
@@ -40,7 +41,7 @@ def make_videos(
     codec: str = "vp9",
     templates: Sequence[str] = TEMPLATES,
 ) -> None:
-    """Make a data set that :class:`~rstg_pyg.datasets.SomethingSomething` reads like the published ones.
+    r"""Make a data set that :class:`~rstg_pyg.datasets.SomethingSomething` reads like the published ones.
 
     The clips are those of :func:`~rstg_pyg.datasets.video.draw_clip`, of classes of Something-Something that only
     motion tells apart, each class equally often. Videos are 4:3 or 16:9 and have 12 frames a second. They are encoded
@@ -79,15 +80,16 @@ def make_videos(
     if high < low:
         raise ValueError(f"expected 'frames' to be two numbers in order, got {frames!r}")
     root = Path(root)
-    labels_file = _annotation_file(root, version, "labels")
-    if labels_file.exists():
-        raise FileExistsError(f"expected a folder without a data set, got {labels_file}")
+    ending = "csv" if version == "v1" else "json"
+    files = {name: root / f"something-something-{version}-{name}.{ending}" for name in (*SPLITS, "labels")}
+    if files["labels"].exists():
+        raise FileExistsError(f"expected a folder without a data set, got {files['labels']}")
 
     entries: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for index in range(clips + validation_clips):
         split, number = ("train", index) if index < clips else ("validation", index - clips)
-        template = templates[number % len(templates)]
-        length, shape = uniforms(seed, _SERIES, index, 2)
+        template = label = templates[number % len(templates)]
+        length, shape = uniforms(seed, _KEY, index, 2)
         width = 2 * round(height * _SHAPES[int(shape * len(_SHAPES))] / 2)
         clip = draw_clip(template, seed, index, low + int(length * (high - low + 1)), height, width, noise)
         video_id = str(index + 1)
@@ -97,32 +99,19 @@ def make_videos(
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_video_file(place.with_suffix(".webm"), clip.frames, codec=codec)
-        label = template
         for thing in clip.placeholders:
             label = label.replace("[something]", thing, 1)
         entries[split].append({"id": video_id, "label": label, "template": template, "placeholders": clip.placeholders})
     classes = sorted(map(class_of_template, templates))
+    texts = {}
     for split, videos in entries.items():
-        _write_annotations(_annotation_file(root, version, split), videos)
-    if version == "v1":
-        labels = "".join(f"{name}\n" for name in classes)
-    else:
-        labels = json.dumps({name: str(number) for number, name in enumerate(classes)}, indent=0)
-    with naming(labels_file):
-        labels_file.write_text(labels, encoding="utf-8")
-
-
-def _annotation_file(root: Path, version: str, name: str) -> Path:
-    return root / f"something-something-{version}-{name}.{'csv' if version == 'v1' else 'json'}"
-
-
-def _write_annotations(path: Path, videos: list[dict]) -> None:
-    if path.suffix == ".csv":
-        text = "".join(f"{video['id']};{class_of_template(video['template'])}\n" for video in videos)
-    else:
-        text = json.dumps(videos, indent=0)
-    with naming(path):
-        path.write_text(text, encoding="utf-8")
+        lines = [f"{video['id']};{class_of_template(video['template'])}\n" for video in videos]
+        texts[split] = "".join(lines) if version == "v1" else json.dumps(videos, indent=0)
+    numbers = {name: str(number) for number, name in enumerate(classes)}
+    texts["labels"] = "".join(f"{name}\n" for name in classes) if version == "v1" else json.dumps(numbers, indent=0)
+    for name, text in texts.items():
+        with naming(files[name]):
+            files[name].write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Make a small data set like Something-Something, of classes that only motion tells apart.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", help="the folder to make")
+    parser.add_argument("root", metavar="out", help="the folder to make")
     parser.add_argument("--version", choices=VERSIONS, default="v1", help="JPEG frames and CSV, or WebM and JSON")
     parser.add_argument("--clips", type=int, default=200, metavar="N", help="training videos")
     parser.add_argument("--validation-clips", type=int, metavar="N", help="validation videos; None: a quarter")
@@ -141,13 +130,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--noise", type=float, default=1.0, help="how strong background, trembling and grain are")
     parser.add_argument("--codec", choices=tuple(ENCODERS), default="vp9", help="of version 2")
     args = parser.parse_args(argv)
-    options = {name: value for name, value in vars(args).items() if name not in ("out", "frames")}
     try:
-        make_videos(args.out, frames=tuple(args.frames), **options)
+        make_videos(**{**vars(args), "frames": tuple(args.frames)})
     except (ValueError, OSError, ImportError) as error:
         print(f"made_videos: {error}", file=sys.stderr)
         return 2
-    print(f"made {args.clips:,} training videos and their validation videos in {args.out}")
+    print(f"made {args.clips:,} training videos and their validation videos in {args.root}")
     return 0
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from rstg_pyg.datasets.video import write_video_file
-from rstg_pyg.datasets.video.reading import require_av, require_pillow
-from rstg_pyg.datasets.video.writing import gif_frames
+from rstg_pyg.datasets.video.frame_folders import require_pillow
+from rstg_pyg.datasets.video.video_files import gif_frames, require_av
 from rstg_pyg.files import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from rstg_pyg.datasets.scenes import NO_SYNC
-from rstg_pyg.datasets.video.views import average_views
+from rstg_pyg.datasets.video.sampling import average_views
 from rstg_pyg.models.video_classifier import weight_dtype
 from rstg_pyg.training.checkpoint import check_checkpoint
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.datasets.video.writing import gif_frames
+from rstg_pyg.datasets.video.video_files import gif_frames
 from rstg_pyg.files import naming
 from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips, draw_frame
 from rstg_pyg.visualize.clips import (

@@ -1,24 +1,21 @@
 r"""Video files and what is made of them: Something-Something, read as published, and small data sets of its form."""
 
 from rstg_pyg.datasets.video.annotations import AnnotationError, Annotations, class_of_template, read_annotations
-from rstg_pyg.datasets.video.clip_order import ClipSequence
-from rstg_pyg.datasets.video.colour import change_colours
-from rstg_pyg.datasets.video.damage import (
-    Damage,
-    DamagedVideoError,
-    DamagedVideoWarning,
-    TooManyDamagedVideosError,
+from rstg_pyg.datasets.video.augment import (
+    FLIPS,
+    change_colours,
+    crop_offsets,
+    mirror_classes,
+    resize,
+    short_side_to,
+    spread_crops,
 )
-from rstg_pyg.datasets.video.flips import FLIPS, mirror_classes
-from rstg_pyg.datasets.video.frame_folders import read_frame_folder
-from rstg_pyg.datasets.video.geometry import crop_offsets, resize, short_side_to, spread_crops
+from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError, DamagedVideoWarning, TooManyDamagedVideosError
+from rstg_pyg.datasets.video.frame_folders import read_frame_folder, write_frame_folder
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, MadeClip, draw_clip
-from rstg_pyg.datasets.video.reading import every_frame
-from rstg_pyg.datasets.video.sampling import random_indices, spread_indices
-from rstg_pyg.datasets.video.something_something import SomethingSomething
-from rstg_pyg.datasets.video.video_files import read_video_file, stream_video_file
-from rstg_pyg.datasets.video.views import VIEWS, average_views
-from rstg_pyg.datasets.video.writing import write_frame_folder, write_video_file
+from rstg_pyg.datasets.video.sampling import VIEWS, average_views, every_frame, random_indices, spread_indices
+from rstg_pyg.datasets.video.something_something import ClipSequence, SomethingSomething
+from rstg_pyg.datasets.video.video_files import read_video_file, stream_video_file, write_video_file
 
 __all__ = [
     "FLIPS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,12 +20,11 @@ VERSIONS = ("v1", "v2")
 SPLITS = ("train", "validation")
 ALL_SPLITS = (*SPLITS, "test")
 """With the one that is published without labels."""
-# Names under which each file was published, in the folder itself or in the folder "labels" in it.
+# Names under which each file was published.
 _FILES = {
     "v1": ("something-something-v1-{}.csv",),
     "v2": ("something-something-v2-{}.json", "{}.json"),
 }
-_PLACES = ("", "labels")
 _LONGEST_ID = 255
 """Of the names that file systems take. An array of names is as wide as the longest."""
 
@@ -37,9 +37,9 @@ class Annotations(NamedTuple):
     r"""The videos of a split and their classes.
 
     Attributes:
-        video_ids (numpy.ndarray): The names of the videos, :math:`(N)`, strings.
-        labels (numpy.ndarray): The numbers of their classes, :math:`(N)`, int64; -1 where none is published.
-        classes (tuple): The names of all classes, without brackets.
+        video_ids: The names of the videos, ``[N]`` strings.
+        labels: The numbers of their classes, ``[N]`` int64; -1 where none is published.
+        classes: The names of all classes, without brackets.
     """
 
     video_ids: np.ndarray
@@ -48,29 +48,29 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Annotations:
-    r"""Reads the annotations of a split as published.
+    r"""Read the annotations of a split as published.
 
-    Version 1 has :obj:`something-something-v1-labels.csv` with one class name a line, in the order of their numbers,
-    and :obj:`something-something-v1-train.csv` and :obj:`-validation.csv` with lines :obj:`id;class name`.
+    Version 1 has ``something-something-v1-labels.csv`` with one class name a line, in the order of their numbers, and
+    ``something-something-v1-train.csv`` and ``-validation.csv`` with lines ``id;class name``.
 
-    Version 2 has :obj:`something-something-v2-labels.json` with the number of every class name, and
-    :obj:`something-something-v2-train.json` and :obj:`-validation.json` with a list of entries, of which :obj:`"id"`
-    and :obj:`"template"` are read: the class name, with brackets around its placeholders. The short names
-    :obj:`labels.json`, :obj:`train.json` and :obj:`validation.json` do too.
+    Version 2 has ``something-something-v2-labels.json`` with the number of every class name, and
+    ``something-something-v2-train.json`` and ``-validation.json`` with a list of entries, of which ``"id"`` and
+    ``"template"`` are read: the class name, with brackets around its placeholders. The short names ``labels.json``,
+    ``train.json`` and ``validation.json`` do too.
 
-    The files of the test split have names without classes: :obj:`id`, and entries with :obj:`"id"` alone. If it comes
-    with them, they are read.
+    The files of the test split have names without classes: ``id``, and entries with ``"id"`` alone. If it comes with
+    them, they are read.
 
     Args:
-        folder (str or PathLike): The folder with these files, or with a folder :obj:`labels` that has them.
-        version (str): :obj:`"v1"` or :obj:`"v2"`.
-        split (str): :obj:`"train"`, :obj:`"validation"` or :obj:`"test"`.
+        folder: The folder with these files, or with a folder ``labels`` that has them.
+        version: ``"v1"`` or ``"v2"``.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
 
     Raises:
         FileNotFoundError: If a file is missing.
         AnnotationError: If a file is not of that form, names an unknown class, a video twice, or none, or calls one by
             what is no plain name of a file.
-        ValueError: If :obj:`version` or :obj:`split` is none of these.
+        ValueError: If ``version`` or ``split`` is none of these.
 
     Example:
         >>> _ = Path("something-something-v1-labels.csv").write_text("Moving something up\nHolding something\n")
@@ -87,28 +87,22 @@ def read_annotations(folder: str | os.PathLike, version: str, split: str) -> Ann
         classes = read_classes(classes_file)
     with reading(videos_file, AnnotationError, "annotations of the published form"):
         videos = read_videos(videos_file, split in SPLITS)
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
-    numbers[None] = -1
+    numbers: dict[str | None, int] = {None: -1, **{name: number for number, name in enumerate(classes)}}
     video_ids, labels = [], []
     for place, video_id, name in videos:
+        at = f"{videos_file}, {place}"
         if not _is_file_name(video_id):
-            raise AnnotationError(
-                f"{videos_file}, {place}: expected a plain file name for a video, got {_shown(video_id)}"
-            )
+            raise AnnotationError(f"{at}: expected a plain file name for a video, got {_shown(video_id)}")
         if name not in numbers:
             # Of the published number of classes; among a hundred times as many the search takes minutes.
             near = get_close_matches(name, classes[:1000], n=1)
             hint = f"; the nearest is {_shown(near[0])}" if near else ""
-            raise AnnotationError(
-                f"{videos_file}, {place}: expected a class of {classes_file}, got {_shown(name)}{hint}"
-            )
+            raise AnnotationError(f"{at}: expected a class of {classes_file}, got {_shown(name)}{hint}")
         video_ids.append(video_id)
         labels.append(numbers[name])
     if not video_ids:
         raise AnnotationError(f"{videos_file}: expected videos, got none")
-    twice = _first_repeated(video_ids)
-    if twice is not None:
-        raise AnnotationError(f"{videos_file}: expected every video once, got {_shown(twice)} twice")
+    _check_once(videos_file, "video", video_ids)
     return Annotations(np.array(video_ids), np.array(labels, dtype=np.int64), classes)
 
 
@@ -124,10 +118,9 @@ def class_of_template(template: str) -> str:
 
 def _find(folder: Path, version: str, name: str) -> Path:
     names = [form.format(name) for form in _FILES[version]]
-    for place in _PLACES:
-        for file in names:
-            if (folder / place / file).is_file():
-                return folder / place / file
+    for path in (place / file for place in (folder, folder / "labels") for file in names):
+        if path.is_file():
+            return path
     raise FileNotFoundError(
         f"expected the annotation file {' or '.join(names)} in {folder} or {folder / 'labels'}, got none"
     )
@@ -138,13 +131,10 @@ def _is_file_name(name: str) -> bool:
     return len(name) <= _LONGEST_ID and name.isprintable() and name.strip(".") != "" and not set(name) & set("/\\:")
 
 
-def _first_repeated(values: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
+def _check_once(path: Path, what: str, names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise AnnotationError(f"{path}: expected every {what} once, got {_shown(twice)} twice")
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -155,9 +145,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _classes_v1(path: Path) -> tuple[str, ...]:
     classes = tuple(line for _, line in _lines(path))
-    twice = _first_repeated(classes)
-    if twice is not None:
-        raise AnnotationError(f"{path}: expected every class once, got {_shown(twice)} twice")
+    _check_once(path, "class", classes)
     if not classes:
         raise AnnotationError(f"{path}: expected one class name a line, got none")
     return classes

@@ -1,4 +1,4 @@
-"""Reading every frame of every video once, to know all damaged ones before training.
+"""Every frame of every video is read once, to know all damaged ones before training.
 
 python -m rstg_pyg.datasets.video.checking ROOT --version v2 --workers 8
 """
@@ -7,44 +7,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS
 from rstg_pyg.datasets.video.damage import DamagedVideoError
-from rstg_pyg.datasets.video.reading import every_frame
+from rstg_pyg.datasets.video.sampling import every_frame
 from rstg_pyg.datasets.video.something_something import SomethingSomething
 
 
-class _Check(Dataset):
-    """What is wrong with every video; empty for whole ones."""
-
-    def __init__(self, dataset: SomethingSomething) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset.video_ids)
-
-    def __getitem__(self, idx: int) -> str:
-        try:
-            self.dataset.read(idx, every_frame)
-        except DamagedVideoError as error:
-            return str(error)
-        return ""
-
-
 def check_videos(dataset: SomethingSomething, num_workers: int = 0) -> dict[str, str]:
-    r"""Reads all frames of all videos of a split.
+    r"""Read all frames of all videos of a split, and return what is wrong with the damaged ones, by their names.
 
     Training reads only the frames it takes, so a damaged frame may be met late.
 
     Args:
-        dataset (SomethingSomething): The dataset; its limit of damaged videos does not matter here, but for missing
-            ones.
-        num_workers (int): Processes that read. (default: :obj:`0`, this one)
-
-    Returns:
-        dict: What is wrong, by the names of the damaged videos.
+        dataset: The dataset; its limit of damaged videos does not matter here, but for missing ones.
+        num_workers: Processes that read; 0 is this one.
 
     Example:
         >>> from rstg_pyg.datasets.made_videos import make_videos
@@ -52,9 +32,18 @@ def check_videos(dataset: SomethingSomething, num_workers: int = 0) -> dict[str,
         >>> check_videos(SomethingSomething("made"))
         {}
     """
-    loader = DataLoader(_Check(dataset), batch_size=None, num_workers=num_workers)
-    found = zip(dataset.video_ids.tolist(), loader, strict=True)
-    return {name: what for name, what in found if what}
+    numbers = range(len(dataset.video_ids))
+    found = DataLoader(numbers, batch_size=None, num_workers=num_workers, collate_fn=partial(_fault, dataset))
+    return {name: what for name, what in zip(dataset.video_ids.tolist(), found, strict=True) if what}
+
+
+def _fault(dataset: SomethingSomething, idx: int) -> str:
+    """What is wrong with a video; empty for a whole one."""
+    try:
+        dataset.read(idx, every_frame)
+    except DamagedVideoError as error:
+        return str(error)
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", choices=VERSIONS, default="v1")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
     args = parser.parse_args(argv)
-    damaged = 0
+    is_damaged = False
     for split in SPLITS:
         dataset = SomethingSomething(args.root, args.version, split, max_damaged=sys.maxsize)
         for name, what in check_videos(dataset, args.workers).items():
             print(f"{split} {name}: {what}")
-            damaged += 1
+            is_damaged = True
         print(f"{split}: {len(dataset):,} videos read")
-    return 1 if damaged else 0
+    return int(is_damaged)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,25 @@
-"""Videos that cannot be read: named, counted, and skipped up to a limit."""
+"""Videos that cannot be read: found by the checks that all readers share, named, and skipped up to a limit."""
 
 from __future__ import annotations
 
 import enum
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
 
+import numpy as np
 import torch
+from torch import Tensor
+
+from rstg_pyg.files import FileError, open_file
+
+MAX_PIXELS = 2**26
+"""Of one frame: 8,192 x 8,192, twice what cameras make. A damaged file may say more than there is memory."""
 
 # Names in one message; the rest is counted.
-NAMES_SHOWN = 10
+_NAMES_SHOWN = 10
 
 
 class Damage(enum.IntEnum):
@@ -29,12 +39,7 @@ class Damage(enum.IntEnum):
 
 
 class DamagedVideoError(ValueError):
-    r"""A video cannot be read. The message names the file.
-
-    Args:
-        message (str): What is wrong with which file.
-        damage (Damage): The kind of damage. (default: :obj:`Damage.UNREADABLE`)
-    """
+    r"""A video cannot be read. The message names the file, ``damage`` is the kind."""
 
     def __init__(self, message: str, damage: Damage = Damage.UNREADABLE) -> None:
         super().__init__(message)
@@ -49,6 +54,41 @@ class DamagedVideoWarning(UserWarning):
     r"""A video is damaged and was skipped."""
 
 
+@contextmanager
+def open_media(path: str | os.PathLike, what: str) -> Iterator[BinaryIO]:
+    r"""Open a video or an image that has something in it.
+
+    Args:
+        path: The file.
+        what: What it ought to hold, for messages.
+
+    Raises:
+        DamagedVideoError: If it is missing or empty, cannot be read, or is no file: opening a pipe waits for ever.
+    """
+    try:
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise DamagedVideoError(f"expected {what} in {path}, got an empty file", Damage.EMPTY)
+            yield file
+    except FileError as error:
+        raise DamagedVideoError(str(error)) from error
+    except OSError as error:
+        damage = Damage.MISSING if isinstance(error, FileNotFoundError) else Damage.UNREADABLE
+        raise DamagedVideoError(f"expected a file {path}, got {error.strerror}", damage) from error
+
+
+def stack_frames(path: str | os.PathLike, frames: list[np.ndarray]) -> Tensor:
+    r"""Frames ``[H, W, 3]`` as one tensor; a :class:`DamagedVideoError` names the video if their sizes differ."""
+    sizes = dict.fromkeys(frame.shape[:2] for frame in frames)
+    if len(sizes) > 1:
+        (height, width), (other_height, other_width) = list(sizes)[:2]
+        raise DamagedVideoError(
+            f"expected frames of one size in {path}, got {height} x {width} and {other_height} x {other_width}",
+            Damage.MIXED_SIZES,
+        )
+    return torch.from_numpy(np.stack(frames))
+
+
 class DamageRecord:
     r"""Which videos were found damaged, by this process and by its data loader's workers together.
 
@@ -56,11 +96,11 @@ class DamageRecord:
     can report what they found. It only counts: whether a video is skipped depends on its files alone.
 
     Args:
-        video_ids (sequence): The names of the videos.
-        limit (int): How many damaged videos are skipped before it is an error.
+        video_ids: The names of the videos.
+        limit: How many damaged videos are skipped before it is an error.
 
     Raises:
-        TooManyDamagedVideosError: By :meth:`note`, as soon as there are more.
+        TooManyDamagedVideosError: By :meth:`note` and :meth:`note_missing`, as soon as there are more.
 
     Example:
         >>> record = DamageRecord(["7", "12", "30"], limit=1)
@@ -81,55 +121,42 @@ class DamageRecord:
         found = self._damage.nonzero().flatten().tolist()
         return {str(self.video_ids[i]): Damage(int(self._damage[i])) for i in found}
 
-    def note(self, position: int, error: DamagedVideoError) -> None:
-        r"""Records a damaged video and, the first time, warns of it by name.
-
-        Args:
-            position (int): Number of the video.
-            error (DamagedVideoError): What is wrong with it.
-        """
-        known = bool(self._damage[position])
-        self._damage[position] = int(error.damage)
-        self.check_limit()
+    def note(self, idx: int, error: DamagedVideoError) -> None:
+        r"""Record the damage of video number ``idx`` and, the first time, warn of it by name."""
+        known = bool(self._damage[idx])
+        self._set([idx], error.damage)
         if not known:
-            warnings.warn(f"video {self.video_ids[position]} is skipped: {error}", DamagedVideoWarning, stacklevel=2)
+            warnings.warn(f"video {self.video_ids[idx]} is skipped: {error}", DamagedVideoWarning, stacklevel=2)
 
-    def note_missing(self, positions: Sequence[int], folder: str) -> None:
-        r"""Records all videos that a folder lacks, with one warning.
-
-        Args:
-            positions (sequence): Numbers of the videos.
-            folder (str): The folder, for the warning.
-        """
-        if len(positions) == 0:
-            return
-        self._damage[torch.as_tensor(positions)] = int(Damage.MISSING)
-        self.check_limit()
-        names = _listed([str(self.video_ids[i]) for i in positions])
-        message = f"{len(positions):,} of {len(self.video_ids):,} videos are not in {folder} and are skipped: {names}"
-        warnings.warn(message, DamagedVideoWarning, stacklevel=2)
-
-    def check_limit(self) -> None:
-        r"""Raises if more videos are damaged than may be skipped."""
-        if int(self._damage.count_nonzero()) > self.limit:
-            raise TooManyDamagedVideosError(
-                f"expected at most max_damaged={self.limit} damaged videos, found {self._count()}: {self._names()}"
-            )
+    def note_missing(self, missing: Sequence[int], folder: str | os.PathLike) -> None:
+        r"""Record the numbers of all videos that a folder lacks, with one warning."""
+        if missing:
+            self._set(missing, Damage.MISSING)
+            names = _listed([self.video_ids[i] for i in missing])
+            what = f"{len(missing):,} of {len(self.video_ids):,} videos are not in {folder} and are skipped: {names}"
+            warnings.warn(what, DamagedVideoWarning, stacklevel=2)
 
     def report(self) -> str:
         r"""One line on all damaged videos so far; empty if there is none."""
-        if not self._damage.any():
-            return ""
-        return f"skipped {self._count()} videos as damaged (limit {self.limit}): {self._names()}"
+        count, names = self._found()
+        return f"skipped {count} videos as damaged (limit {self.limit}): {names}" if names else ""
 
-    def _count(self) -> str:
-        return f"{int(self._damage.count_nonzero()):,} of {len(self.video_ids):,}"
+    def _set(self, numbers: Sequence[int], damage: Damage) -> None:
+        self._damage[list(numbers)] = int(damage)
+        if int(self._damage.count_nonzero()) > self.limit:
+            count, names = self._found()
+            raise TooManyDamagedVideosError(
+                f"expected at most max_damaged={self.limit} damaged videos, found {count}: {names}"
+            )
 
-    def _names(self) -> str:
-        return _listed([f"{name} ({damage.words})" for name, damage in self.damaged.items()])
+    def _found(self) -> tuple[str, str]:
+        """How many of all videos are damaged, and which."""
+        damaged = self.damaged
+        names = _listed([f"{name} ({damage.words})" for name, damage in damaged.items()])
+        return f"{len(damaged):,} of {len(self.video_ids):,}", names
 
 
 def _listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,29 +1,23 @@
-"""Videos that are folders of numbered frames: 00001.jpg, 00002.jpg, ..."""
+"""Videos that are folders of numbered images: 00001.jpg, 00002.jpg, ..."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_media, require_pillow, stack_frames
+from rstg_pyg.datasets.video.damage import MAX_PIXELS, Damage, DamagedVideoError, open_media, stack_frames
+from rstg_pyg.datasets.video.sampling import Choose
+from rstg_pyg.files import naming
 
 _NAME = re.compile(r"((?!\.).*?)([0-9]+)(\.(?:jpe?g|png))", re.IGNORECASE | re.DOTALL)
-
-
-def frame_name(number: int) -> str:
-    r"""The file of a frame that is written, counted from 0.
-
-    Example:
-        >>> frame_name(0)
-        '00001.jpg'
-    """
-    return f"{number + 1:05d}.jpg"
 
 
 def list_frames(folder: str | os.PathLike) -> list[str]:
@@ -32,9 +26,6 @@ def list_frames(folder: str | os.PathLike) -> list[str]:
     They are JPEG or PNG images numbered from 0 or 1, all with the same number of digits as far as that goes, and with
     the same letters before, if any. Of several such rows, the longest counts, and one of optical flow last. Other files
     do not count.
-
-    Args:
-        folder (str or PathLike): The folder.
 
     Raises:
         DamagedVideoError: If there is no such folder, it holds no frame, or a number is left out.
@@ -55,7 +46,7 @@ def list_frames(folder: str | os.PathLike) -> list[str]:
         rows.setdefault((match[1], match[3]), []).append(match[2])
     if not rows:
         raise DamagedVideoError(
-            f"expected numbered frames, such as {frame_name(0)}, img_00001.jpg or 000000.png, in {folder}, "
+            f"expected numbered frames, such as 00001.jpg, img_00001.jpg or 000000.png, in {folder}, "
             f"got {f'other files, such as {min(names)}' if names else 'none'}",
             Damage.EMPTY,
         )
@@ -73,27 +64,26 @@ def list_frames(folder: str | os.PathLike) -> list[str]:
 
 
 def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor, np.ndarray]:
-    r"""Reads frames of a folder, each once, and no others.
+    r"""Read frames of a folder, each once, and no others.
 
     They are JPEG or PNG images, numbered from 0 or 1 with any number of digits, behind the same letters, if any. They
     come upright, turned as their files say.
 
     Args:
-        folder (str or PathLike): The folder.
-        choose (callable): From the number of frames to the numbers of those that are wanted.
+        folder: The folder.
+        choose: From the number of frames to the numbers of those that are wanted.
 
     Shapes:
-        - **output:** the :math:`U` different frames that are wanted, :math:`(U, H, W, 3)` uint8, and which of them
-          stands at which place of what :obj:`choose` returned, in its shape
+        - **output:** the U different frames that are wanted, ``[U, H, W, 3]`` uint8, and which of them stands at which
+          place of what ``choose`` returned, in its shape.
 
     Raises:
         DamagedVideoError: If the folder or a frame that is wanted is missing, damaged, or of another size.
         ImportError: If Pillow is not installed.
 
     Example:
-        >>> from rstg_pyg.datasets.video import write_frame_folder
-        >>> write_frame_folder("17", np.zeros((6, 8, 10, 3), np.uint8))
-        >>> frames, places = read_frame_folder("17", lambda count: np.array([0, 0, count - 1]))
+        >>> write_frame_folder("18", np.zeros((6, 8, 10, 3), np.uint8))
+        >>> frames, places = read_frame_folder("18", lambda count: np.array([0, 0, count - 1]))
         >>> frames.shape, places.tolist()
         (torch.Size([2, 8, 10, 3]), [0, 0, 1])
     """
@@ -105,10 +95,11 @@ def read_frame_folder(folder: str | os.PathLike, choose: Choose) -> tuple[Tensor
 
 
 def read_frame(path: Path) -> np.ndarray:
-    r"""The pixels of an image, upright, :math:`(H, W, 3)`, uint8.
+    r"""The pixels of an image, upright, ``[H, W, 3]`` uint8.
 
     Raises:
         DamagedVideoError: If it is missing, damaged, no JPEG or PNG image, or larger than a frame can be.
+        ImportError: If Pillow is not installed.
     """
     pillow = require_pillow()
     from PIL import ImageOps
@@ -127,3 +118,44 @@ def read_frame(path: Path) -> np.ndarray:
             what = str(error).split(" <")[0]
             damage = Damage.TRUNCATED if "truncated" in what.lower() else Damage.UNREADABLE
             raise DamagedVideoError(f"expected a JPEG or PNG image in {path}, got {what}", damage) from error
+
+
+def write_frame_folder(folder: str | os.PathLike, frames: Iterable[np.ndarray], quality: int = 90) -> None:
+    r"""Write a video as numbered JPEG frames.
+
+    Args:
+        folder: The folder; it is made.
+        frames: The frames.
+        quality: Quality of the JPEG files, 1 to 95.
+
+    Shapes:
+        - **frames:** each ``[H, W, 3]`` uint8.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+
+    Example:
+        >>> write_frame_folder("19", np.zeros((2, 8, 10, 3), np.uint8))
+        >>> sorted(os.listdir("19"))
+        ['00001.jpg', '00002.jpg']
+    """
+    pillow = require_pillow()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, start=1):
+        # Pillow itself cuts a file off on a full disk and does not say so.
+        path, content = Path(folder, f"{number:05d}.jpg"), io.BytesIO()
+        pillow.fromarray(frame).save(content, "JPEG", quality=quality)
+        with naming(path):
+            path.write_bytes(content.getbuffer())
+
+
+def require_pillow() -> Any:
+    r"""Pillow's ``Image``; an ImportError says how to install it."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "Pillow, which reads and writes JPEG frames, is not installed. Install it with "
+            "'pip install \"rstg-pyg[video]\"'"
+        ) from error
+    return Image

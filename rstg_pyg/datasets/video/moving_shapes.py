@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ _SHAPES = ("disc", "square", "diamond", "ring")
 _WAVES = 6
 
 
-class Draw:
+class _Draw:
     """The random numbers of a clip, one after the other."""
 
     def __init__(self, seed: int, index: int) -> None:
@@ -39,16 +38,13 @@ class Draw:
     def several(self, count: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         return np.array([self(low, high) for _ in range(count)])
 
-    def one_of(self, choices: Sequence[str]) -> int:
-        return int(self() * len(choices))
-
 
 class MadeClip(NamedTuple):
     r"""A drawn clip.
 
     Attributes:
-        frames (numpy.ndarray): The frames, :math:`(T, H, W, 3)`, uint8.
-        placeholders (list): The things that fill the brackets of the template, as "red disc".
+        frames: The frames, ``[T, H, W, 3]`` uint8.
+        placeholders: The things that fill the brackets of the template, as "red disc".
     """
 
     frames: np.ndarray
@@ -58,21 +54,20 @@ class MadeClip(NamedTuple):
 def draw_clip(
     template: str, seed: int, index: int, num_frames: int, height: int, width: int, noise: float = 1.0
 ) -> MadeClip:
-    r"""Draws a clip: two things, of which one or both move, before a background that moves by itself.
+    r"""Draw a clip: two things, of which one or both move, before a background that moves by itself.
 
     Which things, their colours, textures, sizes and places, when and how far they move, how they tremble, and where
     the background drifts is random, and distributed alike for the two classes of a pair. A clip of the second class is
     one of the first, played backwards: neither a single frame nor all of them without their order tell the two apart.
 
     Args:
-        template (str): One of :obj:`TEMPLATES`.
-        seed (int): The seed.
-        index (int): Number of the clip; the clip is a function of the arguments alone.
-        num_frames (int): Number of frames :math:`T`.
-        height (int): Height :math:`H`.
-        width (int): Width :math:`W`.
-        noise (float): How strong background, trembling and grain are; 0 is a still, even background. (default:
-            :obj:`1.0`)
+        template: One of :data:`TEMPLATES`.
+        seed: The seed.
+        index: Number of the clip; the clip is a function of the arguments alone.
+        num_frames: Number T of frames.
+        height: Height H.
+        width: Width W.
+        noise: How strong background, trembling and grain are; 0 is a still, even background.
 
     Raises:
         ValueError: If there is no such template.
@@ -85,7 +80,7 @@ def draw_clip(
     if template not in TEMPLATES:
         raise ValueError(f"expected a template among {', '.join(map(repr, TEMPLATES))}, got {template!r}")
     kind, backwards = divmod(TEMPLATES.index(template), 2)
-    draw = Draw(seed, index)
+    draw = _Draw(seed, index)
     time = np.linspace(0, 1, num_frames)
     aspect = width / height
     paths = _paths(draw, kind, time, aspect, noise)
@@ -103,14 +98,14 @@ def draw_clip(
     return MadeClip(np.ascontiguousarray(frames), names[: template.count("[something]")])
 
 
-def _progress(draw: Draw, time: np.ndarray) -> np.ndarray:
+def _progress(draw: _Draw, time: np.ndarray) -> np.ndarray:
     """From 0 to 1, smoothly, with pauses before and after."""
     start, end = draw(0, 0.2), draw(0.8, 1)
     part = np.clip((time - start) / (end - start), 0, 1)
     return part * part * (3 - 2 * part)
 
 
-def _paths(draw: Draw, kind: int, time: np.ndarray, aspect: float, noise: float) -> list[np.ndarray]:
+def _paths(draw: _Draw, kind: int, time: np.ndarray, aspect: float, noise: float) -> list[np.ndarray]:
     """Centres (y, x) of both things over time, in heights of the frame. What moves stays within the central square."""
     moved = _progress(draw, time)
     corner = np.array([0.0, (aspect - 1) / 2])
@@ -133,13 +128,13 @@ def _paths(draw: Draw, kind: int, time: np.ndarray, aspect: float, noise: float)
     return [path + noise * 0.012 * _tremble(draw, time) for path in paths]
 
 
-def _tremble(draw: Draw, time: np.ndarray) -> np.ndarray:
+def _tremble(draw: _Draw, time: np.ndarray) -> np.ndarray:
     """A small movement to and fro, (T, 2)."""
     rate, phase = draw.several(2, 2, 5), draw.several(2)
     return np.sin(2 * np.pi * (time[:, None] * rate + phase))
 
 
-def _background(draw: Draw, time: np.ndarray, height: int, width: int, noise: float) -> np.ndarray:
+def _background(draw: _Draw, time: np.ndarray, height: int, width: int, noise: float) -> np.ndarray:
     """A sum of waves that drifts in a random direction, (T, H, W, 3)."""
     colour = draw.several(3, 0.25, 0.6)
     waves = draw.several(2 * _WAVES, -2.5, 2.5).reshape(_WAVES, 2)
@@ -157,20 +152,20 @@ def _background(draw: Draw, time: np.ndarray, height: int, width: int, noise: fl
     return video
 
 
-def _paste(draw: Draw, video: np.ndarray, path: np.ndarray, y: np.ndarray, x: np.ndarray) -> str:
-    """Draws one thing into all frames and returns what it is."""
-    hue, shape = draw(), draw.one_of(_SHAPES)
+def _paste(draw: _Draw, video: np.ndarray, path: np.ndarray, y: np.ndarray, x: np.ndarray) -> str:
+    """Draw one thing into all frames and return what it is."""
+    hue, shape = draw(), _SHAPES[int(draw() * len(_SHAPES))]
     colour = np.array(colorsys.hsv_to_rgb(hue, draw(0.5, 1), draw(0.6, 1)))
     radius = draw(0.09, 0.14)
     stripes, phase, turn = draw(4, 9), draw(), draw(0, 2 * np.pi)
     edge = y[1, 0] - y[0, 0]
     for frame, (top, left) in zip(video, path, strict=True):
         down, right = y - top, x - left
-        far = _distance(_SHAPES[shape], down, right, radius)
+        far = _distance(shape, down, right, radius)
         cover = np.clip((radius - far) / edge + 0.5, 0, 1)[..., None]
         texture = np.sin(2 * np.pi * (stripes * (down * np.sin(turn) + right * np.cos(turn)) + phase))
         frame += cover * (colour * (0.85 + 0.15 * texture[..., None]) - frame)
-    return f"{_HUES[int(hue * len(_HUES))]} {_SHAPES[shape]}"
+    return f"{_HUES[int(hue * len(_HUES))]} {shape}"
 
 
 def _distance(shape: str, down: np.ndarray, right: np.ndarray, radius: float) -> np.ndarray:

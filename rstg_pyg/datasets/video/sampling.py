@@ -1,33 +1,62 @@
-"""Which frames of a video make a clip."""
+"""Which frames of a video make a clip, how many clips a video gives, and how their logits become one answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
+
+from rstg_pyg.arguments import check_positive
+
+Choose = Callable[[int], np.ndarray]
+"""From the number of frames of a video to the numbers of those that are wanted, in any shape."""
 
 # Of videos whose frames come unevenly: how often a second it is looked which one is shown, at least, and how many
 # seconds one frame counts for, at most, whatever a damaged file says.
 _RATE, _LONGEST = 30, 60
 
 
+class View(NamedTuple):
+    r"""What clips are taken from a video.
+
+    Attributes:
+        samplings: Choices of frames.
+        crops: Crops along the longer side, for each of them.
+        random: Whether frames and crop are random, and colours and sides are changed.
+    """
+
+    samplings: int
+    crops: int
+    random: bool
+
+
+VIEWS = {"train": View(1, 1, True), "centre": View(1, 1, False), "22": View(2, 11, False)}
+"""The clips of a video: one at random, one from the centre, or the 2 x 11 of the paper's evaluation."""
+
+
+def every_frame(count: int) -> np.ndarray:
+    r"""Choose all frames."""
+    return np.arange(count)
+
+
 def random_indices(count: int, positions: np.ndarray) -> np.ndarray:
-    r"""One random frame from each of :math:`T` equal segments of a video.
+    r"""One random frame from each of T equal segments of a video.
 
     .. math::
-        i_k = \lfloor (k + u_k) \, N / T \rfloor, \qquad k = 0 \dots T - 1
+        i_k = \lfloor (k + u_k) \, N / T \rfloor, \qquad k = 0, \ldots, T - 1
 
-    The segments cover the video and do not overlap, so the frames are in order, and of a video with fewer than
-    :math:`T` frames some are repeated. Segments are those of Wang et al., "Temporal Segment Networks", ECCV 2016.
+    The segments cover the video and do not overlap, so the frames are in order, and of a video with fewer than T
+    frames some are repeated. Source: Wang et al., "Temporal Segment Networks", ECCV 2016.
 
     Args:
-        count (int): Number of frames :math:`N` of the video.
-        positions (numpy.ndarray): Where in its segment every frame lies, :math:`u` within :math:`[0, 1)`.
+        count: Number N of frames of the video.
+        positions: Where in its segment every frame lies, u in [0, 1).
 
     Shapes:
-        - **positions:** :math:`(T)`
-        - **output:** :math:`(T)`, int64
+        - **positions:** ``[T]``. **output:** ``[T]`` int64.
 
     Example:
         >>> random_indices(8, np.array([0.0, 0.9, 0.5, 0.2])).tolist()
@@ -40,7 +69,7 @@ def random_indices(count: int, positions: np.ndarray) -> np.ndarray:
 
 
 def spread_indices(count: int, num_frames: int, samplings: int = 1) -> np.ndarray:
-    r"""Fixed frames of :math:`T` equal segments of a video, in :math:`S` ways.
+    r"""Fixed frames of T equal segments of a video, in S ways.
 
     .. math::
         i_{s, k} = \left\lfloor \left( k + \frac{2 s + 1}{2 S} \right) \frac{N}{T} \right\rfloor
@@ -48,12 +77,12 @@ def spread_indices(count: int, num_frames: int, samplings: int = 1) -> np.ndarra
     With one sampling these are the centres of the segments, with two the points at a quarter and at three quarters.
 
     Args:
-        count (int): Number of frames :math:`N` of the video.
-        num_frames (int): Number of frames :math:`T` of a clip.
-        samplings (int): Number of clips :math:`S`. (default: :obj:`1`)
+        count: Number N of frames of the video.
+        num_frames: Number T of frames of a clip.
+        samplings: Number S of clips.
 
     Shapes:
-        - **output:** :math:`(S, T)`, int64
+        - **output:** ``[S, T]`` int64.
 
     Example:
         >>> spread_indices(16, 4).tolist()
@@ -77,16 +106,12 @@ def even_times(times: Sequence[float | None], promised: Fraction | None = None) 
         j_k = \max \{ i : t_i - t_0 \le (k + 1 / 2) / r \}, \qquad r = \max(30, (N - 1) / (t_{N - 1} - t_0))
 
     Args:
-        times (sequence): When the :math:`N` frames begin :math:`t_i`, in seconds. Where one has none, or they are not
-            in order, frames count as even.
-        promised (Fraction, optional): Frames a second :math:`r` that the file promises. It counts where frames keep to
-            it.
+        times: When the N frames begin, t, in seconds. Where one has none, or they are not in order, frames count as
+            even.
+        promised: Frames a second r that the file promises. It counts where frames keep to it.
 
     Returns:
-        tuple: The rate :math:`r`, or None if nothing tells it, and the numbers of the frames :math:`j`.
-
-    Shapes:
-        - **output:** :math:`(K)`, int64
+        The rate r, or None if nothing tells it, and the numbers j of the frames.
 
     Example:
         >>> even_times([0.0, 0.083, 0.167, 0.25], Fraction(12))
@@ -109,3 +134,30 @@ def even_times(times: Sequence[float | None], promised: Fraction | None = None) 
     rate = max(Fraction(_RATE), mean)
     count = round(len(times) / each[-1] * starts[-1] * float(rate))
     return rate, np.searchsorted(starts, (np.arange(count) + 0.5) / float(rate), side="right") - 1
+
+
+def average_views(logits: Tensor, views: int) -> Tensor:
+    r"""The mean logits of every video, from those of its clips, which are folded into the batch.
+
+    Source: the evaluation with 22 clips of `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_.
+
+    Args:
+        logits: The logits of all clips; the clips of a video lie one after the other.
+        views: Clips V of a video.
+
+    Shapes:
+        - **logits:** ``[B * V, M]``. **output:** ``[B, M]``.
+
+    Raises:
+        ValueError: If the number of clips is no multiple of ``views``.
+
+    Example:
+        >>> import torch
+        >>> average_views(torch.tensor([[0.0, 2.0], [2.0, 2.0], [1.0, 0.0], [1.0, 4.0]]), views=2)
+        tensor([[1., 2.],
+                [1., 2.]])
+    """
+    check_positive(views=views)
+    if logits.dim() != 2 or logits.size(0) % views:
+        raise ValueError(f"expected logits of shape [B * {views}, M], got {list(logits.shape)}")
+    return logits.unflatten(0, (-1, views)).mean(1) if logits.size(0) else logits

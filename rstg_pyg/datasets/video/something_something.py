@@ -1,9 +1,9 @@
-"""The Something-Something dataset, versions 1 and 2."""
+"""The Something-Something dataset, versions 1 and 2, and the sequence of clips that a training run takes of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,25 @@ from torch_geometric.data import Data, Dataset
 from rstg_pyg.arguments import check_choice, check_index, check_positive
 from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import ALL_SPLITS, VERSIONS, read_annotations
-from rstg_pyg.datasets.video.colour import change_colours, jitter_factors
-from rstg_pyg.datasets.video.damage import DamagedVideoError, DamageRecord
-from rstg_pyg.datasets.video.flips import FLIPS, mirror_classes
-from rstg_pyg.datasets.video.frame_folders import read_frame_folder
-from rstg_pyg.datasets.video.geometry import random_crop, resize, short_side_to, spread_crops
-from rstg_pyg.datasets.video.reading import Choose, require_av, require_pillow
-from rstg_pyg.datasets.video.sampling import random_indices, spread_indices
-from rstg_pyg.datasets.video.video_files import read_video_file
-from rstg_pyg.datasets.video.views import VIEWS
+from rstg_pyg.datasets.video.augment import (
+    FLIPS,
+    change_colours,
+    mirror_classes,
+    random_crop,
+    resize,
+    short_side_to,
+    spread_crops,
+)
+from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError, DamageRecord
+from rstg_pyg.datasets.video.frame_folders import read_frame_folder, require_pillow
+from rstg_pyg.datasets.video.sampling import VIEWS, Choose, random_indices, spread_indices
+from rstg_pyg.datasets.video.video_files import read_video_file, require_av
 
+VIDEO_FOLDERS = {"v1": "20bn-something-something-v1", "v2": "20bn-something-something-v2"}
 # What stands behind a video's name in its file's, as published first; nothing is for a folder of frames.
 _ENDINGS = {"v1": ("", ".webm", ".mp4"), "v2": (".webm", ".mp4", "")}
-VIDEO_FOLDERS = {"v1": "20bn-something-something-v1", "v2": "20bn-something-something-v2"}
-# Second word of the generator's key, the epoch in its low half.
-_STREAM = 0x5353 << 48
+# Second words of the generator's keys: of the clips, with the epoch in the low half, and of their order.
+_CLIPS, _ORDER = 0x5353 << 48, 0x5348 << 48
 # Numbers a random clip takes before those of its frames: scale, top, left, flip and three of colour.
 _NUMBERS = 7
 
@@ -43,15 +47,15 @@ class SomethingSomething(Dataset):
     :func:`~rstg_pyg.datasets.video.read_annotations`. Copies of other forms do too, in either version: a folder of
     frames numbered from 0 or 1, with any number of digits, letters before or PNG images
     (:func:`~rstg_pyg.datasets.video.read_frame_folder`), or an MP4 file. Images are read by Pillow, files of videos
-    by PyAV, both of the extra :obj:`video`.
+    by PyAV, both of the extra ``video``.
 
-    A clip is 32 frames that cover the video. What is taken from a video is its :obj:`views`:
+    A clip is 32 frames that cover the video. What is taken from a video is its ``views``:
 
-    - :obj:`"train"`: one clip, with a random frame from each of 32 equal segments, a random square crop after a resize
+    - ``"train"``: one clip, with a random frame from each of 32 equal segments, a random square crop after a resize
       of the shorter side to a random length, random brightness, contrast and saturation, and a random flip left to
       right where that keeps the class.
-    - :obj:`"centre"`: one clip, with the middle frame of each segment and the central crop.
-    - :obj:`"22"`: the evaluation of `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_: 2 choices of frames, at a
+    - ``"centre"``: one clip, with the middle frame of each segment and the central crop.
+    - ``"22"``: the evaluation of `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_: 2 choices of frames, at a
       quarter and at three quarters of each segment, times 11 crops along the width (of a video that is higher than
       wide: along the height), choice by choice. They lie folded into the batch, and
       :func:`~rstg_pyg.datasets.video.average_views` makes one answer of their logits.
@@ -59,50 +63,46 @@ class SomethingSomething(Dataset):
     A random clip is a function of the files, the seed, the epoch and its number, and of nothing else: not of the
     worker, the batch or the order of access. The epoch is that of :meth:`set_epoch`, or given to :meth:`clip`.
 
-    A video that cannot be read is skipped, with a warning that names it, up to :obj:`max_damaged` of them. In
-    training, the next video that can be read takes its place. In evaluation, its clips are black and
-    :obj:`valid` is false: leave it out of the accuracy. :meth:`damage_report` lists them all.
+    A video that cannot be read is skipped, with a warning that names it, up to ``max_damaged`` of them. In training,
+    the next video that can be read takes its place. In evaluation, its clips are black and ``valid`` is false: leave
+    it out of the accuracy. :meth:`damage_report` lists them all.
 
     Args:
-        root (str or PathLike): The folder with the annotations and with the folder of videos,
-            :obj:`20bn-something-something-v1` or :obj:`-v2`.
-        version (str): :obj:`"v1"` or :obj:`"v2"`. (default: :obj:`"v1"`)
-        split (str): :obj:`"train"`, :obj:`"validation"` or :obj:`"test"`, which is published without labels: there
-            :obj:`y` is -1, and nothing can be trained or evaluated. (default: :obj:`"train"`)
-        num_frames (int): Number of frames :math:`T` of a clip. (default: :obj:`32`)
-        views (str, optional): :obj:`"train"`, :obj:`"centre"` or :obj:`"22"`. (default: :obj:`"train"` for the
-            training split, else :obj:`"centre"`)
-        size (int, optional): Height and width :math:`S` of the clips. (default: 224 for :obj:`"train"`, else 256)
-        scale (tuple): Of :obj:`"train"`: bounds of the shorter side of the resized video, as multiples of
-            :obj:`size`, at least 1. (default: :obj:`(8 / 7, 10 / 7)`, which is 256 to 320 for crops of 224)
-        colour_jitter (float): Of :obj:`"train"`: brightness, contrast and saturation are each multiplied by a factor
-            within 1 plus or minus this, 0 to 1. (default: :obj:`0.2`)
-        flip (str): Of :obj:`"train"`: which clips are flipped left to right, each with probability 1/2:
-            :obj:`"undirected"` for those of classes without "left" or "right" in their name, :obj:`"swap"` for those
-            too whose mirror image is a class, which then is the label, :obj:`"never"` for none. (default:
-            :obj:`"undirected"`)
-        seed (int): The seed, 0 to :math:`2^{64} - 1`. (default: :obj:`0`)
-        max_damaged (int): How many videos may be damaged or missing. (default: :obj:`10`)
-        video_dir (str or PathLike, optional): The folder of videos, if it lies elsewhere.
-        transform (callable, optional): Applied to every :class:`~torch_geometric.data.Data` on access. (default:
-            :obj:`None`)
+        root: The folder with the annotations and with the folder of videos, ``20bn-something-something-v1`` or ``-v2``.
+        version: ``"v1"`` or ``"v2"``.
+        split: ``"train"``, ``"validation"`` or ``"test"``, which is published without labels: there ``y`` is -1, and
+            nothing can be trained or evaluated.
+        num_frames: Number T of frames of a clip.
+        views: ``"train"``, ``"centre"`` or ``"22"`` (default: ``"train"`` for the training split, else ``"centre"``).
+        size: Height and width S of the clips (default: 224 for ``"train"``, else 256).
+        scale: Of ``"train"``: bounds of the shorter side of the resized video, as multiples of ``size``, at least 1.
+            The default is 256 to 320 for crops of 224.
+        colour_jitter: Of ``"train"``: brightness, contrast and saturation are each multiplied by a factor within 1
+            plus or minus this, 0 to 1.
+        flip: Of ``"train"``: which clips are flipped left to right, each with probability 1/2: ``"undirected"`` for
+            those of classes without "left" or "right" in their name, ``"swap"`` for those too whose mirror image is a
+            class, which then is the label, ``"never"`` for none.
+        seed: The seed, 0 to 2^64 - 1.
+        max_damaged: How many videos may be damaged or missing.
+        video_dir: The folder of videos, if it lies elsewhere.
+        transform: Applied to every :class:`~torch_geometric.data.Data` on access.
 
     Shapes:
-        Attributes of an item, with :math:`V` views (1, or 22):
+        Attributes of an item, with V views (1, or 22):
 
-        - **video:** :math:`(V, 3, T, S, S)`, uint8, RGB; the batches of PyG's
-          :class:`~torch_geometric.loader.DataLoader` hold :math:`(B V, 3, T, S, S)`. 22 views of full size take 138 MB.
-        - **y:** :math:`(1)`, the number of the class, or -1 where none is published
-        - **valid:** :math:`(1)`, whether the video could be read
-        - **video_id:** the name of the video, a string; a list of them in a batch
+        - **video:** ``[V, 3, T, S, S]`` uint8, RGB; the batches of PyG's :class:`~torch_geometric.loader.DataLoader`
+          hold ``[B * V, 3, T, S, S]``. 22 views of full size take 138 MB.
+        - **y:** ``[1]``, the number of the class, or -1 where none is published.
+        - **valid:** ``[1]``, whether the video could be read.
+        - **video_id:** the name of the video, a string; a list of them in a batch.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If ``root`` is no path.
         ValueError: If an argument is out of range.
         FileNotFoundError: If annotations, the folder of videos, or all videos are missing.
         AnnotationError: If annotations are not of the published form; it is a ValueError.
-        TooManyDamagedVideosError: If more videos are missing, or by access, more are damaged than
-            :obj:`max_damaged`; it is a RuntimeError.
+        TooManyDamagedVideosError: If more videos are missing, or by access, more are damaged than ``max_damaged``; it
+            is a RuntimeError.
         ImportError: If Pillow (for images) or PyAV (for files of videos) is not installed.
 
     Example:
@@ -135,13 +135,10 @@ class SomethingSomething(Dataset):
             raise TypeError(f"expected 'root' to be a path, got {root!r}")
         if views is None:
             views = "train" if split == "train" else "centre"
-        for name, value, choices in (
-            ("version", version, VERSIONS),
-            ("split", split, ALL_SPLITS),
-            ("views", views, tuple(VIEWS)),
-            ("flip", flip, FLIPS),
-        ):
-            check_choice(name, value, choices)
+        check_choice("version", version, VERSIONS)
+        check_choice("split", split, ALL_SPLITS)
+        check_choice("views", views, tuple(VIEWS))
+        check_choice("flip", flip, FLIPS)
         if split == "test" and VIEWS[views].random:
             raise ValueError(f"expected a split with labels for 'views' {views!r}, got {split!r}")
         size = (224 if VIEWS[views].random else 256) if size is None else size
@@ -157,9 +154,7 @@ class SomethingSomething(Dataset):
         self.num_frames, self.size, self.scale, self.colour_jitter = num_frames, size, tuple(scale), colour_jitter
         self.flip, self.seed = flip, seed
 
-        annotations = read_annotations(self.root, version, split)
-        self.classes = annotations.classes
-        self.video_ids, self._labels = annotations.video_ids, annotations.labels
+        self.video_ids, self._labels, self.classes = read_annotations(self.root, version, split)
         self._mirror = mirror_classes(self.classes)
         self.video_dir = Path(self.root, VIDEO_FOLDERS[version]) if video_dir is None else Path(video_dir)
         if not self.video_dir.is_dir():
@@ -167,19 +162,18 @@ class SomethingSomething(Dataset):
         self._record = DamageRecord(self.video_ids, max_damaged)
         there = set(os.listdir(self.video_dir))
         endings = _ENDINGS[version]
-        found = [next((end for end in endings if name + end in there), None) for name in self.video_ids.tolist()]
-        self._endings = [endings[0] if end is None else end for end in found]
+        found = [[end for end in endings if name + end in there] for name in self.video_ids.tolist()]
+        self._endings = [(ends or endings)[0] for ends in found]
         # What is not installed is met here and not in a worker.
         for end in set(self._endings):
             _ = require_av() if end else require_pillow()
-        missing = [i for i, end in enumerate(found) if end is None]
-        if len(missing) == len(found):
+        if not any(found):
             name = self.video_ids[0]
             raise FileNotFoundError(
                 f"expected {len(found):,} videos in {self.video_dir}, each a folder of frames such as {name} or a file "
                 f"such as {name}.webm or {name}.mp4, got {f'others, such as {min(there)}' if there else 'none'}"
             )
-        self._record.note_missing(missing, str(self.video_dir))
+        self._record.note_missing([i for i, ends in enumerate(found) if not ends], self.video_dir)
         # In shared memory, so that workers that live on see the next epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -190,11 +184,11 @@ class SomethingSomething(Dataset):
 
     @property
     def num_views(self) -> int:
-        r"""Clips per video :math:`V`."""
+        r"""Clips V of a video."""
         return VIEWS[self.views].samplings * VIEWS[self.views].crops
 
     @property
-    def damaged(self) -> dict:
+    def damaged(self) -> dict[str, Damage]:
         r"""What is wrong with the videos found damaged so far, by their names: by this process and its workers."""
         return self._record.damaged
 
@@ -203,16 +197,16 @@ class SomethingSomething(Dataset):
         return self._record.report()
 
     def set_epoch(self, epoch: int) -> None:
-        r"""Sets the epoch of the random clips, also for workers that run; call it before a loader is iterated.
+        r"""Set the epoch of the random clips, also for workers that run; call it before a loader is iterated.
 
         Args:
-            epoch (int): The epoch, 0 to :math:`2^{32} - 1`.
+            epoch: The epoch, 0 to 2^32 - 1.
         """
         _check_whole("epoch", epoch, 2**32 - 1)
         self._epoch.fill_(epoch)
 
     def video_path(self, idx: int) -> Path:
-        r"""The folder or file of video number :obj:`idx`."""
+        r"""The folder or file of video number ``idx``."""
         return self.video_dir / f"{self.video_ids[idx]}{self._endings[idx]}"
 
     def __getitem__(self, idx: Any) -> Any:
@@ -224,15 +218,15 @@ class SomethingSomething(Dataset):
         return len(self.video_ids)
 
     def get(self, idx: int) -> Data:
-        r"""The clips of video number :obj:`idx` in the epoch that was set."""
+        r"""The clips of video number ``idx`` in the epoch that was set."""
         return self._get(int(idx), int(self._epoch))
 
     def clip(self, position: int, epoch: int) -> Data:
-        r"""What :obj:`self[position]` is in a given epoch.
+        r"""What ``self[position]`` is in a given epoch.
 
         Args:
-            position (int): Number of the video, among those selected.
-            epoch (int): The epoch, 0 to :math:`2^{32} - 1`.
+            position: Number of the video, among those selected.
+            epoch: The epoch, 0 to 2^32 - 1.
         """
         _check_whole("epoch", epoch, 2**32 - 1)
         check_index("video", position, len(self))
@@ -240,37 +234,34 @@ class SomethingSomething(Dataset):
         return data if self.transform is None else self.transform(data)
 
     def read(self, idx: int, choose: Choose) -> tuple[Tensor, np.ndarray]:
-        r"""Frames of video number :obj:`idx` as they are, see :func:`~rstg_pyg.datasets.video.read_video_file`."""
+        r"""Frames of video number ``idx`` as they are, see :func:`~rstg_pyg.datasets.video.read_video_file`."""
         read = read_video_file if self._endings[idx] else read_frame_folder
         return read(self.video_path(idx), choose)
 
     def _get(self, idx: int, epoch: int) -> Data:
         if not 0 <= idx < len(self.video_ids):
             raise IndexError(f"expected a video number within 0 to {len(self.video_ids) - 1}, got {idx}")
-        view, damage = VIEWS[self.views], None
-        for candidate in self._candidates(idx) if view.random else (idx,):
+        is_random, damage = VIEWS[self.views].random, None
+        for candidate in self._candidates(idx) if is_random else (idx,):
             label = int(self._labels[candidate])
             try:
-                if view.random:
-                    video, label = self._random_clip(candidate, label, epoch)
-                else:
-                    video = self._fixed_clips(candidate)
+                if is_random:
+                    return self._item(*self._random_clip(candidate, label, epoch), candidate)
+                return self._item(self._fixed_clips(candidate), label, candidate)
             except DamagedVideoError as error:
                 self._record.note(candidate, error)
                 damage = error
-                continue
-            return self._item(video, label, candidate, valid=True)
-        if view.random:
+        if is_random:
             raise DamagedVideoError(f"expected a video that can be read, got none; of the last: {damage}") from damage
         black = torch.zeros(self.num_views, 3, self.num_frames, self.size, self.size, dtype=torch.uint8)
         return self._item(black, label, idx, valid=False)
 
-    def _item(self, video: Tensor, label: int, idx: int, valid: bool) -> Data:
+    def _item(self, video: Tensor, label: int, idx: int, valid: bool = True) -> Data:
         return Data(
             video=video, y=torch.tensor([label]), valid=torch.tensor([valid]), video_id=str(self.video_ids[idx])
         )
 
-    def _candidates(self, idx: int):
+    def _candidates(self, idx: int) -> Iterator[int]:
         """The video, then those that may stand in for it: the next ones of the selection."""
         yield idx
         selected = list(self.indices())
@@ -278,7 +269,7 @@ class SomethingSomething(Dataset):
         yield from (other for other in selected[start:] + selected[:start] if other != idx)
 
     def _random_clip(self, idx: int, label: int, epoch: int) -> tuple[Tensor, int]:
-        drawn = uniforms(self.seed, _STREAM | epoch, idx, _NUMBERS + self.num_frames)
+        drawn = uniforms(self.seed, _CLIPS | epoch, idx, _NUMBERS + self.num_frames)
         scale, top, left, flip, *colours = drawn[:_NUMBERS].tolist()
         frames, places = self.read(idx, lambda count: random_indices(count, drawn[_NUMBERS:]))
         low, high = self.scale
@@ -289,19 +280,66 @@ class SomethingSomething(Dataset):
             frames, label = frames.flip(3), mirrored
         video = frames.transpose(0, 1)[:, torch.from_numpy(places)].contiguous()
         if self.colour_jitter:
-            video = change_colours(video, *jitter_factors(self.colour_jitter, tuple(colours)))
+            video = change_colours(video, *(1 + self.colour_jitter * (2 * place - 1) for place in colours))
         return video[None], label
 
     def _fixed_clips(self, idx: int) -> Tensor:
-        view = VIEWS[self.views]
-        frames, places = self.read(idx, lambda count: spread_indices(count, self.num_frames, view.samplings))
+        samplings, crops, _ = VIEWS[self.views]
+        frames, places = self.read(idx, lambda count: spread_indices(count, self.num_frames, samplings))
         video = resize(frames, *short_side_to(*frames.shape[1:3], self.size)).transpose(0, 1)
-        places = torch.from_numpy(places).view(view.samplings, self.num_frames)
-        return torch.cat([spread_crops(video[:, chosen], self.size, view.crops) for chosen in places])
+        return torch.cat([spread_crops(video[:, torch.from_numpy(each)], self.size, crops) for each in places])
+
+
+class ClipSequence(torch.utils.data.Dataset):
+    r"""The random clips of many epochs as one sequence: clip n is a video of epoch n // N, each video once an epoch.
+
+    The order of an epoch is a function of the dataset's seed and of the epoch. So clip n is the same in any process
+    and worker, and a run that stops after some clips and goes on from there sees what an unbroken one sees.
+
+    Args:
+        dataset: The N videos, all or a selection.
+        num_clips: How many clips there are.
+
+    Shapes:
+        Those of the items of :class:`~rstg_pyg.datasets.SomethingSomething`.
+
+    Raises:
+        ValueError: If ``num_clips`` is not positive.
+        IndexError: If there is no such clip.
+
+    Example:
+        >>> from rstg_pyg.datasets.made_videos import make_videos
+        >>> make_videos("small", version="v1", clips=4, validation_clips=2, height=32, frames=(8, 12))
+        >>> clips = ClipSequence(SomethingSomething("small", num_frames=8, size=32), num_clips=10)
+        >>> sorted(clips[n].video_id for n in range(4, 8))
+        ['1', '2', '3', '4']
+    """
+
+    def __init__(self, dataset: SomethingSomething, num_clips: int) -> None:
+        check_positive(num_clips=num_clips)
+        self.dataset = dataset
+        self.num_clips = num_clips
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, index: int) -> Data:
+        if not 0 <= index < self.num_clips:
+            raise IndexError(f"expected a clip number within 0 to {self.num_clips - 1}, got {index}")
+        epoch, place = divmod(int(index), len(self.dataset))
+        return self.dataset.clip(int(self.order(epoch)[place]), epoch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        r"""The positions of the videos ``[N]`` in the order of an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            drawn = uniforms(self.dataset.seed, _ORDER, epoch, len(self.dataset))
+            self._order = epoch, np.argsort(drawn, kind="stable")
+        return self._order[1]
 
 
 def _check_whole(name: str, value: object, high: int | None = None) -> None:
-    """Raises unless a value is an int from 0 on."""
+    """Raise unless a value is an int from 0 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (high is not None and value > high):
         span = "of at least 0" if high is None else f"within 0 to {high}"
         raise ValueError(f"expected {name!r} to be an int {span}, got {value!r}")

@@ -1,47 +1,49 @@
-"""Videos that are files, such as WebM: whole, chosen frames, or a stream of frames."""
+"""Videos that are files, such as WebM: chosen frames, one frame after the other, and files that are written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rstg_pyg.datasets.video.damage import Damage, DamagedVideoError
-from rstg_pyg.datasets.video.reading import MAX_PIXELS, Choose, open_media, require_av, stack_frames
-from rstg_pyg.datasets.video.sampling import even_times
+from rstg_pyg.arguments import check_choice
+from rstg_pyg.datasets.video.damage import MAX_PIXELS, Damage, DamagedVideoError, open_media, stack_frames
+from rstg_pyg.datasets.video.sampling import Choose, even_times
+
+ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 
 # Elements that a WebM file consists of: the EBML header, then one segment.
 _HEADER, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 
 
 def read_video_file(path: str | os.PathLike, choose: Choose) -> tuple[Tensor, np.ndarray]:
-    r"""Reads frames of a video file: decodes all of it, but keeps only what is wanted.
+    r"""Read frames of a video file: decode all of it, but keep only what is wanted.
 
-    Frames come upright, turned and mirrored as the file says. Of a video whose frames come unevenly,
-    :obj:`choose` chooses among moments 1/30 s apart or less instead of among frames, and gets what was shown then.
+    Frames come upright, turned and mirrored as the file says. Of a video whose frames come unevenly, ``choose``
+    chooses among moments 1/30 s apart or less instead of among frames, and gets what was shown then.
 
     Args:
-        path (str or PathLike): The file.
-        choose (callable): From the number of frames to the numbers of those that are wanted. It may be called
-            twice: first for the packets, which for some files are not the frames.
+        path: The file.
+        choose: From the number of frames to the numbers of those that are wanted. It may be called twice: first for
+            the packets, which for some files are not the frames.
 
     Shapes:
-        - **output:** the :math:`U` different frames that are wanted, :math:`(U, H, W, 3)` uint8, and which of them
-          stands at which place of what :obj:`choose` returned, in its shape
+        - **output:** the U different frames that are wanted, ``[U, H, W, 3]`` uint8, and which of them stands at which
+          place of what ``choose`` returned, in its shape.
 
     Raises:
         DamagedVideoError: If the file is missing, empty, ends too early or cannot be decoded.
         ImportError: If PyAV is not installed.
 
     Example:
-        >>> from rstg_pyg.datasets.video import write_video_file
         >>> write_video_file("17.webm", np.zeros((6, 32, 48, 3), np.uint8))
         >>> frames, places = read_video_file("17.webm", lambda count: np.array([0, 0, count - 1]))
         >>> frames.shape, places.tolist()
@@ -58,20 +60,13 @@ def read_video_file(path: str | os.PathLike, choose: Choose) -> tuple[Tensor, np
 
 
 def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
-    r"""The frames of a video file, upright and one after the other, in constant memory.
-
-    Args:
-        path (str or PathLike): The file.
-
-    Shapes:
-        - **output:** frames :math:`(H, W, 3)`, uint8
+    r"""The frames of a video file ``[H, W, 3]``, uint8, upright, one after the other and in constant memory.
 
     Raises:
         DamagedVideoError: If the file is missing, empty, ends too early or cannot be decoded.
         ImportError: If PyAV is not installed.
 
     Example:
-        >>> from rstg_pyg.datasets.video import write_video_file
         >>> write_video_file("17.webm", np.zeros((6, 32, 48, 3), np.uint8))
         >>> sum(1 for frame in stream_video_file("17.webm"))
         6
@@ -81,8 +76,8 @@ def stream_video_file(path: str | os.PathLike) -> Iterator[Tensor]:
 
 
 def shown_frames(path: str | os.PathLike) -> tuple[Fraction | None, np.ndarray]:
-    r"""The rate of a video file and the frames that it shows, see
-    :func:`~rstg_pyg.datasets.video.sampling.even_times`."""
+    r"""The rate of a video file and the frames that it shows, as :func:`~rstg_pyg.datasets.video.sampling.even_times`
+    returns them."""
     times, promised = _packet_times(path)
     rate, shown = even_times(times, promised)
     if not np.array_equal(shown, np.arange(len(times))):
@@ -91,11 +86,89 @@ def shown_frames(path: str | os.PathLike) -> tuple[Fraction | None, np.ndarray]:
     return rate, shown
 
 
+def write_video_file(
+    path: str | os.PathLike,
+    frames: Iterable[np.ndarray],
+    frames_per_second: float = 12,
+    codec: str = "vp9",
+    quality: int = 30,
+) -> None:
+    r"""Write a WebM file, one frame at a time.
+
+    Args:
+        path: The file.
+        frames: The frames, at least one, all of one size.
+        frames_per_second: Frames per second.
+        codec: ``"vp9"`` or ``"vp8"``.
+        quality: Constant quality: 4 is the best and largest, 63 the worst.
+
+    Shapes:
+        - **frames:** each ``[H, W, 3]`` uint8, H and W even.
+
+    Raises:
+        ValueError: If there is no frame, or a side is odd.
+        ImportError: If PyAV is not installed.
+
+    Example:
+        >>> write_video_file("17.webm", np.zeros((2, 32, 48, 3), np.uint8), codec="vp8")
+        >>> os.path.exists("17.webm")
+        True
+    """
+    check_choice("codec", codec, tuple(ENCODERS))
+    av = require_av()
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"expected at least one frame for {path}, got none")
+    height, width = first.shape[:2]
+    if height % 2 or width % 2:
+        raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
+    with av.open(os.fspath(path), "w", format="webm") as container:
+        track = container.add_stream(ENCODERS[codec], rate=Fraction(frames_per_second).limit_denominator(1000))
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        track.bit_rate = 0 if codec == "vp9" else 10_000_000
+        track.options = {"crf": str(quality), "deadline": "realtime", "cpu-used": "8"}
+        track.thread_count = 1
+        for frame in chain((first,), frames):
+            container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(track.encode())
+
+
+def gif_frames(frames: Iterable[Any], rate: Fraction | float) -> Iterator[tuple[int, Any]]:
+    r"""Yield the frames that a GIF can show, each with its time in hundredths of a second.
+
+    Viewers take a delay of less than two hundredths for ten: of faster videos some frames are left out, so that the
+    others come at their times.
+
+    Example:
+        >>> list(gif_frames("abcdef", 100))
+        [(0, 'a'), (2, 'c'), (4, 'e')]
+    """
+    last = -2
+    for number, frame in enumerate(frames):
+        time = round(100 * number / rate)
+        if time - last >= 2:
+            yield time, frame
+            last = time
+
+
+def require_av() -> Any:
+    r"""PyAV; an ImportError says how to install it."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(
+            "PyAV, which reads and writes video files, is not installed. Install it with "
+            "'pip install \"rstg-pyg[video]\"'"
+        ) from error
+    return av
+
+
 def _packet_times(path: str | os.PathLike) -> tuple[list[float | None], Fraction | None]:
     """When the packets are shown, in that order, and the rate that the file promises."""
-    with _open_video(path) as (container, stream):
-        times = [_seconds(packet.pts, stream) for packet in container.demux(stream) if packet.size]
-        promised = stream.average_rate or stream.guessed_rate
+    with _open_video(path) as (container, track):
+        times = [_seconds(packet.pts, track) for packet in container.demux(track) if packet.size]
+        promised = track.average_rate or track.guessed_rate
     return (times if None in times else sorted(times)), promised or None
 
 
@@ -111,21 +184,21 @@ def _decode(path: str | os.PathLike, wanted: set[int]) -> tuple[list[np.ndarray]
     return kept, times
 
 
-def _seconds(pts: int | None, stream: Any) -> float | None:
-    return None if pts is None else float(pts * stream.time_base)
+def _seconds(pts: int | None, track: Any) -> float | None:
+    return None if pts is None else float(pts * track.time_base)
 
 
 def _frames(path: str | os.PathLike) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
     """The times of all frames, and what gives the upright pixels of each."""
     matrix = None
-    with _open_video(path) as (container, stream):
+    with _open_video(path) as (container, track):
         # Of its own, because a frame that converts itself keeps threads, which a worker that is forked waits for.
         converter = require_av().video.reformatter.VideoReformatter()
-        for number, frame in enumerate(container.decode(stream)):
+        for number, frame in enumerate(container.decode(track)):
             # Of the first alone, because a frame whose side data was asked for stays until the garbage collector comes.
             if number == 0 and (found := frame.side_data.get("DISPLAYMATRIX")) is not None:
                 matrix = np.frombuffer(bytes(found), np.int32)
-            yield _seconds(frame.pts, stream), partial(_to_rgb, frame, converter, matrix, path)
+            yield _seconds(frame.pts, track), partial(_to_rgb, frame, converter, matrix, path)
 
 
 def _to_rgb(frame: Any, converter: Any, matrix: np.ndarray | None, path: str | os.PathLike) -> np.ndarray:
@@ -143,7 +216,7 @@ def _to_rgb(frame: Any, converter: Any, matrix: np.ndarray | None, path: str | o
 
 @contextmanager
 def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
-    """Opens a file and its first video stream, and says of any failure which file it was."""
+    """Open a file and its first video track, and say of any failure which file it was."""
     av = require_av()
     _check_whole(path)
     try:
@@ -151,19 +224,19 @@ def _open_video(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
         with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DamagedVideoError(f"expected a video in {path}, got none")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
+            track = container.streams.video[0]
+            if track.codec_context is None:
                 raise DamagedVideoError(f"expected a video in {path} of a kind that FFmpeg decodes, got another")
             # Workers of a data loader share the work; threads in each would only compete.
-            stream.thread_count = 1
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield container, stream
+            track.thread_count = 1
+            track.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            yield container, track
     except av.FFmpegError as error:
         raise DamagedVideoError(f"expected a video in {path}, got {error.strerror}") from error
 
 
 def _check_whole(path: str | os.PathLike) -> None:
-    """Raises for a file that is missing, empty, or shorter than it says. Decoders take what is there for all."""
+    """Raise for a file that is missing, empty, or shorter than it says. Decoders take what is there for all."""
     with open_media(path, "a video") as file:
         end, size = _webm_length(file.read(256)), os.fstat(file.fileno()).st_size
     if end is not None and size < end:
@@ -171,27 +244,23 @@ def _check_whole(path: str | os.PathLike) -> None:
 
 
 def _webm_length(start: bytes) -> int | None:
-    """How long a WebM file is by its own account: None if it does not say, or is no WebM file.
+    """How long a WebM file is by its own account: None if it does not say, or is no WebM file."""
+    place: int | None = 0
+    for name in (_HEADER, _SEGMENT):
+        if place is None or not start.startswith(name, place):
+            return None
+        place = _element_end(start, place + len(name))
+    return place
 
-    An element is its name, its length and its content (RFC 8794). A segment of unknown length says nothing.
+
+def _element_end(start: bytes, place: int) -> int | None:
+    """Where an element ends whose length is written at ``place``, behind its name (RFC 8794); None if that is unknown.
+
+    As many zeros as the length's first byte begins with are the bytes that follow; all ones mean unknown.
     """
-    if not start.startswith(_HEADER):
-        return None
-    length, place = _element_length(start, len(_HEADER))
-    if length is None or not start.startswith(_SEGMENT, place + length):
-        return None
-    length, place = _element_length(start, place + length + len(_SEGMENT))
-    return None if length is None else place + length
-
-
-def _element_length(start: bytes, place: int) -> tuple[int | None, int]:
-    """The length that is written at a place, and the place behind it. As many zeros as its first byte begins with
-    are the bytes that follow; all ones mean unknown."""
     if place >= len(start) or start[place] == 0:
-        return None, place
+        return None
     count = 9 - start[place].bit_length()
-    if place + count > len(start):
-        return None, place
     unknown = (1 << 7 * count) - 1
     length = int.from_bytes(start[place : place + count], "big") & unknown
-    return (None if length == unknown else length), place + count
+    return None if place + count > len(start) or length == unknown else place + count + length

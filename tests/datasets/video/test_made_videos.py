@@ -12,9 +12,8 @@ CLASSES = sorted(map(class_of_template, TEMPLATES))
 
 
 @pytest.mark.parametrize("pair", [0, 1, 2])
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_pair_of_classes_shows_the_same_frames_backwards(pair, index):
-    first, second = (draw_clip(TEMPLATES[2 * pair + i], 3, index, 9, 32, 48) for i in (0, 1))
+def test_a_pair_of_classes_shows_the_same_frames_backwards(pair):
+    first, second = (draw_clip(TEMPLATES[2 * pair + i], 3, 1, 9, 32, 48) for i in (0, 1))
     assert np.array_equal(first.frames, second.frames[::-1])
     assert first.placeholders == second.placeholders
     assert not np.array_equal(first.frames, second.frames)
@@ -28,7 +27,7 @@ def where(frames):
     return np.stack([(far * rows).sum((1, 2)) / weight, (far * columns).sum((1, 2)) / weight], 1), far
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", [0, 3])
 def test_things_move_as_the_class_says(index):
     for template, axis, sign in zip(TEMPLATES[:4], (1, 1, 0, 0), (1, -1, 1, -1), strict=True):
         middle, _ = where(draw_clip(template, 0, index, 8, 64, 96, noise=0).frames)
@@ -84,20 +83,7 @@ def test_files_are_real(made):
 
 
 def test_command(tmp_path, capsys):
-    arguments = [
-        str(tmp_path),
-        "--version",
-        "v2",
-        "--clips",
-        "2",
-        "--height",
-        "32",
-        "--frames",
-        "4",
-        "5",
-        "--codec",
-        "vp8",
-    ]
+    arguments = f"{tmp_path} --version v2 --clips 2 --height 32 --frames 4 5 --codec vp8".split()
     assert main(arguments) == 0
     assert SomethingSomething(tmp_path, "v2").num_classes == 6
     (tmp_path / "20bn-something-something-v2/1.webm").read_bytes().index(b"V_VP8")
@@ -106,17 +92,17 @@ def test_command(tmp_path, capsys):
     assert capsys.readouterr().err == error
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"version": "v3"}, "'version' to be one of 'v1', 'v2', got 'v3'"),
-        ({"codec": "av1"}, "'codec' to be one of 'vp9', 'vp8', got 'av1'"),
-        ({"clips": 0}, "'clips' to be a positive int, got 0"),
-        ({"height": 33}, "'height' to be even, got 33"),
-        ({"frames": (9, 8)}, r"'frames' to be two numbers in order, got \(9, 8\)"),
-        ({"frames": (0, 8)}, "'frames' to be a positive int, got 0"),
-    ],
-)
-def test_bad_arguments(tmp_path, kwargs, message):
-    with pytest.raises(ValueError, match=f"expected {message}"):
-        make_videos(tmp_path, **kwargs)
+BAD = [
+    ({"version": "v3"}, "'version' to be one of 'v1', 'v2', got 'v3'"),
+    ({"codec": "av1"}, "'codec' to be one of 'vp9', 'vp8', got 'av1'"),
+    ({"clips": 0}, "'clips' to be a positive int, got 0"),
+    ({"height": 33}, "'height' to be even, got 33"),
+    ({"frames": (9, 8)}, r"'frames' to be two numbers in order, got \(9, 8\)"),
+    ({"frames": (0, 8)}, "'frames' to be a positive int, got 0"),
+]
+
+
+def test_bad_arguments(tmp_path):
+    for kwargs, message in BAD:
+        with pytest.raises(ValueError, match=f"expected {message}"):
+            make_videos(tmp_path, **kwargs)

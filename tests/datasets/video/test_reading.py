@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import wave
 import zlib
 
 import av
@@ -134,8 +135,7 @@ MATRICES = [
 ]
 
 
-@pytest.mark.parametrize(("matrix", "turn"), MATRICES, ids=["right", "left", "over", "mirrored"])
-def test_videos_are_turned_as_the_file_says(tmp_path, matrix, turn):
+def test_videos_are_turned_as_the_file_says(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -145,12 +145,13 @@ def test_videos_are_turned_as_the_file_says(tmp_path, matrix, turn):
         container.mux(stream.encode())
     plain = read_video_file(path, every_frame)[0].numpy()
     content = bytearray(path.read_bytes())
-    # Of the track's header, version 0, as a phone writes it: 16-bit fractions, row by row (ISO/IEC 14496-12, 8.3.2).
-    a, b, c, d = (value << 16 for value in matrix)
-    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
-    for frames in (read_video_file(path, every_frame)[0], torch.stack(list(stream_video_file(path)))):
-        assert np.array_equal(frames.numpy(), turn(plain))
+    for matrix, turn in MATRICES:
+        # Of the track's header, as a phone writes it: 16-bit fractions, row by row (ISO/IEC 14496-12, 8.3.2).
+        a, b, c, d = (value << 16 for value in matrix)
+        struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        path.write_bytes(content)
+        for frames in (read_video_file(path, every_frame)[0], torch.stack(list(stream_video_file(path)))):
+            assert np.array_equal(frames.numpy(), turn(plain)), matrix
 
 
 def test_images_are_turned_as_the_file_says(tmp_path):
@@ -167,8 +168,10 @@ def test_text_in_an_old_encoding_does_not_matter(tmp_path):
     assert len(read_video_file(tmp_path / "a.webm", every_frame)[0]) == 2
 
 
-@pytest.mark.parametrize("form", ["{:06d}.jpg", "img_{:05d}.jpg", "{:05d}.png", "v2-{}.JPEG", "image_{:d}.jpeg"])
-@pytest.mark.parametrize("first", [0, 1])
+FORMS = [("{:06d}.jpg", 0), ("img_{:05d}.jpg", 1), ("{:05d}.png", 1), ("v2-{}.JPEG", 0), ("image_{:d}.jpeg", 1)]
+
+
+@pytest.mark.parametrize(("form", "first"), FORMS)
 def test_frames_are_named_as_copies_have_them(tmp_path, form, first):
     for number in range(12):
         (tmp_path / form.format(first + number)).touch()
@@ -275,11 +278,10 @@ def test_a_frame_larger_than_any_camera_makes_is_damaged(tmp_path):
     damaged(read_video_file, tmp_path / "a.png", Damage.UNREADABLE, f"expected a video in {tmp_path}/a.png, got ")
 
 
-@pytest.mark.parametrize("codec", ["vp8", "vp9"])
-def test_damaged_files(tmp_path, codec):
+def test_damaged_files(tmp_path):
     path = tmp_path / "5.webm"
     damaged(read_video_file, path, Damage.MISSING, f"expected a file {path}, got No such file or directory")
-    write_video_file(path, FRAMES, codec=codec)
+    write_video_file(path, FRAMES)
     whole = path.read_bytes()
     for length in (len(whole) - 1, len(whole) * 95 // 100, len(whole) // 2, 500, 100):
         path.write_bytes(whole[:length])
@@ -309,13 +311,11 @@ def test_length_of_a_file_by_its_own_account(tmp_path):
 
 
 def test_files_without_a_picture(tmp_path):
-    with av.open(str(tmp_path / "a.webm"), "w", format="webm") as container:
-        stream = container.add_stream("libopus", rate=48000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
-        frame.rate = 48000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    damaged(read_video_file, tmp_path / "a.webm", Damage.UNREADABLE, f"expected a video in {tmp_path}/a.webm, got none")
+    # Not with PyAV: its audio encoders hold threads until the garbage collector comes, which in a forked worker waits.
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 48000, 0, "NONE", None))
+        sound.writeframes(bytes(1920))
+    damaged(read_video_file, tmp_path / "a.wav", Damage.UNREADABLE, f"expected a video in {tmp_path}/a.wav, got none")
 
 
 def test_a_codec_that_nothing_decodes_is_damage(tmp_path):

@@ -1,4 +1,7 @@
+"""Which frames make a clip."""
+
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -9,26 +12,15 @@ from rstg_pyg.datasets.video.sampling import even_times
 SIZES = [(count, length) for count in (1, 7, 31, 32, 33, 47, 200) for length in (1, 8, 32)]
 
 
-@pytest.mark.parametrize(("count", "length"), SIZES)
-def test_random_frames_are_one_of_each_segment(count, length):
+def test_random_frames_are_any_one_of_each_segment():
     random = np.random.default_rng(0)
-    edges = np.arange(length + 1) * count / length
-    for _ in range(50):
-        chosen = random_indices(count, random.random(length))
+    for count, length in SIZES:
+        edges = np.arange(length + 1) * count / length
+        first = np.floor(edges[:-1])
+        chosen = np.array([random_indices(count, random.random(length)) for _ in range(2000 if count > 100 else 500)])
         assert (np.diff(chosen) >= 0).all()
-        assert (chosen >= np.floor(edges[:-1])).all() and (
-            chosen < np.maximum(edges[1:], np.floor(edges[:-1]) + 1)
-        ).all()
-        assert chosen.min() >= 0 and chosen.max() <= count - 1
-
-
-@pytest.mark.parametrize(("count", "length"), SIZES)
-def test_any_frame_can_be_chosen(count, length):
-    random = np.random.default_rng(0)
-    seen = {
-        i for _ in range(2000 if count > 100 else 500) for i in random_indices(count, random.random(length)).tolist()
-    }
-    assert seen == set(range(count))
+        assert (chosen >= first).all() and (chosen < np.maximum(edges[1:], first + 1)).all()
+        assert set(chosen.flat) == set(range(count)), (count, length)
 
 
 def test_positions_next_to_one_stay_within_the_video():
@@ -36,19 +28,12 @@ def test_positions_next_to_one_stay_within_the_video():
         assert random_indices(count, np.full(49, np.nextafter(1, 0)))[-1] == count - 1
 
 
-@pytest.mark.parametrize(("count", "length"), SIZES)
-@pytest.mark.parametrize("samplings", [1, 2, 3])
-def test_fixed_frames(count, length, samplings):
-    chosen = spread_indices(count, length, samplings)
-    assert chosen.shape == (samplings, length)
-    for s in range(samplings):
-        expected = [
-            ((2 * s + 1) * count + 2 * samplings * k * count) // (2 * samplings * length) for k in range(length)
-        ]
-        assert chosen[s].tolist() == expected
-        # The same as random frames at these places of the segments, where floating point is exact.
-        if length != 49 and samplings != 3:
-            assert chosen[s].tolist() == random_indices(count, np.full(length, (2 * s + 1) / (2 * samplings))).tolist()
+def test_fixed_frames_lie_at_even_places_of_the_segments():
+    for count, length in SIZES:
+        for samplings in (1, 2, 3):
+            place = [Fraction(2 * s + 1, 2 * samplings) for s in range(samplings)]
+            expected = [[floor((k + each) * Fraction(count, length)) for k in range(length)] for each in place]
+            assert spread_indices(count, length, samplings).tolist() == expected
 
 
 def test_fixed_frames_lie_in_the_middle():
@@ -58,26 +43,29 @@ def test_fixed_frames_lie_in_the_middle():
 
 
 def test_two_samplings_of_long_videos_share_no_frame():
-    first, second = spread_indices(64, 32, 2)
-    assert sorted([*first, *second]) == list(range(64))
+    assert sorted(spread_indices(64, 32, 2).flat) == list(range(64))
 
 
-@pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001), Fraction(240)])
-def test_frames_that_come_evenly_stand_for_themselves(rate):
-    even = np.arange(40) / float(rate)
-    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40) / float(rate)
-    for times in (even, even.round(3) + 7, even + jitter):
-        found, shown = even_times(times.tolist(), rate)
-        assert found == rate and shown.tolist() == list(range(40))
-    # A promise that frames do not keep does not count.
-    found, shown = even_times(even.tolist(), rate * 2)
-    assert abs(found - rate) < 0.01 and shown.tolist() == list(range(40))
-    for untold in ([], [0.0], [None, 0.1], [0.0, 0.0], [0.0, 5.0, 2.0]):
-        found, shown = even_times(untold, rate)
-        assert found == rate and shown.tolist() == list(range(len(untold)))
+def test_frames_that_come_evenly_stand_for_themselves():
+    each = list(range(40))
+    for rate in (Fraction(12), Fraction(30000, 1001), Fraction(240)):
+        even = np.arange(40) / float(rate)
+        jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40) / float(rate)
+        for times in (even, even.round(3) + 7, even + jitter):
+            found, shown = even_times(times.tolist(), rate)
+            assert found == rate and shown.tolist() == each
+        # A promise that frames do not keep does not count.
+        found, shown = even_times(even.tolist(), rate * 2)
+        assert abs(found - rate) < 0.01 and shown.tolist() == each
 
 
-@pytest.mark.parametrize("scale", [0.001, 1, 5])
+def test_where_times_tell_nothing_frames_count_as_even():
+    for times in ([], [0.0], [None, 0.1], [0.0, 0.0], [0.0, 5.0, 2.0]):
+        found, shown = even_times(times, Fraction(25))
+        assert found == 25 and shown.tolist() == list(range(len(times)))
+
+
+@pytest.mark.parametrize("scale", [0.001, 1], ids=["faster than it is looked", "slower"])
 def test_frames_that_come_unevenly_stand_as_long_as_they_are_shown(scale):
     times = np.random.default_rng(0).exponential(scale, 50).cumsum()
     rate, shown = even_times(times.tolist(), Fraction(25))
