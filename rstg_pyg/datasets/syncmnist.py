@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
@@ -180,6 +179,9 @@ class SyncMNIST(Dataset):
             # A damaged file is met here and not in the middle of a training run.
             file.read(self.num_clips - 1)
             self._file = file
+            # From now on frames are read.
+            self.__dict__.pop("_make", None)
+            self._made = (0, None)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name not in ("_make", "_made")}
@@ -227,8 +229,9 @@ class SyncMNIST(Dataset):
         for number in numbers:
             check_index("clip", number, len(self))
         indices = self.indices()
-        clips = self._clips([int(indices[number]) for number in numbers])
-        items = [_item(clips, place) for place in range(len(numbers))]
+        numbers = [int(indices[number]) for number in numbers]
+        clips = self._clips(numbers)
+        items = [self._item(clips, place, number) for place, number in enumerate(numbers)]
         return items if self.transform is None else [self.transform(item) for item in items]
 
     def len(self) -> int:
@@ -244,8 +247,6 @@ class SyncMNIST(Dataset):
         idx = int(idx)
         if not 0 <= idx < self.num_clips:
             raise IndexError(f"expected a clip number within 0 to {self.num_clips - 1}, got {idx}")
-        if self._file is not None:
-            return _item(self._clips([idx]), 0)
         first, clips = self._made
         stop = first + (0 if clips is None else len(clips["y"]))
         if not first <= idx < stop:
@@ -253,16 +254,20 @@ class SyncMNIST(Dataset):
             most = min(AHEAD, AHEAD_BYTES // (self.num_frames * self.size**2), 2 * (stop - first), self.num_clips - idx)
             count = max(1, most) if idx == stop else 1
             first, clips = self._made = idx, self._clips(range(idx, idx + count))
-        return _item(clips, idx - first)
+        return self._item(clips, idx - first, idx)
 
     def _clips(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """The fields of some clips, with frames from the file if there is one."""
-        index, video = torch.tensor(numbers, device="cpu"), None
-        if self._file is not None:
-            video = torch.from_numpy(np.stack([self._file.read(number) for number in numbers]))[:, None]
-        return self._make(index, video)
+        """The fields of some clips, without frames if these are in a file."""
+        return self._make(torch.tensor(numbers, device="cpu"))
 
-    def _maker(self, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    def _item(self, clips: dict[str, Tensor], place: int, number: int) -> Data:
+        fields = {name: field[place : place + 1].clone() for name, field in clips.items()}
+        if self._file is not None:
+            fields["video"] = torch.from_numpy(self._file.read(number))[None, None]
+        # The number of nodes stays open: a transform that adds a graph brings its own.
+        return Data(**fields)
+
+    def _maker(self, device: torch.device, draw: bool = True) -> Callable[[Tensor], dict[str, Tensor]]:
         """Give the function from the numbers of clips, int64 [B], to the fields of a batch of them, on a device."""
         if self._paths is not None:
             sample = self._paths.scenes(self._digits, device).at
@@ -270,21 +275,15 @@ class SyncMNIST(Dataset):
             sample = SceneSampler(
                 self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability, device
             )
-        render = ClipRenderer(self._digits.pixels, self.size, device)
+        render = ClipRenderer(self._digits.pixels, self.size, device) if draw else None
 
-        def make(index: Tensor, video: Tensor | None = None) -> dict[str, Tensor]:
+        def make(index: Tensor) -> dict[str, Tensor]:
             scenes = sample(index)
-            if video is None:
-                video = render(scenes.images, scenes.path)[:, None]
-            return dict(video=video, y=scenes.label(), digits=scenes.digits, sync=scenes.sync(), path=scenes.path)
+            frames = {"video": render(scenes.images, scenes.path)[:, None]} if render else {}
+            return {**frames, "y": scenes.label(), "digits": scenes.digits, "sync": scenes.sync(), "path": scenes.path}
 
         return make
 
     @cached_property
-    def _make(self) -> Callable[..., dict[str, Tensor]]:
-        return self._maker(torch.device("cpu"))
-
-
-def _item(clips: dict[str, Tensor], place: int) -> Data:
-    # The number of nodes stays open: a transform that adds a graph brings its own.
-    return Data(**{name: field[place : place + 1].clone() for name, field in clips.items()})
+    def _make(self) -> Callable[[Tensor], dict[str, Tensor]]:
+        return self._maker(torch.device("cpu"), draw=self._file is None)
