@@ -228,8 +228,12 @@ class VideoNetwork:
         res5_stride: Stride in space of res5.
         pool_padding: Padding of the max-pooling after conv1.
         channels: Size of the graph's nodes, at every place.
-        num_stages: As in :class:`Network`; so are ``rnn``, ``norm``, ``residual``, ``readout``, which is for the rows
-            with a vector, and ``input_norm``, which is for graphs.
+        num_stages: Number K of space stages.
+        rnn: Cell of the graph's time stages, ``"lstm"`` or ``"gru"``.
+        norm: Normalisation of every stage's input.
+        residual: Whether every stage adds its input to its output.
+        readout: ``"last"`` or ``"mean"`` over time, of the rows with a vector.
+        input_norm: Normalisation of what enters the graph.
         heatmap_size: Side of the position heatmaps, or None for graphs without positions.
         checkpoint_graph: Run the graph's stages a second time in the backward pass instead of keeping what they make.
     """
