@@ -277,7 +277,8 @@ class RSTGConv(MessagePassing):
             or edge_attr is not None
             or self.edge_dim is not None
             or (pe is None) != (self.pe_channels == 0)
-            or (pe is not None and (type(pe) is not Tensor or pe.shape != (x.size(0), self.pe_channels)))
+            or (pe is not None and (type(pe) is not Tensor or pe.dtype != x.dtype or pe.layout != torch.strided))
+            or (pe is not None and pe.shape != (x.size(0), self.pe_channels))
         ):
             check_inputs(self, x, index, edge_attr, pe)
         return index

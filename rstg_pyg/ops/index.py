@@ -37,7 +37,7 @@ class GraphIndex:
 
     The edges are sorted once, when a kernel first asks: one object serves every frame, every stage and the backward
     pass. :class:`~rstg_pyg.RSTGConv` takes it in the place of ``edge_index``, and :class:`~rstg_pyg.RSTG` makes one for
-    all of its stages.
+    all of its stages. ``edge_index`` must not be changed in place afterwards.
 
     Args:
         edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, which is sorted once in its life, or a
@@ -105,12 +105,12 @@ class GraphIndex:
     def _kept(self) -> tuple[Tensor, ...] | None:
         """The sorted edges of an EdgeIndex, which is made to be used again."""
         edges = self.adjacency
-        if not isinstance(edges, EdgeIndex) or torch.compiler.is_compiling():
-            return None
-        key = edges.as_tensor()._version, self.num_nodes, self.flow
-        if edges not in _KEPT or _KEPT[edges][0] != key:
-            _KEPT[edges] = key, _sort_edges(self.source, self.destination, self.num_nodes)
-        return _KEPT[edges][1]
+        if not isinstance(edges, EdgeIndex) or torch.compiler.is_compiling() or edges.as_tensor().is_inference():
+            return None  # what is made under torch.inference_mode does not tell when it is changed
+        key, kept = (edges.as_tensor()._version, self.num_nodes, self.flow), _KEPT.get(edges)
+        if kept is None or kept[0] != key:
+            kept = _KEPT[edges] = key, _sort_edges(self.source, self.destination, self.num_nodes)
+        return kept[1]
 
     @property
     def order(self) -> Tensor:

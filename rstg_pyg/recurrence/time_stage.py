@@ -111,14 +111,14 @@ class TimeStage(torch.nn.Module):
     def _one_frame(self, v: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:
         """What :attr:`rnn` makes of ``v [N, *, 1, C]``."""
         shape, rows = v.shape[:-2], v.reshape(-1, self.channels)
-        rnn, is_lstm = self.rnn, type(self.rnn) is torch.nn.LSTM
+        rnn = self.rnn
         weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
         if state is None:
             h = c = torch.zeros_like(rows)
         else:
             h, *c = (one.to(v.dtype).reshape(rows.shape) for one in self._parts(state, shape))
             c = c[0] if c else None
-        if is_lstm:
+        if type(rnn) is torch.nn.LSTM:
             h, c = torch.lstm_cell(rows, (h, c), *weights)
             return h.view(v.shape), (h.view(*shape, -1), c.view(*shape, -1))
         h = torch.gru_cell(rows, h, *weights)

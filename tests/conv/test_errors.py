@@ -54,6 +54,8 @@ X = torch.randn(NUM_NODES, 3, 4)
         ({}, {"x": torch.ones(5, 4).long()}, "floating point 'x'.*got torch.int64"),
         ({}, {"pe": torch.randn(5, 3)}, r"width pe_channels=0, got shape \[5, 3\]"),
         ({"pe_channels": 3}, {}, "'pe' of width pe_channels=3, got none"),
+        ({"pe_channels": 3}, {"pe": torch.ones(5, 3) * 1j}, r"'pe' of shape .*, got torch\.complex64"),
+        ({"pe_channels": 3}, {"pe": torch.ones(5, 3).to_sparse()}, r"'pe' of shape .*, got torch\.sparse_coo"),
         ({"pe_channels": 3}, {"pe": torch.randn(5, 2)}, r"'pe' of shape \[5, 3\] or \[5, 3, 3\], got \[5, 2\]"),
         ({"pe_channels": 3}, {"pe": torch.randn(4, 3)}, r"got \[4, 3\]"),
         ({"pe_channels": 3}, {"pe": torch.randn(5, 2, 3)}, r"got \[5, 2, 3\]"),

@@ -145,6 +145,18 @@ def test_an_edge_index_is_sorted_once_in_its_life(sorts):
     assert len(sorts) == 1
 
 
+def test_an_edge_index_that_changed_is_sorted_again(sorts):
+    conv, x = RSTGConv(4, 4, backend="blocks"), torch.randn(7, 3, 4)
+    edges = EdgeIndex(irregular_graph(), sparse_size=(7, 7))
+    conv(x, edges)
+    edges.as_tensor()[1, 0] = 6
+    torch.testing.assert_close(conv(x, edges), conv(x, edges.as_tensor().clone()))
+    assert len(sorts) == 3
+    with torch.inference_mode():  # whose tensors do not tell of changes
+        edges = EdgeIndex(irregular_graph().clone(), sparse_size=(7, 7))
+        torch.testing.assert_close(conv(x, edges), conv(x, irregular_graph()))
+
+
 @pytest.mark.parametrize("backend", ["auto", "reference", "blocks"])
 def test_an_index_takes_the_place_of_edges(backend):
     graph, x = GraphIndex(irregular_graph(), 7), torch.randn(7, 3, 4)

@@ -4,6 +4,7 @@ Shape legend: N nodes, E edges in the order of ``index``, F frames, H hidden cha
 """
 
 import struct
+from collections.abc import Sequence
 from ctypes import CDLL
 from typing import Any
 
@@ -115,7 +116,7 @@ def _run_backward(
     wanted: list[bool],
 ) -> tuple[Tensor, ...]:
     """Gradients of src, dst, query, key, edge and alpha; without elements those that are not wanted."""
-    found = _gradients_like(grad, grad_alpha, src, dst, query, key, edge, alpha, *(None,) * 4, wanted)
+    found = gradients_like((src, dst, query, key, edge, alpha), wanted)
     if alpha.numel() == 0:
         return tuple(value.zero_() for value in found)
     weights = alpha.to(sum_dtype(src)).contiguous()
@@ -132,26 +133,17 @@ def _run_backward(
     return *found[:5], found[5] if into[5] is None else into[5].to(alpha.dtype)
 
 
-def _gradients_like(
-    grad: Tensor | None,
-    grad_alpha: Tensor | None,
-    src: Tensor,
-    dst: Tensor,
-    query: Tensor | None,
-    key: Tensor | None,
-    edge: Tensor | None,
-    alpha: Tensor,
-    nodes: Tensor | None,
-    ptr: Tensor | None,
-    sources: Tensor | None,
-    destinations: Tensor | None,
-    wanted: list[bool],
-) -> tuple[Tensor, ...]:
-    inputs = src, dst, query, key, edge, alpha
+def gradients_like(inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
+    """Room for the gradients of ``inputs``, without elements for those that are not wanted."""
+    like = next(value for value in inputs if value is not None)
     return tuple(
-        src.new_empty(value.shape if want else 0, dtype=(src if value is None else value).dtype)
+        like.new_empty(value.shape if want else 0, dtype=(like if value is None else value).dtype)
         for value, want in zip(inputs, wanted, strict=True)
     )
+
+
+def _fake_backward(grad: Tensor | None, grad_alpha: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    return gradients_like(rest[:6], rest[-1])
 
 
 def _call(
@@ -264,7 +256,7 @@ _backward = operator(
     "attend_backward(Tensor? grad, Tensor? grad_alpha, Tensor src, Tensor dst, Tensor? query, Tensor? key, "
     f"Tensor? edge, Tensor alpha, {_INDEX}, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run_backward,
-    _gradients_like,
+    _fake_backward,
 )
 _attend = operator(
     f"attend(Tensor src, Tensor dst, Tensor query, Tensor key, Tensor? edge, {_INDEX}) -> (Tensor, Tensor)",

@@ -20,7 +20,17 @@ from torch import Tensor
 
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.linear import linear, transpose
-from rstg_pyg.ops.native.attend import KINDS, address, check, check_inputs, library_for, rows_of, strided, sum_dtype
+from rstg_pyg.ops.native.attend import (
+    KINDS,
+    address,
+    check,
+    check_inputs,
+    gradients_like,
+    library_for,
+    rows_of,
+    strided,
+    sum_dtype,
+)
 from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient
 from rstg_pyg.ops.plain import Ends, plain_messages
 
@@ -271,10 +281,7 @@ def _run_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of weight, bias, src, dst, alpha and edge; without elements those that are not wanted."""
     call = _Call(weight, src, dst, alpha, edge, nodes, ptr, sources)
-    total, found = (
-        sum_dtype(src),
-        _gradients_like(grad, kept, weight, bias, src, dst, alpha, edge, None, None, None, wanted),
-    )
+    total, found = sum_dtype(src), gradients_like((weight, bias, src, dst, alpha, edge), wanted)
     of_weight, of_bias, of_src, of_dst, of_alpha, of_edge = (
         torch.zeros_like(value, dtype=value.dtype if number == 3 else total) if want else None
         for number, (value, want) in enumerate(zip(found, wanted, strict=True))
@@ -315,25 +322,8 @@ def _add_edge(block: _Block, grad_rows: Tensor, grad_edge: Tensor) -> None:
         grad_edge[edges, slice(*block.frames)] = grad_rows.transpose(0, 1).to(grad_edge.dtype)
 
 
-def _gradients_like(
-    grad: Tensor,
-    kept: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    src: Tensor,
-    dst: Tensor,
-    alpha: Tensor,
-    edge: Tensor | None,
-    nodes: Tensor | None,
-    ptr: Tensor | None,
-    sources: Tensor | None,
-    wanted: list[bool],
-) -> tuple[Tensor, ...]:
-    inputs = (weight, bias, src, dst, alpha, edge)
-    return tuple(
-        src.new_empty(value.shape if want else 0, dtype=(src if value is None else value).dtype)
-        for value, want in zip(inputs, wanted, strict=True)
-    )
+def _fake_backward(grad: Tensor, kept: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return gradients_like(rest[:6], rest[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -370,7 +360,7 @@ _messages_backward = operator(
     f"product_messages_backward(Tensor grad, Tensor kept, {_TENSORS}, Tensor sources, bool[] wanted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run_backward,
-    _gradients_like,
+    _fake_backward,
     flops=_backward_flops,
 )
 _messages = operator(
