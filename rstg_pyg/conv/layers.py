@@ -251,10 +251,6 @@ class UpdateMLP(MLP):
         super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
         self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
 
-    def is_bare(self) -> bool:
-        """Whether the weights may be read in place of calls."""
-        return is_bare(self, UpdateMLP) and is_bare(self.lins[0], Linear)
-
     def forward_from_sum(self, own: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
         """Return the output from the own half of the first layer ``own [N, *, U]``, bias included, and the weighted sum
         of hidden channels ``summed [N, *, H]`` of one head, whose weights add up to ``total [N, *, 1]`` (None:
@@ -267,14 +263,6 @@ class UpdateMLP(MLP):
         h = own + linear(summed, of_sum, of_bias if total is None else None)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
-        return self._after_first(h)
-
-    def forward_from_pair(self, v: Tensor, gathered: Tensor) -> Tensor:
-        """Return the output from a node's features ``v [N, *, C]`` and what it gathered, ``[N, *, O]``."""
-        pair = torch.cat([v, gathered], dim=-1)
-        return self._after_first(self.lins[0](pair)) if is_bare(self, UpdateMLP) else self(pair)
-
-    def _after_first(self, h: Tensor) -> Tensor:
         for number, norm in enumerate(self.norms, start=1):
             h = norm(h) if self.act is None else self.act(norm(h))
             if number < len(self.lins):
@@ -299,8 +287,9 @@ def project(send: MessageMLP, score: PairScore, update: UpdateMLP, v: Tensor, pe
     :class:`UpdateMLP` leave: where weights may be read, one for all that starts from ``v``."""
     rows, channels = v.shape[:-1].numel(), v.size(-1)
     own = None
-    if send.has_linear_last and send.heads == 1 and rows >= 2 * update.lins[0].out_channels and update.is_bare():
-        own = update.lins[0].weight[:, :channels], update.lins[0].bias
+    if send.has_linear_last and send.heads == 1 and is_bare(update, UpdateMLP) and is_bare(update.lins[0], Linear):
+        first = update.lins[0]
+        own = (first.weight[:, :channels], first.bias) if rows >= 2 * first.out_channels else None
     sides = [lin for lin in (score.lin_dst, score.lin_src) if lin is not None]
     if not all(is_bare(lin, Linear) for lin in (send.lin_src, send.lin_dst, *sides)):
         return Projections(*send(v, pe), *score(v), None if own is None else linear(v, *own))

@@ -233,14 +233,8 @@ class RSTGConv(MessagePassing):
         """
         index = self._index(x, edge_index, edge_attr, pe)
         watched = messages_are_watched(self, _METHODS)
-        spec = GatherSpec(
-            self.attention,
-            self.heads,
-            self.send.form,
-            self.pair_score.negative_slope,
-            self.dropout if self.training else 0.0,
-        )
-        backend = "reference" if watched or self._needs_reference(x, index) else self._choose_backend(spec, x, index)
+        spec = None if watched or self._needs_reference(x, index) else self._spec()
+        backend = "reference" if spec is None else self._choose_backend(spec, x, index)
         v = x if self.norm is None else normalised(self.norm, x)
         edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if backend == "reference":
@@ -265,7 +259,7 @@ class RSTGConv(MessagePassing):
             and x.layout == torch.strided
             and x.dim() >= 2
             and x.size(-1) == self.in_channels
-            and x.dtype == self.send.lin_dst.weight.dtype
+            and x.dtype == getattr(getattr(self.send.lin_dst, "weight", None), "dtype", None)
         )
         if not is_usual:
             check_nodes(self, x)
@@ -301,6 +295,10 @@ class RSTGConv(MessagePassing):
             or not (send.lin_last is None or is_bare(send.lin_last, Linear))
             or everything_is_watched()
         )
+
+    def _spec(self) -> GatherSpec:
+        dropout = self.dropout if self.training else 0.0
+        return GatherSpec(self.attention, self.heads, self.send.form, self.pair_score.negative_slope, dropout)
 
     def _choose_backend(self, spec: GatherSpec, x: Tensor, index: GraphIndex) -> str:
         elements = index.num_edges * self.hidden_channels * (x.numel() // (x.size(0) * x.size(-1)))
@@ -345,7 +343,7 @@ class RSTGConv(MessagePassing):
             out = self.update_mlp.forward_from_sum(own, value, total, self.send)
         else:
             gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
-            out = self.update_mlp.forward_from_pair(v, gathered.to(v.dtype))
+            out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
         return out, lambda: found.alpha().reshape(index.num_edges, *inner, -1)
 
     def edge_update(

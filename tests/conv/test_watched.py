@@ -475,3 +475,35 @@ def test_flop_counters_see_the_arithmetic_of_the_formula(channels):
     positions = 2 * nodes * 36 * 2 * channels
     expected = 10 * (3 * stage + 4 * 2 * nodes * 8 * channels**2 + pooling) + 3 * positions
     assert flops(block, torch.randn(1, channels, 10, 6, 6)) == expected
+
+
+class Wrapped(torch.nn.Module):
+    """What holds a layer and says nothing of it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args):
+        return self.layer(*args)
+
+
+@pytest.mark.parametrize("backend", ["auto", "blocks"])
+def test_a_wrapped_child_is_called(backend):
+    conv, x = small_conv(backend=backend), torch.randn(7, 9, 4).double()
+    pe = torch.randn(7, 2).double()
+    expected = conv(x, irregular_graph(), pe=pe)
+    inside = [
+        "send.lin_src",
+        "send.lin_dst",
+        "send.lin_pe_dst",
+        "send.lin_last",
+        "pair_score.lin_dst",
+        "update_mlp.lins.0",
+    ]
+    for name in [*inside, "update_mlp", "send.act"]:
+        other = copy.deepcopy(conv)
+        holder, _, child = name.rpartition(".")
+        setattr(other.get_submodule(holder), child, Wrapped(other.get_submodule(name)))
+        for frames in (x, x[:, :1]):
+            torch.testing.assert_close(other(frames, irregular_graph(), pe=pe), expected[:, : frames.size(1)], msg=name)
