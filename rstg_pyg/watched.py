@@ -44,9 +44,13 @@ def everything_is_watched() -> bool:
     own does: hooks on all modules, a transform of :mod:`torch.func`, forward-mode differentiation, ``torch.jit.trace``,
     or a dispatch mode such as a FLOP counter or fake tensors. Compilers, which use some of these, are another matter:
     for them it is false."""
-    return not torch.compiler.is_compiling() and bool(
-        _has_any_global_hook()
-        or torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and (_has_any_global_hook() or operations_are_watched())
+
+
+def operations_are_watched() -> bool:
+    """Whether somebody follows all operations of PyTorch: see :func:`everything_is_watched`."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0

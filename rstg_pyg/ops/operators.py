@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
-from rstg_pyg.watched import is_transformed
+from rstg_pyg.watched import operations_are_watched, is_transformed
 
 
 def operator(
@@ -20,7 +22,10 @@ def operator(
     backward: Callable[..., Any] | None = None,
     flops: Callable[..., int] | None = None,
 ) -> Callable[..., Any]:
-    """Register ``kernel`` as ``torch.ops.rstg_pyg.<name>`` and return that operator.
+    """Register ``kernel`` as ``torch.ops.rstg_pyg.<name>`` and return a function that computes it.
+
+    The function calls the operator where somebody follows, and else the kernel itself, or a function of autograd around
+    it: the way through PyTorch's dispatcher and back to Python costs up to a tenth of a millisecond each time.
 
     Args:
         schema: Name, arguments and results, as of :func:`torch.library.define`.
@@ -40,7 +45,41 @@ def operator(
     packet = getattr(torch.ops.rstg_pyg, name)
     if flops is not None:
         register_flop_formula(packet)(flops)
-    return packet.default
+    return _Call(packet.default, kernel, device, save, backward)
+
+
+class _Call:
+    def __init__(
+        self,
+        registered: Callable[..., Any],
+        kernel: Callable[..., Any],
+        device: str | None,
+        save: Callable[..., None] | None,
+        backward: Callable[..., Any] | None,
+    ) -> None:
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = kernel(*inputs)
+            save(ctx, inputs, output)
+            return output
+
+        self.registered = registered
+        self.kernel = kernel
+        self.device = device
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        self.function = type(kernel.__qualname__, (Function,), methods) if backward is not None else None
+
+    def __call__(self, *inputs: Any) -> Any:
+        if torch.compiler.is_compiling() or operations_are_watched() or torch.autograd._profiler_enabled():
+            return self.registered(*inputs)
+        needs_gradient = False
+        for value in inputs:
+            if isinstance(value, Tensor):
+                if type(value) not in (Tensor, Parameter) or self.device not in (None, value.device.type):
+                    return self.registered(*inputs)
+                needs_gradient |= value.requires_grad
+        if needs_gradient and self.function is not None and torch.is_grad_enabled():
+            return self.function.apply(*inputs)
+        return self.kernel(*inputs)
 
 
 def takes_plain_gradient(*grads: Tensor | None) -> bool:
