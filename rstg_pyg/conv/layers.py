@@ -5,6 +5,7 @@ Shape legend: as in :mod:`rstg_pyg.conv.rstg_conv`; U is the width of the first 
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Identity, Module, ModuleList, ReLU
 from torch_geometric.nn.dense import linear as pyg
-from torch_geometric.nn.models import MLP
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
 
@@ -21,11 +21,6 @@ from rstg_pyg.ops.linear import linear
 from rstg_pyg.watched import is_bare
 
 ATTENTION = ("dot", "additive", "mean")
-
-_JOINED_ELEMENTS = 1 << 16
-"""Up to this many weights are copied side by side for one product, which saves calls; more are worth a call each, but
-for nodes and frames so many that the copy does not count."""
-
 
 class Linear(pyg.Linear):
     """PyG's linear layer, lazy initialisation included, whose products take the faster library."""
@@ -111,13 +106,10 @@ class MessageMLP(Module):
         return self.last(self.hidden_from_first(h)).unflatten(-1, (self.heads, -1))
 
     def forward(self, v: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
-        return self.with_pe(self.lin_src(v), self.lin_dst(v), pe)
-
-    def with_pe(self, src: Tensor, dst: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
-        """Add what the positional encodings contribute to both halves of the first layer."""
+        src, dst = self.lin_src(v), self.lin_dst(v)
         if pe is None:
             return src, dst
-        pe = _with_inner_dims(pe.to(src.dtype), src.dim())
+        pe = _with_inner_dims(pe if pe.dtype == src.dtype else pe.to(src.dtype), src.dim())
         return src + self.lin_pe_src(pe), dst + self.lin_pe_dst(pe)
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
@@ -205,18 +197,15 @@ class PairScore(Module):
         if self.attention == "mean":
             zero = v.new_zeros(v.size(0), *[1] * (v.dim() - 2), self.heads)
             return zero, zero
-        return self.split(self.lin_dst(v), self.lin_src(v))
-
-    def split(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Part both projections by head, and scale the query of a dot product."""
+        query, key = self.lin_dst(v), self.lin_src(v)
         if self.attention == "additive":
             return query, key
         by_head = (*query.shape[:-1], self.heads, query.size(-1) // self.heads)
         return query.view(by_head) / math.sqrt(by_head[-1]), key.view(by_head)
 
     def merges(self, rows: int) -> bool:
-        """Whether one product of weights is cheaper than the key's projection of so many rows."""
-        if self.attention != "dot" or self.heads > 1:
+        """Whether, for a dot score, one product of weights is cheaper than the key's projection of so many rows."""
+        if self.heads > 1:
             return False
         width, channels = self.lin_dst.weight.shape
         return rows * (2 * width - channels) >= 2 * channels * width
@@ -233,7 +222,7 @@ class PairScore(Module):
         return F.leaky_relu(query_i + key_j, self.negative_slope)
 
 
-class UpdateMLP(MLP):
+class UpdateMLP(Module):
     r""":math:`\mathrm{MLP}([\mathbf{v}_i \, \Vert \, \mathbf{g}_i])`; a call takes the two concatenated.
 
     With :math:`\mathbf{W} = [\mathbf{W}_v \, \Vert \, \mathbf{W}_g]` the first layer and :math:`\mathbf{W}_s` the
@@ -247,9 +236,24 @@ class UpdateMLP(MLP):
     :meth:`forward_from_sum`.
     """
 
-    def __init__(self, channel_list: Sequence[int], act: str | Callable | None, bias: bool, plain_last: bool) -> None:
-        super().__init__(list(channel_list), act=act, norm=None, bias=bias, plain_last=plain_last)
-        self.lins = ModuleList(Linear(lin.in_channels, lin.out_channels, bias=bias) for lin in self.lins)
+    def __init__(self, widths: Sequence[int], act: str | Callable | None, act_last: bool, bias: bool) -> None:
+        super().__init__()
+        self.act = Identity() if act is None else activation_resolver(act)
+        self.act_last = act_last
+        self.lins = ModuleList(Linear(*ends, bias=bias) for ends in pairwise(widths))
+
+    def reset_parameters(self) -> None:
+        for lin in self.lins:
+            lin.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._from_first(self.lins[0](x))
+
+    def _from_first(self, h: Tensor) -> Tensor:
+        """Take the first layer, before its activation, up to the output."""
+        for lin in list(self.lins)[1:]:
+            h = lin(self.act(h))
+        return self.act(h) if self.act_last else h
 
     def forward_from_sum(self, own: Tensor, summed: Tensor, total: OptTensor, send: MessageMLP) -> Tensor:
         """Return the output from the own half of the first layer ``own [N, *, U]``, bias included, and the weighted sum
@@ -263,11 +267,7 @@ class UpdateMLP(MLP):
         h = own + linear(summed, of_sum, of_bias if total is None else None)
         if of_bias is not None and total is not None:
             h = h + total * of_bias
-        for number, norm in enumerate(self.norms, start=1):
-            h = norm(h) if self.act is None else self.act(norm(h))
-            if number < len(self.lins):
-                h = self.lins[number](h)
-        return h
+        return self._from_first(h)
 
 
 class Projections(NamedTuple):
@@ -283,41 +283,18 @@ class Projections(NamedTuple):
 
 
 def project(send: MessageMLP, score: PairScore, update: UpdateMLP, v: Tensor, pe: OptTensor) -> Projections:
-    """Project nodes ``v [N, *, C]`` with as few calls and products as the identities of :class:`PairScore` and
-    :class:`UpdateMLP` leave: where weights may be read, one for all that starts from ``v``."""
+    """Project nodes ``v [N, *, C]`` with as few products as the identities of :class:`PairScore` and
+    :class:`UpdateMLP` leave, where weights may be read."""
     rows, channels = v.shape[:-1].numel(), v.size(-1)
     own = None
     if send.has_linear_last and send.heads == 1 and is_bare(update, UpdateMLP) and is_bare(update.lins[0], Linear):
         first = update.lins[0]
-        own = (first.weight[:, :channels], first.bias) if rows >= 2 * first.out_channels else None
-    sides = [lin for lin in (score.lin_dst, score.lin_src) if lin is not None]
-    if not all(is_bare(lin, Linear) for lin in (send.lin_src, send.lin_dst, *sides)):
-        return Projections(*send(v, pe), *score(v), None if own is None else linear(v, *own))
-
-    merges = score.merges(rows)
-    scores = [score.merged_weight()] if merges else [lin.weight for lin in sides]
-    weights = [send.lin_src.weight, *scores, send.lin_dst.weight, *([own[0]] if own is not None else [])]
-    biases = [send.lin_dst.bias, *([own[1]] if own is not None else [])]
-    if merges or own is not None or sum(weight.numel() for weight in weights) <= _JOINED_ELEMENTS:
-        src, *parts = _joined(v, weights, biases)
+        if rows >= 2 * first.out_channels:
+            own = linear(v, first.weight[:, :channels], first.bias)
+    bare = score.attention == "dot" and is_bare(score.lin_dst, Linear) and is_bare(score.lin_src, Linear)
+    if bare and score.merges(rows):
+        query = linear(v, score.merged_weight())
+        query, key = query.unsqueeze(-2), v.to(query.dtype).unsqueeze(-2)
     else:
-        given = [None] * (len(weights) - len(biases)) + biases
-        src, *parts = (linear(v, weight, bias) for weight, bias in zip(weights, given, strict=True))
-    own = parts.pop() if own is not None else None
-    dst = parts.pop()
-    if merges:
-        query, key = parts[0].unsqueeze(-2), v.to(parts[0].dtype).unsqueeze(-2)
-    else:
-        query, key = score.split(*parts) if parts else score(v)
-    return Projections(*send.with_pe(src, dst, pe), query, key, own)
-
-
-def _joined(v: Tensor, weights: list[Tensor], biases: list[OptTensor]) -> Sequence[Tensor]:
-    """One product for layers side by side, the last of them with biases."""
-    widths = [weight.size(0) for weight in weights]
-    bias = None
-    if any(one is not None for one in biases):
-        start = len(weights) - len(biases)
-        last = [v.new_zeros(width) if one is None else one for one, width in zip(biases, widths[start:], strict=True)]
-        bias = torch.cat([weights[0].new_zeros(sum(widths[:start])), *last])
-    return linear(v, torch.cat(weights), bias).split(widths, dim=-1)
+        query, key = score(v)
+    return Projections(*send(v, pe), query, key, own)

@@ -164,7 +164,7 @@ class RSTGConv(MessagePassing):
         self.pair_score = PairScore(in_channels, out_channels, heads, attention, negative_slope)
         pair = in_channels + out_channels if in_channels > 0 else -1
         widths = [pair, *[hidden_channels] * (update_layers - 1), out_channels]
-        self.update_mlp = UpdateMLP(widths, act=act, bias=bias, plain_last=not update_act_last)
+        self.update_mlp = UpdateMLP(widths, act, update_act_last, bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -328,23 +328,18 @@ class RSTGConv(MessagePassing):
         self, v: Tensor, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, spec: GatherSpec, backend: str
     ) -> Any:
         """The same function on tensors ``[N, F, ...]`` with all inner dimensions in one."""
-        num_nodes, inner = v.size(0), v.shape[1:-1]
-        *projected, own = project(self.send, self.pair_score, self.update_mlp, v, pe)
-        src, dst, query, key = projected if len(inner) == 1 else [_join_frames(one, len(inner)) for one in projected]
-        edge = self.send.edge_term(edge_attr, len(inner) + 2, src.dtype)
-        if edge is not None:
-            edge = edge.expand(-1, *inner, -1) if any(size > 1 for size in edge.shape[1:-1]) else edge
-            edge = _join_frames(edge, len(inner))
+        inner = v.shape[1:-1]
+        v, edge_attr, pe = [_join_frames(value, inner) for value in (v, edge_attr, pe)]
+        src, dst, query, key, own = project(self.send, self.pair_score, self.update_mlp, v, pe)
+        edge = self.send.edge_term(edge_attr, 3, src.dtype)
         found = gather(spec, src, dst, query, key, edge, index, self.send.message(), backend)
-        value, total = found.value.reshape(num_nodes, *inner, -1), found.total
-        if total is not None:
-            total = total.expand(-1, src.size(1), -1).reshape(num_nodes, *inner, -1)
+        summed = found.value.flatten(2)
         if own is not None:
-            out = self.update_mlp.forward_from_sum(own, value, total, self.send)
+            out = self.update_mlp.forward_from_sum(own, summed, found.total, self.send)
         else:
-            gathered = self.send.last_of_sum(value, total) if self.send.has_linear_last else value
+            gathered = self.send.last_of_sum(summed, found.total) if self.send.has_linear_last else summed
             out = self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1))
-        return out, lambda: found.alpha().reshape(index.num_edges, *inner, -1)
+        return out.view(out.size(0), *inner, -1), lambda: found.alpha().reshape(index.num_edges, *inner, -1)
 
     def edge_update(
         self, query_i: Tensor, key_j: Tensor, index: Tensor, ptr: OptTensor, dim_size: Optional[int]
@@ -377,6 +372,13 @@ class RSTGConv(MessagePassing):
 _METHODS = {name: getattr(RSTGConv, name) for name in MESSAGE_METHODS}
 
 
-def _join_frames(value: Tensor, num_inner: int) -> Tensor:
-    """View ``[N, *, ...]`` as ``[N, F, ...]``."""
-    return value.flatten(1, num_inner) if num_inner > 0 else value.unsqueeze(1)
+def _join_frames(value: OptTensor, inner: torch.Size) -> OptTensor:
+    """View ``[rows, *, width]`` as ``[rows, F, width]``, and what has no inner dimensions as ``[rows, 1, width]``."""
+    if value is None or value.dim() < 2:
+        return value
+    if value.dim() == 2:
+        return value.unsqueeze(1)
+    given = value.shape[1:-1]
+    if given != inner and any([size > 1 for size in given]):
+        value = value.expand(-1, *inner, -1)
+    return value if len(inner) == 1 else value.flatten(1, -2)

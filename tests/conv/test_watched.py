@@ -51,7 +51,6 @@ DOUBLED = {
     "pair_score": ["pair_score.lin_dst", "pair_score.lin_src"],
     "update_mlp": ["update_mlp.lins.1"],
     "update_mlp.act": ["update_mlp.lins.1.weight"],
-    "update_mlp.norms.0": ["update_mlp.lins.0"],
 }
 LAYERS = ["send.lin_src", "send.lin_dst", "send.lin_pe_src", "send.lin_pe_dst", "send.lin_last"]
 LAYERS += ["pair_score.lin_dst", "pair_score.lin_src", "update_mlp.lins.0", "update_mlp.lins.1"]
