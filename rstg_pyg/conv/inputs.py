@@ -9,6 +9,7 @@ from torch_geometric.typing import OptTensor
 from rstg_pyg.arguments import check_choice, check_positive, check_share, check_type, describe, num_dims
 from rstg_pyg.conv.layers import ATTENTION
 from rstg_pyg.ops import BACKENDS, GraphIndex
+from rstg_pyg.ops.frames import with_inner_dims
 
 
 def check_arguments(
@@ -65,8 +66,11 @@ def check_arguments(
         raise ValueError(f"expected 'aggr' to be a single aggregation, got {kwargs['aggr']!r}")
 
 
-def check_inputs(conv: Any, x: Any, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor) -> None:
-    """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with."""
+def check_inputs(
+    conv: Any, x: Any, index: GraphIndex, edge_attr: OptTensor, pe: OptTensor, has_time: bool = False
+) -> None:
+    """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with; with ``has_time``, the last inner dimension of
+    ``x`` is time, and the others may be left out of ``edge_attr`` and ``pe``."""
     num_nodes, num_edges = x.size(0), index.num_edges
     if index.num_nodes != num_nodes:
         raise ValueError(f"expected an index of {num_nodes} nodes, as 'x' has, got one of {index.num_nodes}")
@@ -76,7 +80,7 @@ def check_inputs(conv: Any, x: Any, index: GraphIndex, edge_attr: OptTensor, pe:
         got = "none" if pe is None else f"shape {describe(pe)}"
         raise ValueError(f"expected 'pe' of width pe_channels={conv.pe_channels}, got {got}")
     if pe is not None:
-        _check_rows("pe", pe, x, num_nodes, conv.pe_channels)
+        _check_rows("pe", pe, x, num_nodes, conv.pe_channels, has_time)
     if edge_attr is not None and conv.edge_dim is None:
         raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
     if conv.edge_dim is not None and edge_attr is None and index.has_flow:
@@ -87,7 +91,22 @@ def check_inputs(conv: Any, x: Any, index: GraphIndex, edge_attr: OptTensor, pe:
                 "expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
                 f"{index.reordered}"
             )
-        _check_rows("edge_attr", edge_attr, x, num_edges, conv.edge_dim)
+        _check_rows("edge_attr", edge_attr, x, num_edges, conv.edge_dim, has_time)
+
+
+def changing_graph(
+    conv: Any, x: Any, edge_index: Any, edge_attr: OptTensor, pe: OptTensor, edge_time: OptTensor
+) -> GraphIndex:
+    """The edges of a graph that changes, once the inputs are checked."""
+    check_nodes(conv, x)
+    if x.dim() < 3:
+        raise ValueError(f"expected 'x' of shape [N, *, T, C] with 'edge_time' or 'mask', got {describe(x)}")
+    index = edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0), conv.flow)
+    check_inputs(conv, x, index, edge_attr, pe, has_time=True)
+    if edge_time is not None and num_dims(edge_attr) > 2:
+        shape = [index.num_edges, conv.edge_dim]
+        raise ValueError(f"expected 'edge_attr' of shape {shape} with 'edge_time', got {describe(edge_attr)}")
+    return index
 
 
 def check_nodes(conv: Any, x: Any) -> None:
@@ -106,11 +125,17 @@ def check_nodes(conv: Any, x: Any) -> None:
         raise ValueError(f"expected 'x' of width {conv.out_channels} with residual=True, got {x.size(-1)}")
 
 
-def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: int | None) -> None:
+def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: int | None, has_time: bool) -> None:
     inner = list(x.shape[1:-1])
-    fits = num_dims(value) == 2 or (
-        num_dims(value) == x.dim() and all(a in (1, b) for a, b in zip(value.shape[1:-1], inner, strict=True))
+    given = with_inner_dims(value, x.dim()) if has_time and isinstance(value, Tensor) else value
+    fits = num_dims(given) == 2 or (
+        num_dims(given) == x.dim() and all(a in (1, b) for a, b in zip(given.shape[1:-1], inner, strict=True))
     )
     if not fits or value.size(0) != rows or value.size(-1) != width or value.is_complex():
-        wider = f" or {[rows, *inner, width]}" if inner else ""
-        raise ValueError(f"expected {name!r} of shape {[rows, width]}{wider}, got {describe(value)}")
+        forms = (
+            [[rows, width]]
+            + ([[rows, inner[-1], width]] if has_time else [])
+            + ([[rows, *inner, width]] if inner else [])
+        )
+        forms = " or ".join(dict.fromkeys(map(str, forms)))
+        raise ValueError(f"expected {name!r} of shape {forms}, got {describe(value)}")

@@ -22,6 +22,7 @@ from rstg_pyg.watched import is_bare
 
 ATTENTION = ("dot", "additive", "mean")
 
+
 class Linear(pyg.Linear):
     """PyG's linear layer, lazy initialisation included, whose products take the faster library."""
 

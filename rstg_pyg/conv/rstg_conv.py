@@ -17,9 +17,10 @@ from torch_geometric.utils import is_torch_sparse_tensor, softmax
 from torch_geometric.utils.sparse import set_sparse_value
 
 from rstg_pyg.arguments import check_flags, check_options
-from rstg_pyg.conv.inputs import check_arguments, check_inputs, check_nodes
+from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
 from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, project
 from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
@@ -198,6 +199,9 @@ class RSTGConv(MessagePassing):
         edge_attr: OptTensor = None,
         pe: OptTensor = None,
         return_attention_weights: Literal[False] | None = None,
+        *,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> Tensor: ...
 
     @overload
@@ -209,6 +213,8 @@ class RSTGConv(MessagePassing):
         pe: OptTensor = None,
         *,
         return_attention_weights: Literal[True],
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> tuple[Tensor, Any]: ...
 
     def forward(
@@ -218,6 +224,9 @@ class RSTGConv(MessagePassing):
         edge_attr: OptTensor = None,
         pe: OptTensor = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> Any:
         r"""Run one space stage.
 
@@ -230,7 +239,14 @@ class RSTGConv(MessagePassing):
             pe: Positional encodings ``[N, P]`` or ``[N, *, P]``.
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
+            edge_time: The frame of every edge ``[E]``, of ``x [N, *, T, C]``; None where each edge serves every frame.
+            mask: Where a node is there, ``[N, *, T]`` bool. Elsewhere it neither sends nor receives, its output is 0,
+                and what stands in its input does not matter. With ``edge_time`` or ``mask``, ``pe`` may be ``[N, T,
+                P]``, and ``edge_attr`` of edges that serve every frame ``[E, T, edge_dim]``; alpha is 0 where an edge
+                has an end that is not there, and has no T where an edge has one frame.
         """
+        if edge_time is not None or mask is not None:
+            return self._changing(x, edge_index, edge_attr, pe, return_attention_weights, edge_time, mask)
         index = self._index(x, edge_index, edge_attr, pe)
         watched = messages_are_watched(self, _METHODS)
         spec = None if watched or self._needs_reference(x, index) else self._spec()
@@ -251,6 +267,29 @@ class RSTGConv(MessagePassing):
         if is_torch_sparse_tensor(adjacency):
             return out, (set_sparse_value(adjacency, alpha), alpha)
         return out, (adjacency, alpha)
+
+    def _changing(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor,
+        pe: OptTensor,
+        return_attention_weights: bool | None,
+        edge_time: OptTensor,
+        mask: OptTensor,
+    ) -> Any:
+        """A space stage on a graph that changes: on one node for every frame in which a node is there."""
+        index = changing_graph(self, x, edge_index, edge_attr, pe, edge_time)
+        frames = FrameIndex(x.shape[:-1], index, edge_time, mask)
+        edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
+        if frames.is_static:
+            edge_attr, pe = (v if v is None else with_inner_dims(v, x.dim()) for v in (edge_attr, pe))
+            return self.forward(x, index, edge_attr, pe, return_attention_weights)
+        rows = frames.take(x), frames.index, frames.take_edge_attr(edge_attr), frames.take_pe(pe)
+        out = self.forward(*rows, return_attention_weights)
+        if not return_attention_weights:
+            return frames.put(out)
+        return frames.put(out[0]), frames.put_attention(out[1])
 
     def _index(self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor) -> GraphIndex:
         """Check the inputs: what most calls are at a glance, all else one by one."""

@@ -3,8 +3,9 @@
 Blocks of cache size in PyTorch, native code for processors, Triton for GPUs.
 """
 
+from rstg_pyg.ops.frames import FrameIndex
 from rstg_pyg.ops.gather import BACKENDS, GatherSpec, Message, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.linear import linear
 
-__all__ = ["BACKENDS", "GatherSpec", "GraphIndex", "Message", "choose_backend", "gather", "linear"]
+__all__ = ["BACKENDS", "FrameIndex", "GatherSpec", "GraphIndex", "Message", "choose_backend", "gather", "linear"]

@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
-from rstg_pyg.watched import operations_are_watched, is_transformed
+from rstg_pyg.watched import is_transformed, operations_are_watched
 
 
 def operator(

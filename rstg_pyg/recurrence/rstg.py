@@ -4,7 +4,7 @@ Shape legend: N nodes, T frames, C channels, K space stages, ``*`` inner dimensi
 clips on one graph), usually none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -13,9 +13,11 @@ from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_entries, check_flags, check_memory, check_options, check_positive
+from rstg_pyg.arguments import check_entries, check_flags, check_memory, check_options, check_positive, num_dims
 from rstg_pyg.conv import RSTGConv
+from rstg_pyg.conv.inputs import changing_graph
 from rstg_pyg.norm import Norm
+from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.recurrence.time_stage import RNNState, TimeStage, check_sequence
 from rstg_pyg.regions.graph import spacetime_edge_index
@@ -29,7 +31,8 @@ FORMS = ("all-temp", "1-temp", "space-only", "time-only", "homogeneous")
 
 State = tuple[RNNState, ...]
 """One entry per stage with a memory, in their order: ``h`` or ``(h, c)`` of a time stage, the last input of a
-space-time stage; each ``[N, *, C]``."""
+space-time stage; each ``[N, *, C]``. Of a graph that changes, the entry of a space-time stage is a tuple of the last
+input, who was there, ``[N, *]`` bool, and where nodes move their last encodings ``[N, *, P]``."""
 
 
 class RSTG(Module):
@@ -47,6 +50,10 @@ class RSTG(Module):
     Stage k at time t needs stage k at t-1 and stage k-1 at t and nothing else, so a clip costs K + 1 recurrent calls
     and K propagations whatever T is, and running frame by frame from the returned state gives the same numbers
     (not so with a ``norm`` that takes training-mode statistics over the clip or the batch).
+
+    Graphs may change: with ``edge_time`` every edge belongs to one frame, and where ``mask`` is False a node is absent.
+    It sends and receives nothing then, its output is 0, its memory stays what it was, and its input does not matter. A
+    clip that is shorter than others of its batch is a mask that ends in False.
 
     The K time stages share their weights and so do the K space stages, unless told otherwise; the last time stage has
     its own.
@@ -68,10 +75,12 @@ class RSTG(Module):
     Shapes:
         - **x:** ``[N, T, C]``, or ``[N, *, T, C]`` for clips that share one graph.
         - **edge_index:** ``[2, E]`` or any sparse adjacency matrix that :class:`~rstg_pyg.RSTGConv` takes; it serves
-          every frame. **pe:** ``[N, P]``.
+          every frame, but with ``edge_time [E]``. **pe:** ``[N, P]``, or ``[N, T, P]`` of nodes that move.
+        - **mask:** ``[N, *, T]`` bool, where nodes are there. **edge_attr:** ``[E, D]``, or without ``edge_time`` also
+          ``[E, T, D]``.
         - **state:** None (zero) or a tuple of K + 1 entries as returned, one per stage with a memory.
         - **output:** ``(out [N, *, T, C], state)``; with ``return_attention_weights``, a list with one
-          ``(edge_index, alpha [E, *, T, heads])`` per space stage comes third.
+          ``(edge_index, alpha [E, *, T, heads])`` per space stage comes third (without T where an edge has one frame).
 
     Raises:
         ValueError: If an argument is out of its range, or an input's or a state's shape does not fit.
@@ -159,6 +168,9 @@ class RSTG(Module):
         pe: OptTensor = None,
         state: State | None = None,
         return_attention_weights: Literal[False] | None = None,
+        *,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> tuple[Tensor, State]: ...
 
     @overload
@@ -171,6 +183,8 @@ class RSTG(Module):
         state: State | None = None,
         *,
         return_attention_weights: Literal[True],
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> tuple[Tensor, State, list[Any]]: ...
 
     def forward(
@@ -181,32 +195,50 @@ class RSTG(Module):
         pe: OptTensor = None,
         state: State | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
     ) -> Any:
         r"""Run a clip, or the next frames of a stream.
 
         Args:
             x: Node sequence ``[N, *, T, C]``.
-            edge_index: Edges of one frame, see :class:`~rstg_pyg.RSTGConv`; sorted once for all stages.
-            edge_attr: Edge features ``[E, edge_dim]``.
-            pe: Positional encodings ``[N, P]``.
+            edge_index: Edges of one frame, or with ``edge_time`` of all, see :class:`~rstg_pyg.RSTGConv`; sorted once
+                for all stages.
+            edge_attr: Edge features ``[E, edge_dim]``; of edges that serve every frame also ``[E, T, edge_dim]``.
+            pe: Positional encodings ``[N, P]``, or ``[N, T, P]`` of nodes that move.
             state: What an earlier call returned, or None at the start of a stream.
             return_attention_weights: If true, also return the attention of every space stage.
+            edge_time: The frame of every edge ``[E]``, 0 to T - 1 within this call.
+            mask: Where a node is there, ``[N, *, T]`` bool.
         """
         check_sequence(x, self.channels)
         if state is not None:
             check_entries(state, self.num_states)
-
         memory = list(state) if state is not None else [None] * self.num_states
-        edges, unrolled = self._index(edge_index, x.size(0)), None
-        new_state: list[RNNState] = []
+        frames = self._frames(x, edge_index, edge_attr, pe, memory, edge_time, mask)
+        unrolled, of_frames, given = None, (), (edge_attr, pe)
+        if frames is None:
+            edges = self._index(edge_index, x.size(0))
+            edge_attr, pe = (value if value is None else with_inner_dims(value, x.dim()) for value in given)
+        else:
+            x, of_frames = frames.take(x), (frames,)
+            if SPACE in self.stages:
+                edges = self._index(frames.index, frames.num_rows)
+                edge_attr, pe = frames.take_edge_attr(edge_attr), frames.take_pe(pe)
+        new_state: list[Any] = []
         attention: list[Any] = []
         for stage, module in self._stage_modules():
             if stage == TIME:
-                x, entry = module(x, memory[len(new_state)])
+                x, entry = module(x, memory[len(new_state)], *of_frames)
                 new_state.append(entry)
                 continue
             if stage == SPACE:
                 out = module(x, edges, edge_attr, pe, return_attention_weights)
+            elif frames is not None:
+                unrolled = unrolled or WithPast(frames, self.channels, given[1], memory[len(new_state)], self._index)
+                out, entry = unrolled.run(module, x, memory[len(new_state)], return_attention_weights)
+                new_state.append(entry)
             else:
                 past = memory[len(new_state)]
                 new_state.append(x[..., -1, :])
@@ -215,28 +247,60 @@ class RSTG(Module):
                 out = _space_time_stage(module, x, unrolled, pe, past, return_attention_weights)
             if return_attention_weights:
                 x, weights = out
-                attention.append(weights)
+                attention.append(weights if frames is None or stage != SPACE else frames.put_attention(weights))
             else:
                 x = out
+        x = x if frames is None else frames.put(x)
         if return_attention_weights:
             return x, tuple(new_state), attention
         return x, tuple(new_state)
 
+    def _frames(
+        self,
+        x: Tensor,
+        edge_index: Adj | GraphIndex,
+        edge_attr: OptTensor,
+        pe: OptTensor,
+        memory: list[Any],
+        edge_time: OptTensor,
+        mask: OptTensor,
+    ) -> FrameIndex | None:
+        """What changes from frame to frame; None where nothing does."""
+        moves = SPACE_TIME in self.stages and (num_dims(pe) > 2 or any(isinstance(entry, tuple) for entry in memory))
+        if edge_time is None and mask is None and not moves:
+            return None
+        graph = None
+        if len(self.space_stages) > 0:
+            conv = self.space_stages[0]
+            if isinstance(conv, RSTGConv):
+                graph = changing_graph(conv, x, edge_index, edge_attr, pe, edge_time)
+            else:
+                graph = edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0))
+            if SPACE_TIME in self.stages:
+                self._check_spacetime(graph.adjacency, edge_attr)
+        frames = FrameIndex(x.shape[:-1], graph, None if graph is None else edge_time, mask)
+        return None if frames.is_static and not moves else frames
+
     def _index(self, edge_index: Adj | GraphIndex, num_nodes: int) -> Adj | GraphIndex:
         """One index for all stages, unless one of them is a layer of somebody else."""
-        if isinstance(edge_index, GraphIndex) or not all(isinstance(stage, RSTGConv) for stage in self.space_stages):
+        if not all(isinstance(stage, RSTGConv) for stage in self.space_stages):
+            return edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
+        if isinstance(edge_index, GraphIndex) or len(self.space_stages) == 0:
             return edge_index
-        return GraphIndex(edge_index, num_nodes, self.space_stages[0].flow) if len(self.space_stages) else edge_index
+        return GraphIndex(edge_index, num_nodes, self.space_stages[0].flow)
 
     def _unrolled(self, edge_index: Adj, edge_attr: OptTensor, num_nodes: int, num_frames: int) -> Adj | GraphIndex:
         if isinstance(edge_index, GraphIndex):
             edge_index = edge_index.adjacency
+        self._check_spacetime(edge_index, edge_attr)
+        return self._index(spacetime_edge_index(edge_index, num_nodes, num_frames), num_nodes * num_frames)
+
+    def _check_spacetime(self, edge_index: Adj, edge_attr: OptTensor) -> None:
         if edge_attr is not None or is_sparse(edge_index):
             raise ValueError(
                 "expected a homogeneous stage to get edges as a tensor [2, num_edges] and no 'edge_attr': the edges "
                 "between frames are made from them"
             )
-        return self._index(spacetime_edge_index(edge_index, num_nodes, num_frames), num_nodes * num_frames)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, num_stages={self.num_stages}, stages={self.stages})"
@@ -313,3 +377,69 @@ def _space_time_stage(
     if past is not None:
         out = out[..., 1:, :]
     return (out, attention) if return_attention_weights else out
+
+
+class WithPast:
+    r"""The space-time graph of a graph that changes, with the last frame of an earlier call in front.
+
+    A node hears itself and its neighbours of the frame before where they were there; an edge of a frame leads from both
+    frames into its own.
+
+    Args:
+        frames: The frames of this call.
+        channels: Size C of a node's features.
+        pe: Positional encodings ``[N, P]``, ``[N, T, P]`` or ``[N, *, T, P]``, or None.
+        past: The state of any space-time stage, None at the start of a stream.
+        index_for: Gives what the stages take for edges from a :class:`~rstg_pyg.ops.GraphIndex` and its nodes.
+    """
+
+    def __init__(
+        self,
+        frames: FrameIndex,
+        channels: int,
+        pe: OptTensor,
+        past: Any,
+        index_for: Callable[[GraphIndex, int], Adj | GraphIndex],
+    ) -> None:
+        self.frames, self.node_shape, self.channels = frames, frames.shape[:-1], channels
+        self.moves = num_dims(pe) > 2
+        self.pe = pe if pe is None else with_inner_dims(pe, len(frames.shape) + 1) if self.moves else pe
+        self.last_pe = self.pe[..., -1, :].expand(*self.node_shape, -1) if self.moves else None
+        self.there = frames.there()
+        self.whole = frames
+        if past is not None:
+            _, there, past_pe = self._parts(past)
+            mask = torch.cat([there.unsqueeze(-1), self.there], dim=-1)
+            edge_time = None if frames.edge_time is None else frames.edge_time + 1
+            self.whole = FrameIndex(mask.shape, frames.graph, edge_time, mask)
+            if self.moves or past_pe is not None:
+                if past_pe is None:
+                    raise ValueError("expected the state of a homogeneous stage to hold the last encodings, got none")
+                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), -1)
+                now = now.expand(*frames.shape, -1)
+                self.pe = torch.cat([past_pe.to(now.dtype).unsqueeze(-2), now], dim=-2)
+        self.index = index_for(self.whole.spacetime_index, self.whole.num_rows)
+
+    def _parts(self, past: Any) -> tuple[Tensor, Tensor, OptTensor]:
+        """The last input, who was there, and the last encodings."""
+        name, shape = "the state of a homogeneous stage", [*self.node_shape, self.channels]
+        if not isinstance(past, tuple):
+            check_memory(name, past, ["a tensor"], shape)
+            return past, torch.ones(self.node_shape, dtype=torch.bool, device=past.device), None
+        x, there, pe = (*past, None, None)[:3]
+        if len(past) not in (2, 3) or getattr(there, "dtype", None) != torch.bool or there.shape != self.node_shape:
+            check_memory(name, past, ["a tensor"], shape)
+        check_memory(name, x, ["a tensor"], shape)
+        return x, there, pe
+
+    def run(self, conv: Module, rows: Tensor, past: Any, return_attention_weights: bool | None) -> tuple[Any, Any]:
+        """Give what ``conv`` makes of the rows of this call, ``[M, C]``, and the next state."""
+        x = self.frames.put(rows)
+        entry = x[..., -1, :], self.there[..., -1], *([] if self.last_pe is None else [self.last_pe])
+        if past is not None:
+            x = torch.cat([self._parts(past)[0].to(x.dtype).unsqueeze(-2), x], dim=-2)
+        pe = self.whole.take_pe(self.pe)
+        out = conv(self.whole.take(x), self.index, pe=pe, return_attention_weights=return_attention_weights)
+        out, attention = out if return_attention_weights else (out, None)
+        out = self.frames.take(self.whole.put(out)[..., x.size(-2) - self.frames.shape[-1] :, :])
+        return ((out, attention) if return_attention_weights else out), entry

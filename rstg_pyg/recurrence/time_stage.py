@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.utils.rnn import PackedSequence
 
-from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe
+from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.ops import FrameIndex
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 RNNState = Tensor | tuple[Tensor, Tensor]
@@ -45,12 +47,16 @@ class TimeStage(torch.nn.Module):
         residual: Add the stage's input to its output.
         bias: Learn additive biases.
 
+    Where a ``mask`` says that a node is absent, its output is 0, its memory stays what it was, and what stands in its
+    input does not matter: as if those frames were left out of its sequence.
+
     Shapes:
         - **x:** ``[N, *, T, C]``. **state:** ``h`` or ``(h, c)``, each ``[N, *, C]``; None starts at zero.
+        - **mask:** ``[N, *, T]`` bool; or a :class:`~rstg_pyg.ops.FrameIndex`, with which x and output are its rows.
         - **output:** ``([N, *, T, C], state)``.
 
     Raises:
-        ValueError: If an argument is out of its range or the state does not fit the input.
+        ValueError: If an argument is out of its range, or the state or the mask does not fit the input.
 
     Example:
         >>> import torch
@@ -78,7 +84,22 @@ class TimeStage(torch.nn.Module):
         if self.norm is not None and hasattr(self.norm, "reset_parameters"):
             self.norm.reset_parameters()
 
-    def forward(self, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
+    def forward(
+        self, x: Tensor, state: RNNState | None = None, mask: Tensor | FrameIndex | None = None
+    ) -> tuple[Tensor, RNNState]:
+        if mask is None:
+            return self._everywhere(x, state)
+        if isinstance(mask, FrameIndex):
+            return self._on_rows(x, state, mask)
+        check_sequence(x, self.channels)
+        frames = FrameIndex(x.shape[:-1], mask=mask)
+        if frames.is_static:
+            return self._everywhere(x, state)
+        out, state = self._on_rows(frames.take(x), state, frames)
+        return frames.put(out), state
+
+    def _everywhere(self, x: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:
+        """Run on ``x [N, *, T, C]`` where all nodes are there."""
         if type(x) is not Tensor or x.layout != torch.strided or x.dim() < 3 or x.size(-1) != self.channels:
             check_sequence(x, self.channels)
         if x.size(-2) < 1 or x.dtype != getattr(getattr(self.rnn, "weight_hh_l0", None), "dtype", None):
@@ -95,6 +116,31 @@ class TimeStage(torch.nn.Module):
             parts = tuple(part.view(*node_shape, part.size(-1)) for part in parts)
             state = parts if isinstance(last, tuple) else parts[0]
         return (x + out if self.residual else out), state
+
+    def _on_rows(self, x: Tensor, state: RNNState | None, frames: FrameIndex) -> tuple[Tensor, RNNState]:
+        """Run on rows ``[M, C]``, the frames in which nodes are there."""
+        if frames.rows is None:
+            out, state = self._everywhere(frames.put(x), state)
+            return frames.take(out), state
+        if num_dims(x) != 2 or x.shape != (frames.num_rows, self.channels):
+            raise ValueError(f"expected rows 'x' of shape {[frames.num_rows, self.channels]}, got {describe(x)}")
+        check_type("x", x, self)
+        v, node_shape = x if self.norm is None else normalised(self.norm, x), frames.shape[:-1]
+        before = None if state is None else [part.flatten(0, -2).to(v.dtype) for part in self._parts(state, node_shape)]
+        if before is None:
+            before = [v.new_zeros(node_shape.numel(), self.channels)] * (1 + is_lstm(self.rnn, self.kind))
+        out, parts = v, before
+        if frames.num_rows > 0:
+            steps = frames.steps
+            own = [part.index_select(0, steps.sequences).unsqueeze(0) for part in before]
+            packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)
+            out, last = run_rnn(self.rnn, packed, tuple(own) if len(own) > 1 else own[0])
+            out, last = out.data.index_select(0, steps.inverse), last if isinstance(last, tuple) else (last,)
+            parts = [
+                old.to(new.dtype).index_copy(0, steps.sequences, new[0]) for old, new in zip(before, last, strict=True)
+            ]
+        parts = tuple(part.view(*node_shape, -1) for part in parts)
+        return (x + out if self.residual else out), parts if len(parts) > 1 else parts[0]
 
     def _takes_cell(self, v: Tensor) -> bool:
         rnn = self.rnn
@@ -147,19 +193,19 @@ def _is(part: Any, shape: list[int]) -> bool:
     return isinstance(part, Tensor) and part.is_floating_point() and list(part.shape) == shape
 
 
-def autocast_takes_float16(rows: Tensor) -> bool:
+def autocast_takes_float16(rows: Tensor | PackedSequence) -> bool:
     """Whether PyTorch would run a recurrent network in float16 there, though bfloat16 was asked for: so it does on CUDA
     wherever autocast is on. The small gradients of a mean over many clips and frames become 0 then, for nothing scales
     a loss that is to be trained in bfloat16."""
     return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
-def run_rnn(rnn: Module, rows: Tensor, memory: Any | None = None) -> tuple[Tensor, Any]:
+def run_rnn(rnn: Module, rows: Tensor | PackedSequence, memory: Any | None = None) -> tuple[Tensor, Any]:
     """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
     somebody follows the operations, it is made of several, not of oneDNN's one.
 
     Shapes:
-        - **rows:** ``[R, T, C]``. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
+        - **rows:** ``[R, T, C]``, or packed. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
 
     Raises:
         ValueError: If it has more layers than one or two directions: nothing carries the state of the others.
@@ -174,7 +220,7 @@ def run_rnn(rnn: Module, rows: Tensor, memory: Any | None = None) -> tuple[Tenso
         dtype = next(rnn.parameters()).dtype
         if memory is not None:
             memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
-        with torch.autocast(rows.device.type, enabled=False):
+        with torch.autocast(rows.data.device.type, enabled=False):
             out, last = rnn(rows.to(dtype), memory)
     else:
         with _without_onednn() if everything_is_watched() else nullcontext():

@@ -1,0 +1,225 @@
+"""Graphs that change: edges in time, nodes that come and go, clips of any length; and that nothing else changes."""
+
+import pytest
+import torch
+from laws import assert_permutation_equivariant
+from small_graphs import GRAPHS
+
+from rstg_pyg import RSTG, RSTGConv, TimeStage
+
+FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
+EDGES, N = GRAPHS["irregular"]
+T, C, P, D = 5, 4, 3, 2
+NAN = float("nan")
+
+
+def make(**options):
+    torch.manual_seed(3)
+    return RSTG(C, **{"num_stages": 2, "pe_channels": P, "norm": "layer_norm", "residual": True, **options}).double()
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def some_mask(*inner):
+    """Nodes come and go; node 0 is always there, node 3 never, and the last frame is nobody's but node 0's."""
+    mask = torch.rand(N, *inner, T) < 0.6
+    mask[0], mask[3], mask[1:, ..., -1] = True, False, False
+    return mask
+
+
+def changing_edges(num_edges=60):
+    return torch.randint(N, (2, num_edges)), torch.randint(T, (num_edges,))
+
+
+def frame_of(edges, edge_time, t):
+    return edges[:, edge_time == t]
+
+
+# Nothing changes: the numbers of the call without.
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("inner", [(), (2,)], ids=str)
+def test_edges_repeated_in_time_and_a_full_mask_change_nothing(form, inner):
+    rstg, x, pe = make(stages=form), draw(N, *inner, T, C), draw(N, P)
+    expected, state = rstg(x, EDGES, pe=pe)
+    shuffled = torch.randperm(EDGES.size(1) * T)
+    edges, edge_time = EDGES.repeat(1, T)[:, shuffled], torch.arange(T).repeat_interleave(EDGES.size(1))[shuffled]
+    mask = torch.ones(N, *inner, T, dtype=torch.bool)
+    for changes in ({"edge_time": edge_time}, {"mask": mask}, {"edge_time": edge_time, "mask": mask}):
+        out, last = rstg(x, edges if "edge_time" in changes else EDGES, pe=pe, **changes)
+        torch.testing.assert_close(out, expected)
+        firsts = [entry[0] if form == "homogeneous" and isinstance(entry, tuple) else entry for entry in last]
+        torch.testing.assert_close(firsts, list(state))
+
+
+# What a frame's space stage sees: the nodes that are there, and the edges of the frame.
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocks", "native"])
+@pytest.mark.parametrize("options", [{}, {"send_act_last": True, "heads": 2}, {"attention": "mean"}], ids=str)
+@pytest.mark.parametrize("has_time", [True, False])
+def test_a_space_stage_runs_on_every_frame_alone(backend, options, has_time):
+    conv = RSTGConv(C, C, pe_channels=P, edge_dim=D, norm="layer_norm", backend=backend, **options).double()
+    x, pe, mask = draw(N, 2, T, C), draw(N, T, P), some_mask(2)
+    edges, edge_time = changing_edges() if has_time else (EDGES, None)
+    edge_attr = draw(edges.size(1), D) if has_time else draw(edges.size(1), T, D)
+    out, (_, alpha) = conv(x, edges, edge_attr, pe, return_attention_weights=True, edge_time=edge_time, mask=mask)
+    for b in range(2):
+        for t in range(T):
+            there = mask[:, b, t]
+            mine = there[edges].all(0) & (True if edge_time is None else edge_time == t)
+            number = there.cumsum(0) - 1
+            alone = number[edges[:, mine]]
+            attr = edge_attr[mine] if has_time else edge_attr[mine, t]
+            expected, (_, weights) = conv(x[there, b, t], alone, attr, pe[there, t], return_attention_weights=True)
+            torch.testing.assert_close(out[there, b, t], expected)
+            torch.testing.assert_close(alpha[mine, b] if has_time else alpha[mine, b, t], weights)
+            assert not out[~there, b, t].any()
+            assert has_time or not alpha[~mine, b, t].any()
+
+
+# Masked = alone.
+
+
+@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+def test_a_time_stage_leaves_absent_frames_out(rnn):
+    stage, x, mask = TimeStage(C, rnn, norm="layer_norm", residual=True).double(), draw(N, 2, T, C), some_mask(2)
+    _, state = stage(draw(N, 2, 1, C))
+    for before in (None, state):
+        out, after = stage(x, before, mask)
+        for n in range(N):
+            for b in range(2):
+                there = mask[n, b]
+                pick = lambda parts: (
+                    tuple(part[n : n + 1, b] for part in parts) if rnn == "lstm" else parts[n : n + 1, b]
+                )
+                own = None if before is None else pick(before)
+                if there.any():
+                    expected, own = stage(x[n : n + 1, b, there], own)
+                    torch.testing.assert_close(out[n, b, there], expected[0])
+                assert not out[n, b, ~there].any()
+                zeros = pick(stage(x)[1])
+                zeros = tuple(map(torch.zeros_like, zeros)) if rnn == "lstm" else torch.zeros_like(zeros)
+                torch.testing.assert_close(pick(after), zeros if own is None else own)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_masked_batch_gives_what_each_clip_gives_alone(form):
+    rstg, pe, lengths = make(stages=form), draw(N, P), [T, 2, 4]
+    clips = [draw(N, length, C) for length in lengths]
+    x, mask = torch.full((N, 3, T, C), NAN, dtype=torch.float64), torch.zeros(N, 3, T, dtype=torch.bool)
+    for number, clip in enumerate(clips):
+        x[:, number, : lengths[number]], mask[:, number, : lengths[number]] = clip, True
+    out, state = rstg(x, EDGES, pe=pe, mask=mask)
+    for number, clip in enumerate(clips):
+        expected, last = rstg(clip, EDGES, pe=pe)
+        torch.testing.assert_close(out[:, number, : lengths[number]], expected)
+        assert not out[:, number, lengths[number] :].any()
+        if form != "homogeneous":
+            pick = [tuple(p[:, number] for p in e) if isinstance(e, tuple) else e[:, number] for e in state]
+            torch.testing.assert_close(pick, list(last))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_stands_where_nobody_is_does_not_matter_nor_for_gradients(form):
+    rstg, mask, pe = make(stages=form), some_mask(), draw(N, T, P)
+    edges, edge_time = changing_edges()
+    results = []
+    for filling in (0.0, NAN):
+        x = draw(N, T, C) if not results else clean.clone()
+        clean = x.detach().clone()
+        x[~mask] = filling
+        at = pe.clone()
+        at[~mask] = filling
+        x.requires_grad_()
+        rstg.zero_grad()
+        out, _ = rstg(x, edges, pe=at, edge_time=edge_time, mask=mask)
+        out.square().sum().backward()
+        assert not x.grad[~mask].any()
+        results.append((out.detach(), x.grad, [p.grad.clone() for p in rstg.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*results)
+
+
+# Clip = stream, cut at random places.
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("has_time", [True, False])
+@pytest.mark.parametrize("moving", [True, False])
+def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
+    rstg, x, mask = make(stages=form, rnn=rnn), draw(N, 2, T, C), some_mask(2)
+    pe = draw(N, T, P) if moving else draw(N, P)
+    edges, edge_time = changing_edges() if has_time else (EDGES, None)
+    expected, last = rstg(x, edges, pe=pe, edge_time=edge_time, mask=mask)
+    cuts = [0, *sorted(torch.randperm(T - 1)[:2].add(1).tolist()), T]
+    outs, state = [], None
+    for start, end in zip(cuts, cuts[1:]):
+        own = (edge_time >= start) & (edge_time < end) if has_time else slice(None)
+        out, state = rstg(
+            x[..., start:end, :],
+            edges[:, own],
+            pe=pe[:, start:end] if moving else pe,
+            state=state,
+            edge_time=edge_time[own] - start if has_time else None,
+            mask=mask[..., start:end],
+        )
+        outs.append(out)
+    torch.testing.assert_close(torch.cat(outs, -2), expected)
+    torch.testing.assert_close(state, last)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_renaming_nodes_and_reordering_edges_change_nothing(form):
+    rstg, x, mask, pe = make(stages=form), draw(N, T, C), some_mask(), draw(N, T, P)
+    edges, edge_time = changing_edges()
+    order, shuffled = torch.randperm(N), torch.randperm(edges.size(1))
+    name = torch.empty_like(order)
+    name[order] = torch.arange(N)
+    expected, _ = rstg(x, edges, pe=pe, edge_time=edge_time, mask=mask)
+    renamed = name[edges][:, shuffled]
+    out, _ = rstg(x[order], renamed, pe=pe[order], edge_time=edge_time[shuffled], mask=mask[order])
+    torch.testing.assert_close(out, expected[order])
+
+
+@pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
+def test_a_frames_edges_touch_no_other_frame(form):
+    rstg, x = make(stages=form, rnn="gru", pe_channels=0), draw(N, T, C)
+    edges, edge_time = changing_edges()
+    expected, _ = rstg(x, edges, edge_time=edge_time)
+    keep = edge_time < T - 1
+    out, _ = rstg(x, edges[:, keep], edge_time=edge_time[keep])
+    torch.testing.assert_close(out[:, :-1], expected[:, :-1])
+    assert not torch.allclose(out[:, -1], expected[:, -1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nobody_is_there(form):
+    rstg, x = make(stages=form, pe_channels=0), draw(N, T, C)
+    out, state = rstg(x, EDGES, mask=torch.zeros(N, T, dtype=torch.bool))
+    assert not out.any()
+    more, _ = rstg(x, EDGES, state=state, mask=torch.ones(N, T, dtype=torch.bool))
+    torch.testing.assert_close(more, rstg(x, EDGES)[0])
+
+
+def test_bad_input():
+    rstg, x, mask = make(pe_channels=0), draw(N, T, C), some_mask()
+    for edge_time, error, message in [
+        (torch.full((10,), T), IndexError, f"hold frames from 0 to {T - 1}, got {T}"),
+        (torch.zeros(9, dtype=torch.int64), ValueError, r"integer 'edge_time' of shape \[10\], got .*\[9\]"),
+        (torch.zeros(10), ValueError, r"integer 'edge_time' of shape \[10\]"),
+    ]:
+        with pytest.raises(error, match=message):
+            rstg(x, EDGES, edge_time=edge_time)
+    for wrong in (mask.long(), mask[:, 1:], mask[..., None]):
+        with pytest.raises(ValueError, match=rf"expected a bool 'mask' of shape \[{N}, {T}\]"):
+            rstg(x, EDGES, mask=wrong)
+        with pytest.raises(ValueError, match=rf"expected a bool 'mask' of shape \[{N}, {T}\]"):
+            TimeStage(C)(x.float(), mask=wrong)
+    with pytest.raises(ValueError, match=r"'x' of shape \[N, \*, T, C\] with 'edge_time' or 'mask'"):
+        RSTGConv(C, C)(x[:, 0].float(), EDGES, mask=mask[:, 0])
+    with pytest.raises(ValueError, match=r"'edge_attr' of shape \[10, 2\] with 'edge_time'"):
+        make(pe_channels=0, edge_dim=D)(x, EDGES, draw(10, T, D), edge_time=torch.zeros(10, dtype=torch.int64))
