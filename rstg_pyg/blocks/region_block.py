@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import Identity, Linear, Module
 from torch.utils.checkpoint import checkpoint as run_twice
+from torch_geometric.typing import OptTensor
 
 from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.norm import Norm, normalised, resolve_norm
-from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops import FrameIndex, GraphIndex
+from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
 from rstg_pyg.regions import RegionPool, region_graph
@@ -29,6 +31,9 @@ Attention = list[tuple[Tensor, Tensor]]
 
 class RegionBlock(ConstantBuffers):
     r"""From a feature volume to the nodes of its regions, after :class:`~rstg_pyg.RSTG` ran on them.
+
+    With a ``mask [B, T]``, clips may be of different lengths or lack frames: where it is False, a frame is as if left
+    out, whatever stands there.
 
     All clips of a batch share one region graph, so they are an inner dimension of the nodes, ``[N, B, T, G]``: the
     90 edges of the default graph serve every frame of every clip.
@@ -81,13 +86,16 @@ class RegionBlock(ConstantBuffers):
         graph = region_graph(self.pool.scales, 1 if self.heatmap_size is None else self.heatmap_size)
         return {"edge_index": graph.edge_index, "heatmap": None if self.heatmap_size is None else graph.heatmap}
 
-    def nodes(self, volume: Tensor) -> Tensor:
-        """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``."""
+    def nodes(self, volume: Tensor, mask: OptTensor = None) -> Tensor:
+        """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``; 0 in frames that are not there."""
         usual = type(volume) is Tensor and volume.dtype == next(self.parameters()).dtype
         if not usual or volume.layout != torch.strided or volume.dim() != 5 or volume.size(1) != self.in_channels:
             self._check_volume(volume)
-        x = self.lin_in(self.pool(volume).permute(2, 0, 3, 1))
-        return x if self.input_norm is None else normalised(self.input_norm, x)
+        x = self.pool(volume).permute(2, 0, 3, 1)
+        if mask is None:
+            return normalised(self.input_norm, self.lin_in(x))
+        frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1]).expand(x.shape[:-1]))
+        return frames.put(normalised(self.input_norm, self.lin_in(frames.take(x))))
 
     def _check_volume(self, volume: Tensor) -> None:
         if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
@@ -98,33 +106,53 @@ class RegionBlock(ConstantBuffers):
 
     @overload
     def run(
-        self, volume: Tensor, state: State | None = None, return_attention_weights: Literal[False] | None = None
+        self,
+        volume: Tensor,
+        state: State | None = None,
+        return_attention_weights: Literal[False] | None = None,
+        mask: OptTensor = None,
     ) -> tuple[Tensor, State]: ...
     @overload
     def run(
-        self, volume: Tensor, state: State | None = None, *, return_attention_weights: Literal[True]
+        self,
+        volume: Tensor,
+        state: State | None = None,
+        *,
+        return_attention_weights: Literal[True],
+        mask: OptTensor = None,
     ) -> tuple[Tensor, State, Attention]: ...
-    def run(self, volume: Tensor, state: State | None = None, return_attention_weights: bool | None = None) -> Any:
+    def run(
+        self,
+        volume: Tensor,
+        state: State | None = None,
+        return_attention_weights: bool | None = None,
+        mask: OptTensor = None,
+    ) -> Any:
         """Return what :class:`~rstg_pyg.RSTG` returns for a volume: nodes ``[N, B, T, G]``, state, attention."""
+        x = self.nodes(volume, mask)
         return self.rstg(
-            self.nodes(volume),
+            x,
             self.edge_index,
             pe=self.heatmap,
             state=state,
             return_attention_weights=return_attention_weights,
+            mask=None if mask is None else mask.expand(x.shape[:-1]),
         )
 
     @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    def forward(
+        self, volume: Tensor, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
+    ) -> Tensor: ...
     @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
-        if return_attention_weights:
-            x, _, attention = self.run(volume, return_attention_weights=True)
-            return self._read_out(x, volume), attention
-        return self._read_out(self.run(volume)[0], volume)
+    def forward(
+        self, volume: Tensor, return_attention_weights: Literal[True], mask: OptTensor = None
+    ) -> tuple[Tensor, Attention]: ...
+    def forward(self, volume: Tensor, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
+        x, _, *attention = self.run(volume, None, return_attention_weights, mask)
+        out = self._read_out(x, volume, mask)
+        return (out, *attention) if return_attention_weights else out
 
-    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
+    def _read_out(self, x: Tensor, volume: Tensor, mask: OptTensor = None) -> Tensor:
         """Return what the block makes of the nodes ``[N, B, T, G]`` and the volume that they came from."""
         raise NotImplementedError
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import BatchNorm3d, LayerNorm, Linear
 from torch.nn.init import zeros_
+from torch_geometric.typing import OptTensor
 
 from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.norm import ChannelBatchNorm
@@ -35,7 +37,8 @@ class RSTGToMap(RegionBlock):
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, C, T, H, W]``; with ``return_attention_weights``,
-          ``(volume, [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+          ``(volume, [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
+          bool, 0 where a clip has no frame.
         - **step:** ``[B, C, H, W], state -> ([B, C, H, W], state)``.
 
     Raises:
@@ -56,9 +59,10 @@ class RSTGToMap(RegionBlock):
         self.project = RegionProject(scales)
         self.lin_out = ZeroLinear(self.channels, in_channels)
 
-    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
+    def _read_out(self, x: Tensor, volume: Tensor, mask: OptTensor = None) -> Tensor:
         maps = self.project(self.lin_out(x).permute(1, 2, 0, 3), volume.shape[-2:])
-        return volume + maps.transpose(1, 2).to(volume.dtype)
+        out = volume + maps.transpose(1, 2).to(volume.dtype)
+        return out if mask is None else torch.where(mask[:, None, :, None, None], out, 0)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""

@@ -4,11 +4,12 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 from torch.nn import Linear, Module
+from torch_geometric.typing import OptTensor
 
 from rstg_pyg.arguments import check_choice, check_entries, check_options
 from rstg_pyg.blocks.region_block import Attention, RegionBlock
 from rstg_pyg.blocks.to_map import ZeroLayerNorm
-from rstg_pyg.blocks.volume_pool import VolumePool, step_mean
+from rstg_pyg.blocks.volume_pool import VolumePool, masked_readout, step_mean
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import SPACE
@@ -35,7 +36,8 @@ class RSTGToVec(RegionBlock):
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, G]``; with ``return_attention_weights``,
-          ``([B, G], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+          ``([B, G], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
+          bool, of the frames that each clip has.
         - **step:** ``[B, C, H, W], state -> ([B, G], state)``.
 
     Raises:
@@ -59,7 +61,9 @@ class RSTGToVec(RegionBlock):
         check_choice("readout", readout, ("last", "mean"))
         self.readout = readout
 
-    def _read_out(self, x: Tensor, volume: Tensor) -> Tensor:
+    def _read_out(self, x: Tensor, volume: Tensor, mask: OptTensor = None) -> Tensor:
+        if mask is not None:
+            return masked_readout(x.sum(0), mask, self.readout)
         return x[:, :, -1].sum(0) if self.readout == "last" else x.sum(0).mean(1)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -95,7 +99,8 @@ class RSTGPool(Module):
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, C]``; with ``return_attention_weights``,
-          ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage.
+          ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
+          bool, of the frames that each clip has.
         - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
 
     Raises:
@@ -124,14 +129,18 @@ class RSTGPool(Module):
             layer.reset_parameters()
 
     @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[False] | None = None) -> Tensor: ...
+    def forward(
+        self, volume: Tensor, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
+    ) -> Tensor: ...
     @overload
-    def forward(self, volume: Tensor, return_attention_weights: Literal[True]) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None) -> Any:
+    def forward(
+        self, volume: Tensor, return_attention_weights: Literal[True], mask: OptTensor = None
+    ) -> tuple[Tensor, Attention]: ...
+    def forward(self, volume: Tensor, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
         if return_attention_weights:
-            vector, attention = self.to_vec(volume, return_attention_weights=True)
-            return self._sum(self.pool(volume), vector), attention
-        return self._sum(self.pool(volume), self.to_vec(volume))
+            vector, attention = self.to_vec(volume, return_attention_weights=True, mask=mask)
+            return self._sum(self.pool(volume, mask), vector), attention
+        return self._sum(self.pool(volume, mask), self.to_vec(volume, mask=mask))
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""

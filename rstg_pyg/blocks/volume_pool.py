@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch_geometric.typing import OptTensor
 
 from rstg_pyg.arguments import check_choice, check_mean, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, resolve_norm
+from rstg_pyg.ops.frames import check_mask
 
 
 class FrameVectorBlock(Module):
@@ -46,14 +48,17 @@ class FrameVectorBlock(Module):
         raise NotImplementedError
 
     def forward(self, volume: Tensor) -> Tensor:
+        self._check_volume(volume)
+        vectors, _ = self.run(volume)
+        return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
+
+    def _check_volume(self, volume: Tensor) -> None:
         if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
             raise ValueError(
                 f"expected a feature volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
                 f"got {describe(volume)}"
             )
         check_type("volume", volume, self)
-        vectors, _ = self.run(volume)
-        return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start).
@@ -91,7 +96,7 @@ class VolumePool(FrameVectorBlock):
         channels: Size C of the volume's features.
 
     Shapes:
-        - **forward:** ``[B, C, T, H, W] -> [B, C]``.
+        - **forward:** ``[B, C, T, H, W] -> [B, C]``; with a ``mask [B, T]``, bool, of the frames that each clip has.
         - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
 
     Raises:
@@ -108,12 +113,29 @@ class VolumePool(FrameVectorBlock):
         check_positive(channels=channels)
         super().__init__(channels, readout="mean")
 
+    def forward(self, volume: Tensor, mask: OptTensor = None) -> Tensor:
+        if mask is None:
+            return super().forward(volume)
+        self._check_volume(volume)
+        vectors, _ = self.run(volume)
+        return masked_readout(vectors, check_mask(mask, vectors.shape[:2]), self.readout)
+
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the means ``[B, T, C]`` of a volume's frames; there is no memory."""
         return volume.mean((3, 4)).transpose(1, 2), None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels})"
+
+
+def masked_readout(vectors: Tensor, mask: Tensor, readout: str) -> Tensor:
+    """The last, or the mean, of the vectors ``[B, T, G]`` of the frames that each clip has by ``mask [B, T]``; 0 of
+    none."""
+    vectors = torch.where(mask.unsqueeze(-1), vectors, 0)
+    if readout == "mean":
+        return vectors.sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(vectors.dtype)
+    last = (mask * torch.arange(mask.size(1), device=mask.device)).amax(1)
+    return vectors[torch.arange(mask.size(0), device=mask.device), last]
 
 
 def step_mean(block: Any, clip: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -10,7 +10,7 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.testing import withDevice
 
 from rstg_pyg import RegionPool, RegionProject, RSTGToMap, RSTGToVec, ToRegionGraph
-from rstg_pyg.blocks import VolumePool
+from rstg_pyg.blocks import RSTGPool, VolumePool
 from rstg_pyg.blocks.volume_pool import next_mean
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
@@ -50,6 +50,29 @@ def test_to_map_spreads_the_nodes_over_their_cells():
     out, _ = block.rstg(nodes.movedim(2, 0), block.edge_index, pe=block.heatmap)
     maps = RegionProject((2, 1))(block.lin_out(out).movedim(0, 2), (7, 9))
     torch.testing.assert_close(block(clips), clips + maps.transpose(1, 2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", [to_vec, to_map, lambda **options: RSTGPool(3, 4, scales=(2, 1), **options).double()])
+def test_clips_of_any_length_give_what_each_gives_alone(form, make):
+    block, clips = make(stages=form, input_norm="layer_norm"), volume()
+    if isinstance(block, RSTGPool):
+        torch.nn.init.normal_(block.norm.weight)
+    # A node of the homogeneous form hears the frame before where it was there: a gap is no frame that is left out.
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0] if form == "homogeneous" else [0, 1, 0, 1, 0]]).bool()
+    clips[~mask[:, None].expand(2, 3, 5)] = float("nan")
+    out = block(clips.requires_grad_(), mask=mask)
+    if make is to_map:
+        torch.testing.assert_close(out[:1], block(clips[:1]))
+        torch.testing.assert_close(out[1:, :, mask[1]], block(clips[1:, :, mask[1]]))
+        assert not out[1, :, ~mask[1]].any()
+    else:
+        torch.testing.assert_close(out, torch.cat([block(clips[:1]), block(clips[1:, :, mask[1]])]))
+    out.sum().backward()
+    assert not clips.grad.isnan().any()
+    assert not any(weight.grad.isnan().any() for weight in block.parameters() if weight.grad is not None)
+    with pytest.raises(ValueError, match=r"expected a bool 'mask' of shape \[2, 5\], got \[2, 5\]"):
+        block(clips, mask=mask.double())
 
 
 def test_a_fresh_map_block_changes_nothing_and_learns():

@@ -1,8 +1,9 @@
 """Graphs that change: edges in time, nodes that come and go, clips of any length; and that nothing else changes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
-from laws import assert_permutation_equivariant
 from small_graphs import GRAPHS
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
@@ -84,26 +85,26 @@ def test_a_space_stage_runs_on_every_frame_alone(backend, options, has_time):
 # Masked = alone.
 
 
+def pick(entry, *place):
+    return tuple(part[place] for part in entry) if isinstance(entry, tuple) else entry[place]
+
+
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])
 def test_a_time_stage_leaves_absent_frames_out(rnn):
     stage, x, mask = TimeStage(C, rnn, norm="layer_norm", residual=True).double(), draw(N, 2, T, C), some_mask(2)
     _, state = stage(draw(N, 2, 1, C))
-    for before in (None, state):
-        out, after = stage(x, before, mask)
+    nothing = [torch.zeros_like(part) for part in state]
+    nothing = tuple(nothing) if rnn == "lstm" else nothing[0].new_zeros(state.shape)
+    for before in (nothing, state):
+        out, after = stage(x, None if before is nothing else before, mask)
         for n in range(N):
             for b in range(2):
-                there = mask[n, b]
-                pick = lambda parts: (
-                    tuple(part[n : n + 1, b] for part in parts) if rnn == "lstm" else parts[n : n + 1, b]
-                )
-                own = None if before is None else pick(before)
+                there, own = mask[n, b], pick(before, slice(n, n + 1), b)
                 if there.any():
                     expected, own = stage(x[n : n + 1, b, there], own)
                     torch.testing.assert_close(out[n, b, there], expected[0])
                 assert not out[n, b, ~there].any()
-                zeros = pick(stage(x)[1])
-                zeros = tuple(map(torch.zeros_like, zeros)) if rnn == "lstm" else torch.zeros_like(zeros)
-                torch.testing.assert_close(pick(after), zeros if own is None else own)
+                torch.testing.assert_close(pick(after, slice(n, n + 1), b), own)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -119,18 +120,16 @@ def test_a_masked_batch_gives_what_each_clip_gives_alone(form):
         torch.testing.assert_close(out[:, number, : lengths[number]], expected)
         assert not out[:, number, lengths[number] :].any()
         if form != "homogeneous":
-            pick = [tuple(p[:, number] for p in e) if isinstance(e, tuple) else e[:, number] for e in state]
-            torch.testing.assert_close(pick, list(last))
+            torch.testing.assert_close([pick(entry, slice(None), number) for entry in state], list(last))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_stands_where_nobody_is_does_not_matter_nor_for_gradients(form):
     rstg, mask, pe = make(stages=form), some_mask(), draw(N, T, P)
     edges, edge_time = changing_edges()
-    results = []
+    clean, results = draw(N, T, C), []
     for filling in (0.0, NAN):
-        x = draw(N, T, C) if not results else clean.clone()
-        clean = x.detach().clone()
+        x = clean.clone()
         x[~mask] = filling
         at = pe.clone()
         at[~mask] = filling
@@ -157,7 +156,7 @@ def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
     expected, last = rstg(x, edges, pe=pe, edge_time=edge_time, mask=mask)
     cuts = [0, *sorted(torch.randperm(T - 1)[:2].add(1).tolist()), T]
     outs, state = [], None
-    for start, end in zip(cuts, cuts[1:]):
+    for start, end in pairwise(cuts):
         own = (edge_time >= start) & (edge_time < end) if has_time else slice(None)
         out, state = rstg(
             x[..., start:end, :],
