@@ -105,10 +105,11 @@ def check_index(what: str, index: Any, count: int) -> None:
             raise IndexError(f"expected the number of a {what} within 0 to {count - 1}, got {number}")
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise unless ``value`` is one of ``choices``."""
+def check_choice(name: str, value: Any, choices: Sequence[str], further: str = "") -> None:
+    """Raise unless ``value`` is one of ``choices``; ``further`` says what else it may be."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"expected {name!r} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+        choices = ", ".join([*map(repr, choices), *([further] if further else [])])
+        raise ValueError(f"expected {name!r} to be one of {choices}, got {value!r}")
 
 
 def check_name(what: str, value: Any, names: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from rstg_pyg.conv.inputs import changing_graph
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.index import GraphIndex
-from rstg_pyg.recurrence.time_stage import RNNState, TimeStage, check_sequence
+from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_sequence
 from rstg_pyg.regions.graph import spacetime_edge_index
 
 TIME = "time"
@@ -61,7 +61,7 @@ class RSTG(Module):
     Args:
         channels: Size C of the node features, in and out.
         num_stages: Number K of space stages.
-        rnn: ``"lstm"`` or ``"gru"``.
+        rnn: ``"lstm"``, ``"gru"``, or a function from C to a module of one's own, see :class:`~rstg_pyg.TimeStage`.
         stages: The form: ``"all-temp"`` (as above), ``"1-temp"`` (K space stages, then one time stage),
             ``"space-only"``, ``"time-only"`` (K + 1 time stages), ``"homogeneous"`` (K stages of message passing on the
             space-time graph, see :func:`~rstg_pyg.spacetime_graph`), or a sequence of ``"time"``, ``"space"`` and
@@ -102,7 +102,7 @@ class RSTG(Module):
         channels: int,
         num_stages: int = 3,
         *,
-        rnn: str = "lstm",
+        rnn: RNN = "lstm",
         stages: str | Sequence[str] = "all-temp",
         share_time: bool = True,
         share_space: bool = True,

@@ -1,27 +1,33 @@
 """The time stage: one recurrent cell per node, over the node's own past."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.watched import everything_is_watched, is_bare
 
-RNNState = Tensor | tuple[Tensor, Tensor]
-"""``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``."""
+RNNState = Tensor | tuple[Tensor, ...]
+"""``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``; of a module of one's own, one tensor or several,
+``[N, *, ...]``."""
+
+RNN = str | Callable[[int], Module]
+"""``"lstm"``, ``"gru"``, or a function from the width to a module, see :class:`TimeStage`."""
 
 _CELL_ROWS = 128
 """Up to this many nodes, one frame at a time goes through the cell's own function: on a CPU the network's call first
 copies its weights to another layout, which only several frames or many nodes are worth."""
 
 _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+OWN = "own"
+"""The kind of a time stage with a module of the user's."""
 
 
 def check_sequence(x: Tensor, channels: int) -> None:
@@ -42,10 +48,15 @@ class TimeStage(torch.nn.Module):
 
     Args:
         channels: Size C of the node features.
-        rnn: ``"lstm"`` or ``"gru"``.
+        rnn: ``"lstm"``, ``"gru"``, or a function from C to a module of one's own, see below.
         norm: Normalisation of the stage's input, see :class:`~rstg_pyg.RSTGConv`.
         residual: Add the stage's input to its output.
-        bias: Learn additive biases.
+        bias: Learn additive biases, in the two named networks.
+
+    A module of one's own is called with sequences ``x [R, T, C]``, the state that it returned before or None, and
+    ``lengths [R]`` or None: how many of a sequence's frames are there, from the first on, at least one. It returns its
+    output ``[R, T, C]``, of which frames beyond a length are not looked at, and the state after the last frame that is
+    there: a tensor ``[R, ...]`` or a tuple of them, which starts at zero.
 
     Where a ``mask`` says that a node is absent, its output is 0, its memory stays what it was, and what stands in its
     input does not matter: as if those frames were left out of its sequence.
@@ -64,23 +75,42 @@ class TimeStage(torch.nn.Module):
         >>> out, (h, c) = TimeStage(16)(torch.randn(14, 10, 16))
         >>> out.shape, h.shape
         (torch.Size([14, 10, 16]), torch.Size([14, 16]))
+
+        A module of one's own, a mean over all frames so far:
+
+        >>> class Mean(torch.nn.Module):
+        ...     def forward(self, x, state, lengths=None):
+        ...         total, count = (x.new_zeros(len(x), 1), x.new_zeros(len(x), 1)) if state is None else state
+        ...         total, count = total[:, None] + x.cumsum(1), count + torch.arange(1, x.size(1) + 1)
+        ...         last = x.new_full((len(x),), x.size(1)).long() - 1 if lengths is None else lengths - 1
+        ...         rows = torch.arange(len(x))
+        ...         return total / count[..., None], (total[rows, last], count[rows, last, None])
+        >>> stage = TimeStage(16, rnn=lambda channels: Mean())
+        >>> out, state = stage(torch.randn(14, 10, 16), mask=torch.rand(14, 10) < 0.5)
+        >>> out.shape
+        torch.Size([14, 10, 16])
     """
 
     def __init__(
-        self, channels: int, rnn: str = "lstm", norm: Norm = None, residual: bool = False, bias: bool = True
+        self, channels: int, rnn: RNN = "lstm", norm: Norm = None, residual: bool = False, bias: bool = True
     ) -> None:
         super().__init__()
         check_positive(channels=channels)
-        check_choice("rnn", rnn, tuple(_CELLS))
+        if not callable(rnn) or isinstance(rnn, Module):
+            check_choice("rnn", rnn, tuple(_CELLS), "or a function from the width to a module")
         check_flags(residual=residual, bias=bias)
         self.channels = channels
         self.residual = residual
         self.norm = resolve_norm(norm, channels)
-        self.kind = rnn
-        self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True)
+        self.kind = rnn if isinstance(rnn, str) else OWN
+        named = isinstance(rnn, str)
+        self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True) if named else rnn(channels)
+        if not isinstance(self.rnn, Module):
+            raise ValueError(f"expected 'rnn' to make a module from the width, got {describe(self.rnn)}")
 
     def reset_parameters(self) -> None:
-        self.rnn.reset_parameters()
+        if hasattr(self.rnn, "reset_parameters"):
+            self.rnn.reset_parameters()
         if self.norm is not None and hasattr(self.norm, "reset_parameters"):
             self.norm.reset_parameters()
 
@@ -110,14 +140,17 @@ class TimeStage(torch.nn.Module):
             out, state = self._one_frame(v, state)
         else:
             node_shape = x.shape[:-2]
-            out, last = run_rnn(self.rnn, v.flatten(0, -3), self._to_rnn(state, node_shape, v.dtype))
+            rows, before = v.flatten(0, -3), self._flat(state, node_shape, v.dtype)
+            out, last = self._run_own(rows, before) if self.kind == OWN else run_rnn(self.rnn, rows, _layered(before))
             out, parts = out.unflatten(0, node_shape), last if isinstance(last, tuple) else (last,)
-            # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
-            parts = tuple(part.view(*node_shape, part.size(-1)) for part in parts)
+            # PyTorch's networks have a dimension for their layers. Not unflatten: compilers of torch before 2.13 take
+            # an LSTM's state to have another dimension of size 1.
+            own = 1 if self.kind == OWN else 2
+            parts = tuple(part.view(*node_shape, *part.shape[own:]) for part in parts)
             state = parts if isinstance(last, tuple) else parts[0]
         return (x + out if self.residual else out), state
 
-    def _on_rows(self, x: Tensor, state: RNNState | None, frames: FrameIndex) -> tuple[Tensor, RNNState]:
+    def _on_rows(self, x: Tensor, state: RNNState | None, frames: FrameIndex) -> tuple[Tensor, RNNState | None]:
         """Run on rows ``[M, C]``, the frames in which nodes are there."""
         if frames.rows is None:
             out, state = self._everywhere(frames.put(x), state)
@@ -126,21 +159,36 @@ class TimeStage(torch.nn.Module):
             raise ValueError(f"expected rows 'x' of shape {[frames.num_rows, self.channels]}, got {describe(x)}")
         check_type("x", x, self)
         v, node_shape = x if self.norm is None else normalised(self.norm, x), frames.shape[:-1]
-        before = None if state is None else [part.flatten(0, -2).to(v.dtype) for part in self._parts(state, node_shape)]
+        before = self._flat(state, node_shape, v.dtype)
+        if before is None and self.kind != OWN:
+            before = (v.new_zeros(node_shape.numel(), self.channels),) * (1 + is_lstm(self.rnn, self.kind))
+        if frames.num_rows == 0:
+            return x, state if before is None else _per_node(before, node_shape)
+        steps = frames.steps
+        packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)
+        given = None if before is None else tuple(part.index_select(0, steps.sequences) for part in before)
+        if self.kind == OWN:
+            padded, lengths = pad_packed_sequence(packed, batch_first=True)
+            out, last = self._run_own(padded, given, lengths.to(x.device))
+            out = pack_padded_sequence(out, lengths, batch_first=True).data
+            last = last if isinstance(last, tuple) else (last,)
+        else:
+            out, last = run_rnn(self.rnn, packed, _layered(given))
+            out, last = out.data, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
         if before is None:
-            before = [v.new_zeros(node_shape.numel(), self.channels)] * (1 + is_lstm(self.rnn, self.kind))
-        out, parts = v, before
-        if frames.num_rows > 0:
-            steps = frames.steps
-            own = [part.index_select(0, steps.sequences).unsqueeze(0) for part in before]
-            packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)
-            out, last = run_rnn(self.rnn, packed, tuple(own) if len(own) > 1 else own[0])
-            out, last = out.data.index_select(0, steps.inverse), last if isinstance(last, tuple) else (last,)
-            parts = [
-                old.to(new.dtype).index_copy(0, steps.sequences, new[0]) for old, new in zip(before, last, strict=True)
-            ]
-        parts = tuple(part.view(*node_shape, -1) for part in parts)
-        return (x + out if self.residual else out), parts if len(parts) > 1 else parts[0]
+            before = [part.new_zeros(node_shape.numel(), *part.shape[1:]) for part in last]
+        after = [old.to(new.dtype).index_copy(0, steps.sequences, new) for old, new in zip(before, last, strict=True)]
+        out = out.index_select(0, steps.inverse)
+        return (x + out if self.residual else out), _per_node(after, node_shape)
+
+    def _run_own(
+        self, rows: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RNNState]:
+        """What a module of the user's makes of sequences ``[R, T, C]``."""
+        out, state = self.rnn(rows, None if state is None else _one_or_all(state), lengths)
+        if num_dims(out) != 3 or out.shape != rows.shape:
+            raise ValueError(f"expected {self.rnn} to give an output of shape {list(rows.shape)}, got {describe(out)}")
+        return out, state
 
     def _takes_cell(self, v: Tensor) -> bool:
         rnn = self.rnn
@@ -171,7 +219,14 @@ class TimeStage(torch.nn.Module):
         return h.view(v.shape), h.view(*shape, -1)
 
     def _parts(self, state: RNNState, node_shape: torch.Size) -> tuple[Tensor, ...]:
-        """``h``, and ``c`` of an LSTM, of the right shapes."""
+        """The tensors of a state, such as ``h``, and ``c`` of an LSTM, of the right shapes."""
+        if self.kind == OWN:
+            parts = state if isinstance(state, tuple) else (state,)
+            if not all(isinstance(part, Tensor) and part.shape[: len(node_shape)] == node_shape for part in parts):
+                raise ValueError(
+                    f"expected the state of a time stage to be of shape {[*node_shape, '...']}, got {describe(state)}"
+                )
+            return parts
         is_pair = is_lstm(self.rnn, self.kind)
         shape = [*node_shape, self.channels]
         parts = state if is_pair else (state,)
@@ -179,14 +234,29 @@ class TimeStage(torch.nn.Module):
             check_memory("the state of a time stage", state, "hc" if is_pair else "h", shape)
         return parts
 
-    def _to_rnn(self, state: RNNState | None, node_shape: torch.Size, dtype: torch.dtype) -> RNNState | None:
+    def _flat(self, state: RNNState | None, node_shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, ...] | None:
+        """The tensors of a state with all nodes in one dimension, ``[R, ...]``."""
         if state is None:
             return None
-        flat = tuple(part.to(dtype).flatten(0, -2).unsqueeze(0) for part in self._parts(state, node_shape))
-        return flat if len(flat) > 1 else flat[0]
+        parts = tuple(part.flatten(0, len(node_shape) - 1) for part in self._parts(state, node_shape))
+        return parts if self.kind == OWN else tuple(part.to(dtype) for part in parts)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, rnn={type(self.rnn).__name__.lower()!r})"
+
+
+def _one_or_all(parts: Sequence[Tensor]) -> RNNState:
+    return tuple(parts) if len(parts) > 1 else parts[0]
+
+
+def _layered(parts: tuple[Tensor, ...] | None) -> RNNState | None:
+    """A state as PyTorch's networks take it, with a dimension for their layers."""
+    return None if parts is None else _one_or_all([part.unsqueeze(0) for part in parts])
+
+
+def _per_node(parts: Sequence[Tensor], node_shape: torch.Size) -> RNNState:
+    """A state of tensors ``[R, ...]`` with a node's dimensions."""
+    return _one_or_all([part.view(*node_shape, *part.shape[1:]) for part in parts])
 
 
 def _is(part: Any, shape: list[int]) -> bool:

@@ -107,6 +107,49 @@ def test_a_time_stage_leaves_absent_frames_out(rnn):
                 torch.testing.assert_close(pick(after, slice(n, n + 1), b), own)
 
 
+class Own(torch.nn.Module):
+    """A GRU as somebody else would write it: with a state of two parts, one of them no number of C."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.cell = torch.nn.GRUCell(channels, channels)
+
+    def forward(self, x, state, lengths=None):
+        h, count = (x.new_zeros(len(x), x.size(2)), x.new_zeros(len(x), dtype=torch.int64)) if state is None else state
+        lengths = x.new_full((len(x),), x.size(1)).long() if lengths is None else lengths
+        out = []
+        for t in range(x.size(1)):
+            h = torch.where((t < lengths)[:, None], self.cell(x[:, t], h), h)
+            out.append(h)
+        return torch.stack(out, 1), (h, count + lengths)
+
+
+@pytest.mark.parametrize("form", ["all-temp", "1-temp"])
+def test_a_module_of_ones_own_is_a_time_stage(form):
+    rstg, own = make(stages=form, rnn="gru"), make(stages=form, rnn=Own)
+    own.load_state_dict(
+        {name.replace("rnn", "rnn.cell").replace("_l0", ""): w for name, w in rstg.state_dict().items()}
+    )
+    x, mask, pe = draw(N, 2, T, C), some_mask(2), draw(N, P)
+    for changes in ({}, {"mask": mask}):
+        expected, state = rstg(x, EDGES, pe=pe, **changes)
+        out, own_state = own(x, EDGES, pe=pe, **changes)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close([h for h, _ in own_state], list(state))
+        frames = mask.sum(-1) if changes else torch.full((N, 2), T)
+        assert all(torch.equal(count, frames) for _, count in own_state)
+        expected, _ = rstg(x, EDGES, pe=pe, state=state, **changes)
+        torch.testing.assert_close(own(x, EDGES, pe=pe, state=own_state, **changes)[0], expected)
+    with pytest.raises(
+        ValueError, match=r"the state of a time stage to be of shape \[7, 2, '...'\], got \(\[6, 2, 4\]"
+    ):
+        own(x, EDGES, pe=pe, state=tuple((h[1:], count) for h, count in own_state))
+    with pytest.raises(ValueError, match="'rnn' to be one of 'lstm', 'gru', or a function from the width to a module"):
+        RSTG(C, rnn=torch.nn.GRU(C, C))
+    with pytest.raises(ValueError, match="'rnn' to make a module from the width, got 4"):
+        RSTG(C, rnn=lambda channels: channels)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_masked_batch_gives_what_each_clip_gives_alone(form):
     rstg, pe, lengths = make(stages=form), draw(N, P), [T, 2, 4]
