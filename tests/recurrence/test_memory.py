@@ -1,0 +1,90 @@
+"""Streams whose nodes come and go: a memory by id gives the numbers of a fixed set with a mask."""
+
+import pytest
+import torch
+
+from rstg_pyg import RSTG
+from rstg_pyg.recurrence import NodeMemory, detach_state
+
+FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
+N, C, CALLS = 6, 4, 8
+
+
+def make(**options):
+    torch.manual_seed(3)
+    return RSTG(C, num_stages=2, **options).double()
+
+
+def series(num_frames=2):
+    """Calls of some frames each: features of all nodes, who is there in the whole call, and edges among those."""
+    for _ in range(CALLS):
+        there = torch.rand(N) < 0.6
+        there[0] = True
+        ids = there.nonzero().squeeze(1)
+        yield torch.randn(N, num_frames, C).double(), ids, ids[torch.randint(len(ids), (2, 9))]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_it_is_a_fixed_set_with_a_mask(form, num_frames):
+    rstg = make(stages=form)
+    memory, state = NodeMemory(rstg), None
+    for x, ids, edges in series(num_frames):
+        mask = torch.zeros(N, num_frames, dtype=torch.bool)
+        mask[ids] = True
+        expected, state = rstg(x, edges, state=state, mask=mask)
+        ids = ids[torch.randperm(len(ids))]
+        place = torch.empty(N, dtype=torch.int64)
+        place[ids] = torch.arange(len(ids))
+        names = 1000 - ids  # any numbers, in any order
+        out, own = rstg(x[ids], place[edges], state=memory.read(names))
+        memory.write(names, own)
+        torch.testing.assert_close(out, expected[ids])
+        saved = memory.state_dict()
+        memory = NodeMemory(rstg)
+        memory.load_state_dict(saved)
+
+
+def test_the_longest_absent_are_forgotten_first():
+    rstg = make(stages="time-only")
+    memory = NodeMemory(rstg, max_nodes=3)
+    kept = {}
+    for ids in ([5, 1], [2], [1, 9], [7]):
+        ids = torch.tensor(ids)
+        _, state = rstg(torch.randn(len(ids), 1, C).double(), torch.empty(2, 0).long(), state=memory.read(ids))
+        memory.write(ids, state)
+        kept |= {int(name): state[0][0][row] for row, name in enumerate(ids)}
+    assert memory.ids.tolist() == [1, 7, 9] and len(memory) == 3
+    h = memory.read(torch.tensor([9, 5, 1]))[0][0]
+    torch.testing.assert_close(h, torch.stack([kept[9], torch.zeros(C).double(), kept[1]]))
+    memory.reset()
+    assert len(memory) == 0 and memory.read(torch.tensor([1])) is None
+
+
+def test_pieces_of_a_long_series_train_alone():
+    rstg, edges = make(), torch.tensor([[0, 1], [1, 2]])
+    x = torch.randn(3, 6, C).double()
+    _, state = rstg(x[:, :3], edges)
+    assert state[0][0].requires_grad and not detach_state(state)[0][0].requires_grad
+    out, _ = rstg(x[:, 3:], edges, state=detach_state(state))
+    torch.testing.assert_close(out, rstg(x, edges)[0][:, 3:])
+
+
+def test_bad_input():
+    rstg = make()
+    memory, ids = NodeMemory(rstg, max_nodes=2), torch.tensor([4, 2])
+    _, state = rstg(torch.randn(2, 1, C).double(), torch.empty(2, 0).long())
+    for wrong, message in [
+        (torch.tensor([4.0, 2.0]), r"'ids' as int64 of shape \[num_nodes\], got \[2\]"),
+        (torch.tensor([4, 4]), "each id once, got 4 more than once"),
+        (torch.arange(3), "at most max_nodes=2 ids, got 3"),
+        (torch.arange(1), r"a state of 1 nodes, as there are ids, got \[2, 4\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            memory.write(wrong, state)
+    with pytest.raises(ValueError, match="a state of 3 entries, got 2"):
+        memory.write(ids, state[:2])
+    with pytest.raises(ValueError, match="the state dict of a NodeMemory, got one without ids"):
+        memory.load_state_dict({})
+    with pytest.raises(ValueError, match="'max_nodes' to be a positive int, got 0"):
+        NodeMemory(rstg, 0)
