@@ -1,7 +1,8 @@
-"""Networks around the blocks: backbones, classifiers, and the rows of the paper's tables."""
+"""Networks around the heart: backbones, classifiers, the rows of the paper's tables, and a forecaster."""
 
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
 from rstg_pyg.models.cnn import ClipCNN, FrameCNN
+from rstg_pyg.models.forecaster import Forecaster, masked_error
 from rstg_pyg.models.image_weights import ImageWeights, load_image_weights
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.resnet import VideoResNet
@@ -32,6 +33,7 @@ __all__ = [
     "VIDEO_SMALL",
     "ClipCNN",
     "ConvLSTM",
+    "Forecaster",
     "FrameCNN",
     "ImageWeights",
     "MeanLSTM",
@@ -47,4 +49,5 @@ __all__ = [
     "describe_rows",
     "describe_video_rows",
     "load_image_weights",
+    "masked_error",
 ]

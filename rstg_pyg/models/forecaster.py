@@ -1,0 +1,226 @@
+"""Forecasting on a graph: an encoder, the recurrence, a head; and errors that count what is there.
+
+Shape legend: N nodes, ``*`` inner dimensions, T frames seen, H frames foretold, C channels of a node, O channels
+foretold, G channels of the graph.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module
+from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils import is_sparse
+
+from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
+from rstg_pyg.conv import RSTGConv
+from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops.frames import check_mask
+from rstg_pyg.recurrence import RSTG
+from rstg_pyg.recurrence.rstg import State
+
+
+class Forecaster(Module):
+    r"""Foretell a node's next H frames from what all nodes of a graph did.
+
+    .. math::
+        \mathbf{h}^{1..T} = \mathrm{RSTG}(\mathbf{W}_{in} \mathbf{x}^{1..T}), \qquad
+        \hat{\mathbf{x}}_i^{T+k} = \mathbf{x}_i^T + \mathbf{W}_k \mathbf{h}_i^T + \mathbf{b}_k, \qquad k = 1, \ldots, H
+
+    or, with ``feed_back``, one frame at a time, :math:`\hat{\mathbf{x}}^{t+1} = \mathbf{x}^t + \mathbf{W}_1
+    \mathbf{h}^t + \mathbf{b}_1`: the recurrence goes on from its own prediction, with all nodes that were there, on the
+    edges and the encodings of the last frame.
+
+    A node that is absent in the last frame is foretold from the last frame in which it was there; one that never was
+    there gets 0.
+
+    Args:
+        in_channels: Size C of a node's frame.
+        horizon: Number H of frames to foretell.
+        channels: Size G of the graph's features.
+        out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
+        feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
+        from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
+        **kwargs: Arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv` (``num_stages``, ``rnn``,
+            ``edge_dim``, ``pe_channels``, ``heads``, ...).
+
+    Shapes:
+        - **x:** ``[N, *, T, C]``. **edges, edge_time, pe, mask:** as of :class:`~rstg_pyg.RSTG`.
+        - **forward:** ``[N, *, H, O]``. **step:** ``frame [N, *, C], state -> ([N, *, H, O], state)``.
+
+    Raises:
+        ValueError: If an argument is out of its range, or an input does not fit.
+
+    Source: the recurrence is that of arXiv:1904.05582 (NeurIPS 2019); its use for forecasts is this package's.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models import Forecaster
+        >>> model, edges = Forecaster(2, horizon=12, channels=16), torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> model(torch.randn(3, 8, 2), edges).shape
+        torch.Size([3, 12, 2])
+        >>> prediction, state = model.step(torch.randn(3, 2), None, edges)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        horizon: int,
+        channels: int = 64,
+        out_channels: int | None = None,
+        *,
+        feed_back: bool = False,
+        from_last: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        check_options(self, kwargs, RSTG, RSTGConv)
+        out_channels = in_channels if out_channels is None else out_channels
+        check_positive(in_channels=in_channels, horizon=horizon, channels=channels, out_channels=out_channels)
+        check_flags(feed_back=feed_back, from_last=from_last)
+        if out_channels > in_channels or (feed_back and out_channels != in_channels):
+            raise ValueError(
+                f"expected 'out_channels' to be {'' if feed_back else 'at most '}in_channels={in_channels}, "
+                f"got {out_channels}"
+            )
+        self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
+        self.feed_back, self.from_last = feed_back, from_last
+        self.lin_in = Linear(in_channels, channels)
+        self.rstg = RSTG(channels, **kwargs)
+        self.lin_out = Linear(channels, out_channels * (1 if feed_back else horizon))
+
+    def reset_parameters(self) -> None:
+        r"""Reset all learnable parameters."""
+        for layer in (self.lin_in, self.rstg, self.lin_out):
+            layer.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        *,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
+    ) -> Tensor:
+        """Foretell the frames after ``x``."""
+        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+
+    def step(
+        self,
+        frame: Tensor,
+        state: Any,
+        edge_index: Adj,
+        edge_attr: OptTensor = None,
+        pe: OptTensor = None,
+        mask: OptTensor = None,
+    ) -> tuple[Tensor, Any]:
+        """Take a stream's next frame ``[N, *, C]``, the state that the frame before it returned (None at the start),
+        the frame's edges, and ``mask [N, *]``, who is there; foretell the frames after it. Who is absent gets 0."""
+        if num_dims(frame) < 2 or frame.size(-1) != self.in_channels:
+            raise ValueError(f"expected a frame of shape [N, *, {self.in_channels}], got {describe(frame)}")
+        mask = None if mask is None else check_mask(mask, frame.shape[:-1]).unsqueeze(-1)
+        return self._foretell(frame.unsqueeze(-2), state, edge_index, edge_attr, pe, mask=mask)
+
+    def _foretell(
+        self,
+        x: Tensor,
+        state: State | None,
+        edge_index: Adj,
+        edge_attr: OptTensor,
+        pe: OptTensor,
+        edge_time: OptTensor = None,
+        mask: OptTensor = None,
+    ) -> tuple[Tensor, State]:
+        if num_dims(x) < 3 or x.size(-1) != self.in_channels:
+            raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
+        h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
+        now, last = last_there(x, mask), last_there(h, mask)
+        if not self.feed_back:
+            frames = self.lin_out(last).unflatten(-1, (self.horizon, self.out_channels))
+            frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
+            return _only_there(frames, mask), state
+        after = state
+        if edge_time is not None:
+            if is_sparse(edge_index):
+                raise ValueError("expected edges as a tensor [2, num_edges] with 'edge_time' and feed_back=True")
+            of_last = edge_time == x.size(-2) - 1
+            edge_index = edge_index[:, of_last]
+            edge_attr = None if edge_attr is None else edge_attr[of_last]
+        elif num_dims(edge_attr) > 2:
+            edge_attr = edge_attr[..., -1, :]
+        pe = pe[..., -1:, :] if num_dims(pe) > 2 else pe
+        goes_on = None if mask is None else mask.any(-1, keepdim=True)
+        frames = []
+        for number in range(self.horizon):
+            change = self.lin_out(last)
+            now = now + change if self.from_last else change
+            frames.append(now)
+            if number + 1 < self.horizon:
+                h, after = self._run(now.unsqueeze(-2), after, edge_index, edge_attr, pe, None, goes_on)
+                last = h[..., -1, :]
+        return _only_there(torch.stack(frames, -2), mask), state
+
+    def _run(
+        self,
+        x: Tensor,
+        state: State | None,
+        edge_index: Adj,
+        edge_attr: OptTensor,
+        pe: OptTensor,
+        edge_time: OptTensor,
+        mask: OptTensor,
+    ) -> tuple[Tensor, State]:
+        if mask is None:
+            v = self.lin_in(x)
+        else:
+            frames = FrameIndex(x.shape[:-1], mask=mask)
+            v = frames.put(self.lin_in(frames.take(x)))
+        return self.rstg(v, edge_index, edge_attr, pe, state, edge_time=edge_time, mask=mask)
+
+
+def last_there(x: Tensor, mask: OptTensor = None) -> Tensor:
+    """Of every node the last frame in which it is there: ``[N, *, C]`` from ``x [N, *, T, C]`` and ``mask [N, *, T]``;
+    0 of nodes that never are."""
+    if mask is None:
+        return x[..., -1, :]
+    place = (mask * torch.arange(mask.size(-1), device=mask.device)).amax(-1)
+    last = x.gather(-2, place[..., None, None].expand(*place.shape, 1, x.size(-1))).squeeze(-2)
+    return torch.where(mask.any(-1, keepdim=True), last, 0)
+
+
+def _only_there(frames: Tensor, mask: OptTensor) -> Tensor:
+    return frames if mask is None else torch.where(mask.any(-1)[..., None, None], frames, 0)
+
+
+def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, power: float = 1.0) -> Tensor:
+    r"""The mean of :math:`|\hat y - y|^p` over what is there: with p = 1 the mean absolute error, with p = 2 the mean
+    squared one.
+
+    Args:
+        prediction, target: What was foretold, and what came; what stands in ``target`` where the mask is False does not
+            matter, nor does it for gradients.
+        mask: Where a target is there; None for everywhere. Nothing there gives 0.
+        power: The exponent p.
+
+    Shapes:
+        - **prediction, target:** ``[N, *, H, O]``. **mask:** ``[N, *, H]`` bool, or as the target. **output:** ``[]``.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models import masked_error
+        >>> target = torch.tensor([[[1.0], [float("nan")]]])
+        >>> masked_error(torch.zeros(1, 2, 1), target, ~target.isnan())
+        tensor(1.)
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(f"expected a target of shape {list(prediction.shape)}, got {describe(target)}")
+    if mask is None:
+        return (prediction - target).abs().pow(power).mean()
+    if num_dims(mask) not in (target.dim() - 1, target.dim()):
+        raise ValueError(f"expected a mask of shape {list(target.shape[:-1])}, got {describe(mask)}")
+    mask = check_mask(mask, target.shape[: num_dims(mask)])
+    mask = (mask if mask.dim() == target.dim() else mask.unsqueeze(-1)).expand_as(target)
+    error = (prediction - torch.where(mask, target, prediction.detach())).abs().pow(power)
+    return torch.where(mask, error, 0).sum() / mask.sum().clamp(min=1)
