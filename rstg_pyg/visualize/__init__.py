@@ -3,6 +3,7 @@ matplotlib). :func:`explain_clips` runs a model and returns what the pictures of
 """
 
 from rstg_pyg.visualize.animation import animate_clips
+from rstg_pyg.visualize.changing_graph import animate_graph
 from rstg_pyg.visualize.clips import draw_clips
 from rstg_pyg.visualize.explanation import ClipExplanation, explain_clips
 from rstg_pyg.visualize.learning_curves import draw_learning_curves
@@ -15,6 +16,7 @@ __all__ = [
     "ClipExplanation",
     "PairAccuracy",
     "animate_clips",
+    "animate_graph",
     "digits_in_step",
     "draw_attention",
     "draw_clips",

@@ -94,7 +94,7 @@ def animate_clips(
     if not (fps > 0 and dpi > 0):
         raise ValueError(f"expected 'fps' and 'dpi' to be positive, got {fps} and {dpi}")
     path = Path(path)
-    writer = _writer(path, fps)
+    writer = movie_writer(path, fps)
     page = _Page(clips, title, marked, columns, strongest)
     number = clips.num_frames + hold - 1
     shown = list(gif_frames(range(number), fps)) if path.suffix.lower() == ".gif" else list(enumerate(range(number)))
@@ -107,7 +107,9 @@ def animate_clips(
             writer.grab_frame()
 
 
-def _writer(path: Path, fps: float) -> AbstractMovieWriter:
+def movie_writer(path: Path, fps: float) -> AbstractMovieWriter:
+    """What writes a GIF or an MP4. Of a GIF, its ``times`` are to be when frames begin and the last one ends, in
+    hundredths of a second."""
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
     class GifWriter(PillowWriter):

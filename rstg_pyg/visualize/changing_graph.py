@@ -1,0 +1,153 @@
+"""A graph that changes, in motion: who is there, the edges of the frame, and their attention."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.files import naming
+from rstg_pyg.ops import FrameIndex, GraphIndex
+from rstg_pyg.visualize.animation import movie_writer
+from rstg_pyg.visualize.regions import THICKEST, THINNEST
+from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MUTED, Sheet, title_height, wrapped
+
+SIDE, MARGIN, LINE = 4.6, 0.15, 0.3
+"""Inches: the longer side of the plane, around everything, the line of time."""
+
+LARGEST = 1 << 20
+"""Edges and node frames that are drawn at most: more take minutes and cannot be told apart."""
+
+
+def animate_graph(
+    position: Tensor,
+    edge_index: Tensor,
+    path: str | os.PathLike,
+    edge_time: Tensor | None = None,
+    mask: Tensor | None = None,
+    alpha: Tensor | None = None,
+    trail: int = 6,
+    fps: float = 5,
+    title: str | None = None,
+    dpi: float = 90,
+) -> None:
+    """Write a graph whose nodes move as a moving picture: the nodes that are there, the way that each came, and the
+    edges of the frame, wider and darker with more attention.
+
+    Args:
+        position: Where the nodes are.
+        edge_index: Edges, of a frame or with ``edge_time`` of all.
+        path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg.
+        edge_time: The frame of every edge; None where each serves every frame.
+        mask: Where a node is there; None for everywhere.
+        alpha: Attention weights as :class:`~rstg_pyg.RSTG` returns them, heads included; None to draw all edges alike.
+        trail: How many frames of a node's way are drawn.
+        fps: Frames per second.
+        title: Above the picture.
+        dpi: Pixels per inch; the picture is about 5 inches wide.
+
+    Shapes:
+        - **position:** ``[N, T, 2]``. **edge_index:** ``[2, E]``. **edge_time:** ``[E]``. **mask:** ``[N, T]`` bool.
+        - **alpha:** ``[E, T, heads]``, or with ``edge_time`` ``[E, heads]``.
+
+    Raises:
+        ValueError: If the shapes do not fit each other, a number is not positive, or ``path`` ends in something else.
+        RuntimeError: If an MP4 is asked for and ffmpeg is not there.
+        FileNotFoundError: If there is no such folder.
+
+    Source: the attention of "Recurrent Space-time Graph Neural Networks", NeurIPS 2019, arXiv:1904.05582.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg import RSTG
+        >>> from rstg_pyg.visualize import animate_graph
+        >>> position, edges = torch.rand(5, 4, 2).cumsum(1), torch.randint(5, (2, 20))
+        >>> edge_time, mask = torch.randint(4, (20,)), torch.rand(5, 4) < 0.8
+        >>> rstg = RSTG(2, num_stages=1, heads=2)
+        >>> _, _, [(_, alpha)] = rstg(
+        ...     position, edges, edge_time=edge_time, mask=mask, return_attention_weights=True
+        ... )
+        >>> animate_graph(position, edges, "graph.gif", edge_time, mask, alpha)
+    """
+    if num_dims(position) != 3 or position.size(2) != 2 or 0 in position.shape:
+        raise ValueError(f"expected 'position' of shape [N, T, 2], got {describe(position)}")
+    check_positive(trail=trail)
+    if not (fps > 0 and dpi > 0):
+        raise ValueError(f"expected 'fps' and 'dpi' to be positive, got {fps} and {dpi}")
+    position = position.detach().float().cpu()
+    edge_time, mask = (None if value is None else value.cpu() for value in (edge_time, mask))
+    graph = GraphIndex(edge_index.cpu(), position.size(0))
+    frames = FrameIndex(position.shape[:2], graph, edge_time, mask)
+    number, place = frames.edges.number, frames.edges.place
+    if max(number.size(0), frames.num_rows) > LARGEST:
+        raise ValueError(f"expected at most {LARGEST} edges and node frames to draw, got {number.size(0)} edges")
+    weight = torch.full(number.shape, 0.5)
+    if alpha is not None:
+        expected = [graph.num_edges, *([position.size(1)] if edge_time is None else [])]
+        if num_dims(alpha) != len(expected) + 1 or list(alpha.shape[:-1]) != expected:
+            raise ValueError(f"expected 'alpha' of shape {[*expected, 'heads']}, got {describe(alpha)}")
+        alpha = alpha.detach().float().cpu().mean(-1)
+        weight = alpha[number] if edge_time is not None else alpha[number, place]
+    path = Path(path)
+    writer = movie_writer(path, fps)
+    picture = _Picture(position, frames.there(), title, trail)
+    writer.times = [round(100 * t / fps) for t in range(position.size(1) + 1)]
+    with naming(path), writer.saving(picture.sheet.figure, path, dpi):
+        for t in range(position.size(1)):
+            now = place == t
+            picture.show(t, graph.source[number[now]], graph.destination[number[now]], weight[now])
+            writer.grab_frame()
+
+
+class _Picture:
+    """The plane that the nodes move on, in equal units, and a line of time below it."""
+
+    def __init__(self, position: Tensor, there: Tensor, title: str | None, trail: int) -> None:
+        self.position, self.there, self.trail = position, there, trail
+        shown = position[there]
+        low, high = (shown.amin(0), shown.amax(0)) if len(shown) else (torch.zeros(2), torch.ones(2))
+        span = (high - low).clamp(min=1e-6)
+        room = 0.06 * float(span.max())
+        self.limits = [(float(a) - room, float(b) + room) for a, b in zip(low, high, strict=True)]
+        sides = [b - a for a, b in self.limits]
+        width, height = (max(SIDE * side / max(sides), 1.2) for side in sides)
+        full = max(width, 2.5) + 2 * MARGIN
+        title = wrapped(title, full - 2 * MARGIN)
+        top = MARGIN + title_height(title)
+        self.sheet = Sheet(full, top + height + LINE)
+        self.sheet.title(full / 2, title, ha="center")
+        self.ax = self.sheet.axes((full - width) / 2, top, width, height)
+        line = self.sheet.axes(MARGIN, top + height + 0.14, full - 2 * MARGIN - 0.55, 0.04)
+        line.axis("off")
+        line.set(xlim=(0, position.size(1)), ylim=(0, 1))
+        line.barh(0.5, position.size(1), height=1, color=FAINT)
+        (self.elapsed,) = line.barh(0.5, 0, height=1, color=MUTED)
+        self.counter = self.sheet.text(full - MARGIN, top + height + 0.2, "", fontsize=7.5, color=MUTED, ha="right")
+
+    def show(self, t: int, source: Tensor, destination: Tensor, weight: Tensor) -> None:
+        from matplotlib.collections import LineCollection
+        from matplotlib.colors import to_rgba
+
+        ax, at, here = self.ax, self.position[:, t], self.there[:, t]
+        ax.clear()
+        ax.set(xlim=self.limits[0], ylim=self.limits[1], xticks=[], yticks=[], aspect="equal")
+        for side in ax.spines.values():
+            side.set_color(FAINT)
+        apart = source != destination
+        ends = torch.stack([at[source], at[destination]], 1)[apart]
+        share = (weight[apart] / weight.max().clamp(min=1e-12) if len(weight) else weight[apart]).clamp(0, 1)
+        colours = [to_rgba(MUTED, 0.15 + 0.65 * float(one)) for one in share]
+        widths = THINNEST + (THICKEST - THINNEST) * share.square()
+        ax.add_collection(LineCollection(ends.numpy(), linewidths=widths.numpy(), colors=colours, zorder=1))
+        for before in range(max(0, t - self.trail), t):
+            both = self.there[:, before] & self.there[:, before + 1]
+            ways = self.position[both][:, before : before + 2]
+            age = 1 - (t - before) / (self.trail + 1)
+            lines = LineCollection(ways.numpy(), linewidths=1.6, colors=[to_rgba(COLOURS[0], age)], zorder=2)
+            ax.add_collection(lines)
+        ax.scatter(*at[here].T.numpy(), s=34, color=COLOURS[0], edgecolors=INK, linewidths=0.6, zorder=3)
+        self.elapsed.set_width(t + 1)
+        self.counter.set_text(f"{t + 1} / {self.position.size(1)}")
