@@ -4,7 +4,8 @@ The heart, which ``import rstg_pyg`` loads: ``regions`` (multi-scale grid graphs
 ``ops``) -> ``recurrence`` (time stages, alternation) -> ``blocks`` (to-vec, to-map, insertion into any network).
 
 Beside it, loaded when first asked for: ``models`` (backbones, rows of the paper's tables), ``datasets`` (SyncMNIST,
-Something-Something), ``training``, ``predict``, ``visualize`` and ``authors`` (the authors' program, exactly).
+Something-Something), ``temporal`` (data of graphs that change), ``training``, ``predict``, ``visualize`` and
+``authors`` (the authors' program, exactly).
 """
 
 import importlib
@@ -23,7 +24,7 @@ from rstg_pyg.regions import (
 )
 
 if TYPE_CHECKING:
-    from rstg_pyg import authors, datasets, models, predict, training, visualize  # noqa: F401
+    from rstg_pyg import authors, datasets, models, predict, temporal, training, visualize  # noqa: F401
     from rstg_pyg.datasets import SomethingSomething, SyncMNIST
     from rstg_pyg.models import FrameCNN, VideoClassifier
 
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 _BESIDE = {
-    **{name: name for name in ("authors", "datasets", "models", "predict", "training", "visualize")},
+    **{name: name for name in ("authors", "datasets", "models", "predict", "temporal", "training", "visualize")},
     **dict.fromkeys(("SomethingSomething", "SyncMNIST"), "datasets"),
     **dict.fromkeys(("FrameCNN", "VideoClassifier"), "models"),
 }

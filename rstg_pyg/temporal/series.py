@@ -1,0 +1,222 @@
+"""A graph that changes as one ``Data``: what of it belongs to nodes, to edges, to frames.
+
+Shape legend: N nodes, E edges, T frames, C channels.
+"""
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from rstg_pyg.arguments import check_positive, describe, num_dims
+
+NODE, EDGE, GRAPH = "node", "edge", "graph"
+
+CONSTANT = ("pe", "pos")
+"""Two dimensions of these are nodes and channels, and need three for frames."""
+
+
+class Series:
+    r"""A graph that changes, held by one :class:`~torch_geometric.data.Data`, which is checked here once.
+
+    The attributes that :class:`~rstg_pyg.RSTG` takes have their names and shapes. Whatever else is there belongs to
+    nodes or edges where its first dimension is their number (to edges where it is both and "edge" is in the name), else
+    to the graph. Of nodes and graphs it has frames where its second dimension is T (``pe`` and ``pos``: where there are
+    three dimensions), of edges where there are three dimensions and no ``edge_time``.
+
+    Args:
+        data: The graph. Nothing of it is changed.
+
+    Shapes:
+        - **data.x:** ``[N, T, C]``. **data.edge_index:** ``[2, E]``, or nothing.
+        - **data.edge_time:** ``[E]`` integers in 0..T-1; without it, edges serve every frame.
+        - **data.edge_attr:** ``[E, D]``, without ``edge_time`` also ``[E, T, D]``.
+        - **data.mask:** ``[N, T]`` bool, True where the node is there. **data.pe:** ``[N, P]`` or ``[N, T, P]``.
+        - **data.y:** ``[N, T, ...]`` of nodes, ``[1, T, ...]`` of the graph; a target without frames has another shape.
+
+    Attributes:
+        rows: What each attribute belongs to, ``"node"``, ``"edge"`` or ``"graph"``.
+        timed: Names of the attributes that have frames.
+
+    Raises:
+        ValueError: If ``data`` is no such graph.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> series = Series(Data(x=torch.zeros(3, 5, 2), edge_index=torch.tensor([[0], [1]]), pe=torch.zeros(3, 4)))
+        >>> series.rows, series.timed
+        ({'x': 'node', 'edge_index': 'edge', 'pe': 'node'}, {'x'})
+    """
+
+    def __init__(self, data: Data) -> None:
+        if not isinstance(data, Data) or isinstance(data, Batch):
+            raise ValueError(f"expected a Data of a graph that changes, got {describe(data)}")
+        if num_dims(data.get("x")) != 3:
+            raise ValueError(f"expected 'x' of shape [N, T, C], got {describe(data.get('x'))}")
+        self.data = data
+        self.num_nodes, self.num_frames = data.x.shape[:2]
+        self.num_edges = check_edge_index(data.get("edge_index"), self.num_nodes)
+        self.edge_time = data.get("edge_time")
+        if self.edge_time is not None:
+            self._check_edge_time()
+        mask, shape = data.get("mask"), [self.num_nodes, self.num_frames]
+        if mask is not None and (num_dims(mask) != 2 or mask.dtype != torch.bool or list(mask.shape) != shape):
+            raise ValueError(f"expected a bool 'mask' of shape {shape}, got {describe(mask)}")
+        attributes = [(name, value) for name, value in data if name != "num_nodes"]
+        self.rows = {name: self._rows(name, value) for name, value in attributes}
+        self.timed = {name for name, value in attributes if self._has_frames(name, value)}
+
+    def _check_edge_time(self) -> None:
+        time, wanted = self.edge_time, [self.num_edges]
+        if num_dims(time) != 1 or list(time.shape) != wanted or not is_integer(time):
+            raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time)}")
+        wrong = time[(time < 0) | (time >= self.num_frames)]
+        if wrong.numel() > 0:
+            raise ValueError(f"expected 'edge_time' within 0 to {self.num_frames - 1}, got {wrong[0].item()}")
+
+    def _rows(self, name: str, value: object) -> str:
+        if name == "edge_index":
+            return EDGE
+        size = value.size(0) if num_dims(value) > 0 else None
+        if size == self.num_nodes and not (size == self.num_edges and "edge" in name):
+            return NODE
+        return EDGE if size == self.num_edges and (size != 1 or "edge" in name) else GRAPH
+
+    def _has_frames(self, name: str, value: object) -> bool:
+        rows, dims = self.rows[name], num_dims(value)
+        if name == "edge_index" or dims < 2 or value.size(1) != self.num_frames:
+            return False
+        if rows == EDGE:
+            return dims > 2 and self.edge_time is None
+        return (rows == NODE or value.size(0) == 1) and (dims > 2 or name not in CONSTANT)
+
+    @cached_property
+    def edge_ptr(self) -> list[int]:
+        """Where the edges of every frame start among the edges, which are sorted by time; T + 1 numbers."""
+        frames = torch.arange(self.num_frames + 1, dtype=self.edge_time.dtype, device=self.edge_time.device)
+        return torch.searchsorted(self.edge_time.contiguous(), frames).tolist()
+
+    def sorted(self) -> "Series":
+        """The same with its edges sorted by time."""
+        if self.edge_time is None or bool((self.edge_time.diff() >= 0).all()):
+            return self
+        order, data = self.edge_time.argsort(stable=True), Data()
+        for name, value in self._items():
+            data[name] = value if self.rows[name] != EDGE else value[:, order] if name == "edge_index" else value[order]
+        return Series(data)
+
+    def frames(self, start: int, stop: int) -> Data:
+        """Frames ``start`` to ``stop - 1`` of edges that are sorted; all are views but ``edge_time``, which starts at
+        0."""
+        out = Data()
+        first, last = (0, 0) if self.edge_time is None else (self.edge_ptr[start], self.edge_ptr[stop])
+        for name, value in self._items():
+            if name in self.timed:
+                value = value[:, start:stop]
+            elif self.edge_time is not None and self.rows[name] == EDGE:
+                value = value[..., first:last] if name == "edge_index" else value[first:last]
+                value = value - start if name == "edge_time" else value
+            out[name] = value
+        return out
+
+    def _items(self) -> list[tuple[str, object]]:
+        return [(name, self.data[name]) for name in self.rows]
+
+
+def slice_frames(data: Data, start: int, stop: int) -> Data:
+    r"""Frames ``start`` to ``stop - 1`` of a graph that changes: its node tensors are views, its edges those of the
+    frames, ``edge_time`` starts at 0.
+
+    Args:
+        data: See :class:`Series`.
+        start, stop: Numbers of frames, 0 to T.
+
+    Shapes:
+        - **output:** as ``data``, with ``stop - start`` frames.
+
+    Raises:
+        ValueError: If ``data`` is not a graph that changes, or the frames are not there.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> edge_index, edge_time = torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 3])
+        >>> slice_frames(Data(x=torch.zeros(3, 5, 2), edge_index=edge_index, edge_time=edge_time), 2, 4)
+        Data(x=[3, 2, 2], edge_index=[2, 1], edge_time=[1])
+    """
+    series = Series(data)
+    if not 0 <= start <= stop <= series.num_frames:
+        raise ValueError(f"expected 0 <= start <= stop <= {series.num_frames} frames, got {start} and {stop}")
+    return series.sorted().frames(start, stop)
+
+
+def pad(data: Data, num_frames: int) -> Data:
+    r"""Append frames in which nobody is there, so that clips of different lengths are alike in theirs and batch.
+
+    Args:
+        data: See :class:`Series`.
+        num_frames: Number of frames of the result.
+
+    Shapes:
+        - **output:** as ``data``, with ``num_frames`` frames: 0 in the new ones, and a ``mask`` that is False there.
+
+    Raises:
+        ValueError: If ``data`` is not a graph that changes, or is longer.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> from torch_geometric.loader import DataLoader
+        >>> clips = [Data(x=torch.ones(3, 5, 2)), Data(x=torch.ones(4, 2, 2))]
+        >>> batch = next(iter(DataLoader([pad(clip, 5) for clip in clips], batch_size=2)))
+        >>> batch.x.shape, batch.mask[-1].tolist()
+        (torch.Size([7, 5, 2]), [True, True, False, False, False])
+    """
+    series = Series(data)
+    check_positive(num_frames=num_frames)
+    more = num_frames - series.num_frames
+    if more < 0:
+        raise ValueError(f"expected at most num_frames={num_frames} frames, got {series.num_frames}")
+    out = Data()
+    for name, value in series._items():
+        out[name] = F.pad(value, [0, 0] * (value.dim() - 2) + [0, more]) if name in series.timed else value
+    if "mask" not in out:
+        mask = torch.ones(data.x.shape[:2], dtype=torch.bool, device=data.x.device)
+        out.mask = F.pad(mask, [0, more])
+    return out
+
+
+def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | None = None) -> Data:
+    """The nodes where ``nodes [N]`` is True, and the edges where ``edges [E]`` is, all between them by default.
+
+    ``rows`` says what every attribute belongs to, see :class:`Series`; attributes that are gone from ``data`` are left
+    out.
+    """
+    out, number = Data(), nodes.cumsum(0) - 1
+    if edges is None and "edge_index" in data:
+        edges = nodes[data.edge_index].all(0)
+    for name in [name for name in rows if name in data]:
+        value = data[name]
+        if name == "edge_index":
+            value = number[value[:, edges]]
+        elif rows[name] != GRAPH:
+            value = value[nodes if rows[name] == NODE else edges]
+        out[name] = value
+    return out
+
+
+def is_integer(value: Tensor) -> bool:
+    """Whether a tensor holds integers."""
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def check_edge_index(edge_index: object, num_nodes: int) -> int:
+    """Raise unless ``edge_index`` is None or joins nodes that are there; give the number of edges."""
+    if edge_index is None:
+        return 0
+    if num_dims(edge_index) != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
+        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(edge_index)}")
+    wrong = edge_index[(edge_index < 0) | (edge_index >= num_nodes)]
+    if wrong.numel() > 0:
+        raise ValueError(f"expected 'edge_index' within 0 to {num_nodes - 1}, got {wrong[0].item()}")
+    return edge_index.size(1)

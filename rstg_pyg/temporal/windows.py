@@ -1,0 +1,79 @@
+"""Windows over a long series: what was seen, and what comes next."""
+
+from torch.utils.data import Dataset
+from torch_geometric.data import Data
+
+from rstg_pyg.arguments import check_index, check_positive, describe
+from rstg_pyg.temporal.series import Series
+
+
+class Windows(Dataset):
+    r"""Windows over a graph that changes, as a dataset: ``history`` frames to see and ``horizon`` frames to predict.
+
+    Node tensors are views of the series, a set of edges that serves every frame is shared, and edges with a time are
+    slices, so the windows of a series take no memory of their own. The stock PyG ``DataLoader`` batches them.
+
+    Args:
+        data: The series, see :class:`Series`. Edges that are not sorted by time are sorted, once.
+        history: Number of frames of the input.
+        horizon: Number of frames of the target.
+        stride: Frames from one window to the next.
+        gap: Frames between the input and the target. A negative number moves the target into the input: -1 where
+            ``data.y`` of a frame is what the next frame holds, ``-history`` for targets of the same frames.
+
+    Shapes:
+        Of window i, which starts at frame s = i * stride; everything else is that of its frames:
+
+        - **x:** ``[N, history, C]``, frames s to s + history - 1; **mask** and **edge_time** (from 0) likewise.
+        - **y:** ``[N, horizon, ...]`` or ``[1, horizon, ...]``, frames from s + history + gap on of ``data.y``, or of
+          ``data.x`` where there is no y.
+        - **y_mask:** ``[N, horizon]`` bool, who is there then; with ``data.mask`` (or of ``data.y_mask``, if there is).
+        - **first_frame:** the int s.
+
+    Raises:
+        ValueError: If ``data`` is not a graph that changes, has too few frames, or a ``y`` without frames.
+        IndexError: If there is no such window.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.loader import DataLoader
+        >>> data = Data(x=torch.randn(20, 100, 3), edge_index=torch.randint(20, (2, 40)))
+        >>> windows = Windows(data, history=12, horizon=6, stride=2)
+        >>> len(windows), windows[5]
+        (42, Data(x=[20, 12, 3], edge_index=[2, 40], y=[20, 6, 3], first_frame=10))
+        >>> next(iter(DataLoader(windows, batch_size=8, shuffle=True))).x.shape
+        torch.Size([160, 12, 3])
+    """
+
+    def __init__(self, data: Data, history: int, horizon: int, stride: int = 1, gap: int = 0) -> None:
+        check_positive(history=history, horizon=horizon, stride=stride)
+        if not isinstance(gap, int) or gap < -history:
+            raise ValueError(f"expected 'gap' to be an int of at least {-history}, got {describe(gap)}")
+        self.series = Series(data).sorted()
+        self.history, self.horizon, self.stride, self.gap = history, horizon, stride, gap
+        self.span = max(history, history + gap + horizon)
+        if self.span > self.series.num_frames:
+            raise ValueError(f"expected at least {self.span} frames, got {self.series.num_frames}")
+        if "y" in data and "y" not in self.series.timed:
+            raise ValueError(
+                f"expected 'y' of shape [N, T, ...] or [1, T, ...] with T = {self.series.num_frames}, got "
+                f"{describe(data.y)}"
+            )
+
+    def __len__(self) -> int:
+        return (self.series.num_frames - self.span) // self.stride + 1
+
+    def __getitem__(self, index: int) -> Data:
+        check_index("window", index, len(self))
+        start = index % len(self) * self.stride
+        window = self.series.frames(start, start + self.history)
+        ahead = slice(start + self.history + self.gap, start + self.history + self.gap + self.horizon)
+        data = self.series.data
+        window.y = data["y" if "y" in data else "x"][:, ahead]
+        if "y_mask" in data or "mask" in data:
+            window.y_mask = data["y_mask" if "y_mask" in data else "mask"][:, ahead]
+        window.first_frame = start
+        return window
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)}, history={self.history}, horizon={self.horizon})"

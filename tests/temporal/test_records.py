@@ -1,0 +1,131 @@
+"""Events and tables."""
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import TemporalData
+
+from rstg_pyg.temporal import from_events, from_table, to_snapshots
+
+
+def make_events(num_events=50):
+    return TemporalData(
+        src=torch.randint(6, (num_events,)),
+        dst=torch.randint(6, (num_events,)),
+        t=torch.randint(100, 200, (num_events,)),
+        msg=torch.randn(num_events, 3),
+        y=torch.randint(2, (num_events,)),
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float64])
+def test_a_frame_holds_the_events_of_its_window(kind):
+    events = make_events()
+    events.t = events.t.to(kind)
+    data = from_events(events, window=7, start=95, num_frames=16, num_nodes=8)
+    assert data.x.shape == (8, 16, 2)
+    for k in range(16):
+        mine = (events.t >= 95 + k * 7) & (events.t < 95 + (k + 1) * 7)
+        own = data.edge_time == k
+        assert torch.equal(data.edge_index[:, own], torch.stack([events.src, events.dst])[:, mine])
+        assert torch.equal(data.edge_attr[own], events.msg[mine])
+        assert torch.equal(data.edge_label[own], events.y[mine])
+        assert torch.equal(data.edge_timestamp[own], events.t[mine])
+        active = torch.zeros(8, dtype=torch.bool).index_fill(0, data.edge_index[:, own].flatten(), True)
+        assert torch.equal(data.mask[:, k], active)
+        assert torch.equal(data.x[:, k, 0], events.src[mine].bincount(minlength=8).float())
+    assert data.frame_start[0, :2].tolist() == [95, 102]
+    assert torch.equal(to_snapshots(data)[3].edge_attr, data.edge_attr[data.edge_time == 3])
+
+
+def test_features_of_nodes_of_events():
+    x = torch.randn(6, 4)
+    data = from_events(make_events(), window=10, num_nodes=6, x=x, active_only=False)
+    assert torch.equal(data.x[:, 3], x)
+    assert "mask" not in data
+
+
+def test_a_window_of_a_float_is_exact_by_its_definition():
+    events = TemporalData(src=torch.tensor([0, 0]), dst=torch.tensor([1, 1]), t=torch.tensor([0.0, 0.75]).double())
+    assert from_events(events, window=0.25).edge_time.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"t": torch.zeros(3)}, {}, r"'src', 'dst' and 't' of one shape \[E\]"),
+        ({"t": torch.full((50,), float("nan"))}, {}, "expected finite numbers as 't'"),
+        ({}, {"window": 0}, "expected 'window' to be a positive number, got 0"),
+        ({}, {"start": 300}, "expected 't' from 300 to before 300, got 1"),
+        ({}, {"start": 0, "num_frames": 3}, "expected 't' from 0 to before 30, got 1"),
+        ({}, {"num_nodes": 2}, "expected 'edge_index' within 0 to 1, got"),
+        ({}, {"window": 1e-9}, "nodes times frames, got 6 and .* with window=1e-09"),
+        ({"msg": torch.zeros(3)}, {}, "expected 'msg' with 50 rows"),
+        ({}, {"x": torch.zeros(3, 2)}, r"expected 'x' of shape \[6, C\] or \[6, 10, C\], got \[3, 2\]"),
+    ],
+)
+def test_wrong_events(change, options, message):
+    events = make_events()
+    events.src[:6], events.t[0], events.t[1] = torch.arange(6), 100, 199
+    for name, value in change.items():
+        events[name] = value
+    with pytest.raises(ValueError, match=message):
+        from_events(events, **{"window": 10, **options})
+    with pytest.raises(ValueError, match="expected events with a tensor 'src', got None"):
+        from_events(object(), window=10)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
+def test_a_table_of_people(kind):
+    time = np.array([780, 790, 790, 810, 810], dtype=kind)
+    node = np.array([8, 8, 3, 3, 70])
+    values = np.arange(10.0).reshape(5, 2)
+    order = np.random.default_rng(0).permutation(5)
+    data = from_table(time[order], node[order], values[order])
+    assert data.node_id.tolist() == [3, 8, 70]
+    assert data.frame_start.tolist() == [[780, 790, 800, 810]]
+    assert data.mask.int().tolist() == [[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]]
+    assert data.x[data.mask].tolist() == [[4, 5], [6, 7], [0, 1], [2, 3], [8, 9]]
+    assert not data.x[~data.mask].any()
+
+
+def test_times_of_small_floats():
+    time = torch.arange(500) * 0.4
+    data = from_table(time, torch.zeros(500).long(), torch.arange(500.0), step=0.4)
+    assert data.x[0, :, 0].tolist() == list(range(500))
+
+
+def test_a_table_with_edges_between_ids():
+    rows = {"time": [0, 1, 1, 2], "node": [30, 10, 30, 20], "features": torch.randn(4, 2)}
+    data = from_table(**rows, edge_index=[[30, 10], [10, 20]], edge_attr=[1.0, 2.0])
+    assert data.edge_index.tolist() == [[2, 0], [0, 1]]
+    assert data.edge_attr.tolist() == [[1], [2]]
+    data = from_table(**rows, edge_index=[[30, 10], [10, 20]], edge_time=[2, 1], edge_attr=[1.0, 2.0])
+    assert data.edge_index.tolist() == [[0, 2], [1, 0]]
+    assert data.edge_time.tolist() == [1, 2]
+    assert data.edge_attr.tolist() == [[2], [1]]
+
+
+EDGES = {"edge_index": [[1], [2]]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time": [0, 1]}, r"'time' \[R\], integer 'node' \[R\] and 'features' \[R, C\], R > 0"),
+        ({"node": [1.0, 2.0, 1.0]}, r"integer 'node' \[R\]"),
+        ({"time": [0, float("inf"), 1]}, "expected finite numbers as 'time'"),
+        ({"time": [0, 10, 25]}, "expected 'time' on a grid of step 10 from 0, got 25"),
+        ({"step": -1}, "expected 'step' to be a positive number, got -1"),
+        ({"time": [5, 10, 5]}, "expected every node once in a frame, got node 1 twice at time 5"),
+        ({"time": [0, 1, 10**12]}, "nodes times frames, got 2 and 1000000000001 with step=1"),
+        ({"edge_index": [[1], [7]]}, "expected 'edge_index' to hold ids of nodes, got 7"),
+        ({**EDGES, "edge_time": [9]}, "expected 'edge_time' from 0 to 2, got 9"),
+        ({**EDGES, "edge_time": [0.5]}, "expected 'edge_time' on a grid of step 1 from 0, got 0.5"),
+        ({**EDGES, "edge_time": [0, 1]}, "expected 'edge_time' with 1 rows"),
+        ({"edge_time": [0]}, "expected 'edge_index' with 'edge_time' or 'edge_attr', got none"),
+    ],
+)
+def test_wrong_tables(options, message):
+    with pytest.raises(ValueError, match=message):
+        from_table(**{"time": [0, 1, 2], "node": [1, 2, 1], "features": [1.0, 2.0, 3.0], **options})

@@ -1,0 +1,184 @@
+"""Windows over a series, and their parts for large graphs."""
+
+import pytest
+import torch
+from changing import N, T, make_rstg, make_series, run
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+
+from rstg_pyg.temporal import NeighborWindows, Series, Windows, pad, sample_neighbors, slice_frames
+
+
+def same_memory(value, other):
+    return value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def test_node_tensors_are_views_and_edges_slices():
+    data = make_series(pe=torch.randn(N, 3), y=torch.randn(N, T))
+    windows = Windows(data, history=4, horizon=2, stride=3)
+    series = windows.series.data
+    assert len(windows) == 3
+    assert same_memory(series.x, data.x)
+    for number, window in enumerate(windows):
+        start = 3 * number
+        assert window.first_frame == start
+        assert torch.equal(window.x, data.x[:, start : start + 4])
+        assert torch.equal(window.y, data.y[:, start + 4 : start + 6])
+        assert torch.equal(window.mask, data.mask[:, start : start + 4])
+        assert torch.equal(window.y_mask, data.mask[:, start + 4 : start + 6])
+        assert window.pe is data.pe
+        for name in ("x", "mask", "y", "edge_index", "edge_attr"):
+            assert same_memory(window[name], series[name]), name
+        own = (data.edge_time >= start) & (data.edge_time < start + 4)
+        order = data.edge_time[own].argsort(stable=True)
+        assert torch.equal(window.edge_index, data.edge_index[:, own][:, order])
+        assert torch.equal(window.edge_attr, data.edge_attr[own][order])
+        assert torch.equal(window.edge_time, data.edge_time[own][order] - start)
+    assert torch.equal(windows[-1].x, windows[2].x)
+    with pytest.raises(IndexError, match="number of a window within 0 to 2, got 3"):
+        windows[3]
+
+
+def test_a_set_of_edges_that_serves_every_frame_is_shared():
+    data = make_series(static=True)
+    window = Windows(data, history=4, horizon=2)[5]
+    assert window.edge_index is data.edge_index
+    assert window.edge_attr is data.edge_attr
+    data.edge_attr = torch.randn(80, T, 2)
+    assert torch.equal(Windows(data, history=4, horizon=2)[5].edge_attr, data.edge_attr[:, 5:9])
+
+
+@pytest.mark.parametrize(("gap", "start"), [(0, 4), (2, 6), (-1, 3), (-4, 0)])
+def test_the_target_is_where_it_is_asked_for(gap, start):
+    data = make_series()
+    windows = Windows(data, history=4, horizon=3, gap=gap)
+    assert torch.equal(windows[1].y, data.x[:, start + 1 : start + 4])
+    assert windows[-1].y.size(1) == 3
+    assert len(windows) == T - max(4, start + 3) + 1
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_batch_of_windows_gives_what_each_gives_alone(static):
+    windows = Windows(make_series(static=static), history=4, horizon=2, stride=2)
+    rstg, batch = make_rstg(), next(iter(DataLoader(windows, batch_size=4)))
+    assert batch.first_frame.tolist() == [0, 2, 4, 6]
+    out = run(rstg, batch)
+    assert out.shape[0] == batch.y.size(0) == batch.y_mask.size(0) == 4 * N
+    for window, own in zip(windows, out.split(N), strict=False):
+        torch.testing.assert_close(own, run(rstg, window))
+
+
+def test_targets_of_the_graph():
+    data = make_series(y=torch.randn(1, T, 2))
+    batch = next(iter(DataLoader(Windows(data, history=4, horizon=2), batch_size=3)))
+    assert torch.equal(batch.y, torch.stack([data.y[0, start + 4 : start + 6] for start in range(3)]))
+
+
+def test_frames_of_a_series_are_those_of_its_windows():
+    data = make_series()
+    later = slice_frames(data, 3, T)
+    for name, value in Windows(later, 4, 2)[1].to_dict().items():
+        other = Windows(data, 4, 2)[4][name]
+        assert name == "first_frame" or torch.equal(value, other)
+
+
+def test_rows_and_frames_of_attributes():
+    data = Data(x=torch.zeros(4, 5, 2), edge_index=torch.zeros(2, 4).long(), edge_time=torch.zeros(4).int())
+    data.edge_attr, data.pe, data.pos = torch.zeros(4, 5), torch.zeros(4, 5), torch.zeros(4, 5, 2)
+    data.label, data.y, data.name = torch.zeros(4, 5), torch.zeros(1, 5), "clip"
+    series = Series(data)
+    assert series.timed == {"x", "pos", "label", "y"}
+    assert [name for name, rows in series.rows.items() if rows == "edge"] == ["edge_index", "edge_time", "edge_attr"]
+    assert series.rows["y"] == series.rows["name"] == "graph"
+    assert slice_frames(data, 1, 3).pe is data.pe
+    assert pad(data, 7).label.shape == (4, 7)
+
+
+# Large graphs.
+
+
+def large_series(static):
+    """A ring of 40 nodes with chords, on which two hops are few nodes."""
+    ring = torch.arange(40)
+    edges = torch.cat([torch.stack([ring, (ring + step) % 40]) for step in (1, 39, 2)], 1)
+    data = make_series(40, edges.size(1) * (1 if static else 5), static)
+    data.edge_index = edges if static else edges.repeat(1, 5)
+    return data
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
+def test_seeds_get_what_the_whole_graph_gives_them(static, flow, form):
+    windows = Windows(large_series(static), history=5, horizon=2, stride=4)
+    rstg = make_rstg(flow=flow, stages=form, edge_dim=None if form == "homogeneous" else 2)
+    parts = NeighborWindows(windows, [-1, -1], num_seeds=3, nodes=torch.tensor([7, 0, 20, 33]), flow=flow)
+    assert len(parts) == 2 * len(windows) == 4
+    for number, part in enumerate(parts):
+        whole = windows[number // 2]
+        if form == "homogeneous":
+            whole.edge_attr = part.edge_attr = None
+        assert sorted(part.n_id[part.seed_mask].tolist()) == ([0, 7, 20], [33])[number % 2]
+        assert part.num_nodes < 25
+        assert torch.equal(part.y, whole.y[part.n_id])
+        torch.testing.assert_close(run(rstg, part)[part.seed_mask], run(rstg, whole)[part.n_id][part.seed_mask])
+
+
+def test_parts_batch():
+    parts = NeighborWindows(Windows(large_series(False), 5, 2), [4, 2], num_seeds=8)
+    batch = next(iter(DataLoader(parts, batch_size=5)))
+    assert int(batch.seed_mask.sum()) == 40
+    out = run(make_rstg(), batch)
+    torch.testing.assert_close(out[batch.ptr[1] : batch.ptr[2]], run(make_rstg(), batch[1]))
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_node_keeps_at_most_so_many_edges_in_a_frame(static):
+    data = large_series(static)
+    part = sample_neighbors(data, torch.arange(40), [2])
+    place = part.edge_index[1] * T + (0 if static else part.edge_time)
+    _, kept = place.unique(return_counts=True)
+    _, given = (data.edge_index[1] * T + (0 if static else data.edge_time)).unique(return_counts=True)
+    assert torch.equal(kept, given.clamp(max=2))
+    assert sample_neighbors(data, torch.tensor([3]), [0]).num_nodes == 1
+
+
+SERIES = make_series()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Windows(SERIES, 10, 3), ValueError, "expected at least 13 frames, got 12"),
+        (lambda: Windows(SERIES, 0, 3), ValueError, "expected 'history' to be a positive int, got 0"),
+        (lambda: Windows(SERIES, 4, 3, gap=-5), ValueError, "expected 'gap' to be an int of at least -4, got -5"),
+        (lambda: Windows(make_series(y=torch.zeros(N)), 4, 3), ValueError, r"expected 'y' of shape \[N, T, ...\]"),
+        (lambda: Windows(None, 4, 3), ValueError, "expected a Data of a graph that changes, got None"),
+        (lambda: Windows(Data(x=torch.zeros(3, 2)), 1, 1), ValueError, r"'x' of shape \[N, T, C\], got \[3, 2\]"),
+        (lambda: slice_frames(SERIES, 3, 13), ValueError, "0 <= start <= stop <= 12 frames, got 3 and 13"),
+        (lambda: pad(SERIES, 5), ValueError, "expected at most num_frames=5 frames, got 12"),
+        (
+            lambda: Series(make_series().update({"mask": torch.ones(N, T)})),
+            ValueError,
+            r"bool 'mask' of shape \[9, 12\]",
+        ),
+        (
+            lambda: Series(make_series().update({"edge_time": torch.ones(3)})),
+            ValueError,
+            r"'edge_time' of shape \[80\]",
+        ),
+        (
+            lambda: Series(make_series().update({"edge_time": torch.full((80,), 12)})),
+            ValueError,
+            "within 0 to 11, got 12",
+        ),
+        (lambda: Series(make_series().update({"edge_index": torch.ones(2, 80)})), ValueError, "integer 'edge_index'"),
+        (lambda: sample_neighbors(SERIES, torch.tensor([9]), [1]), IndexError, "'nodes' within 0 to 8, got 9"),
+        (lambda: sample_neighbors(SERIES, torch.ones(2), [1]), ValueError, r"integer 'nodes' of shape \[S\]"),
+        (lambda: sample_neighbors(SERIES, torch.tensor([0]), [-2]), ValueError, "one int of at least -1 per hop"),
+        (lambda: NeighborWindows(SERIES, [1], 2), ValueError, "expected 'windows' to be Windows, got Data"),
+    ],
+)
+def test_what_does_not_fit(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
