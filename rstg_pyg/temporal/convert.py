@@ -161,7 +161,7 @@ def from_signal(signal: Any, ids: str = "node_id") -> Data:
         ...     edge_index = [[0, 1], [1, 0]]
         >>> frame = Data(x=torch.ones(2, 4), edge_index=torch.tensor(Signal.edge_index), y=torch.zeros(2))
         >>> from_signal(Signal([frame] * 5))
-        Data(edge_index=[2, 2], x=[2, 5, 4], y=[2, 5])
+        Data(edge_index=[2, 2], y=[2, 5], x=[2, 5, 4])
     """
     if not isinstance(signal, Iterable) or not (hasattr(signal, "edge_index") or hasattr(signal, "edge_indices")):
         raise ValueError(f"expected a signal with 'edge_index' or 'edge_indices', got {describe(signal)}")

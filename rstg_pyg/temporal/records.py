@@ -72,7 +72,7 @@ def from_events(
     _check_times("t", time)
     _check_step("window", window)
     start = time.min().item() if start is None else start
-    frame = torch.div(_exact(time) - start, window, rounding_mode="floor").long()
+    frame = torch.div(_since(time, start, window), window, rounding_mode="floor").long()
     num_frames = max(int(frame.max()) + 1, 0) if num_frames is None else num_frames
     wrong = time[(frame < 0) | (frame >= num_frames)]
     if wrong.numel() > 0:
@@ -98,7 +98,7 @@ def from_events(
             out[name] = (value.unsqueeze(1) if name == "edge_attr" and value.dim() == 1 else value)[order]
     if active_only:
         out.mask = counts.any(-1)
-    out.frame_start = (start + window * torch.arange(num_frames, device=time.device)).unsqueeze(0)
+    out.frame_start = _frame_start(start, window, num_frames, time.device)
     return out
 
 
@@ -155,8 +155,7 @@ def from_table(
             f"{describe((time, node, features))}"
         )
     _check_times("time", time)
-    gaps = _exact(time).unique().diff()
-    step = (gaps.min().item() if gaps.numel() > 0 else 1) if step is None else step
+    step = _smallest_step(time) if step is None else step
     _check_step("step", step)
     start = time.min().item()
     frame = _frames("time", time, start, step)
@@ -171,7 +170,7 @@ def from_table(
         x=x.unflatten(0, (-1, num_frames)),
         mask=mask.unflatten(0, (-1, num_frames)),
         node_id=node_id,
-        frame_start=(start + step * torch.arange(num_frames, device=time.device)).unsqueeze(0),
+        frame_start=_frame_start(start, step, num_frames, time.device),
     )
     if edge_index is not None:
         _add_edges(out, edge_index, edge_time, edge_attr, start, step)
@@ -212,7 +211,7 @@ def _add_edges(out: Data, edge_index: Any, edge_time: Any, edge_attr: Any, start
 
 def _frames(name: str, time: Tensor, start: float, step: float) -> Tensor:
     """The frames of times on a grid."""
-    steps = (_exact(time) - start) / step
+    steps = _since(time, start, step).double() / step
     frame = steps.round()
     wrong = time[(steps - frame).abs() > OFF_GRID]
     if wrong.numel() > 0:
@@ -227,9 +226,29 @@ def _field(events: Any, name: str) -> Tensor:
     return value
 
 
-def _exact(time: Tensor) -> Tensor:
-    """Times without the rounding of small floats."""
-    return time.double() if time.is_floating_point() else time.long()
+def _since(time: Tensor, start: float, step: float) -> Tensor:
+    """``time - start`` in integers where all are, else in doubles; small floats would round."""
+    since = (time.long() if is_integer(time) and isinstance(start, int) else time.double()) - start
+    return since if isinstance(step, int) else since.double()
+
+
+def _frame_start(start: float, step: float, num_frames: int, device: torch.device) -> Tensor:
+    """``[1, T]``, when frames start."""
+    whole = isinstance(start, int) and isinstance(step, int)
+    frames = torch.arange(num_frames, dtype=torch.int64 if whole else torch.float64, device=device)
+    return (start + step * frames).unsqueeze(0)
+
+
+def _smallest_step(time: Tensor) -> float:
+    """The smallest difference of two times; of floats, whose differences are rounded, what divides the whole best."""
+    time = time.unique()
+    if time.size(0) < 2:
+        return 1
+    step = time.diff().min().item()
+    if isinstance(step, int):
+        return step
+    whole = (time[-1].double() - time[0].double()).item()
+    return whole / round(whole / step)
 
 
 def _check_times(name: str, time: Tensor) -> None:
@@ -250,9 +269,7 @@ def _check_places(num_nodes: int, num_frames: int, name: str, step: float) -> No
 
 
 def _check_features(x: Any, num_nodes: int, num_frames: int) -> Tensor:
-    shape = [num_nodes, num_frames]
-    if num_dims(x) == 2:
-        x = x.unsqueeze(1).expand(-1, num_frames, -1)
-    if num_dims(x) != 3 or list(x.shape[:2]) != shape:
+    whole = x.unsqueeze(1).expand(-1, num_frames, -1) if num_dims(x) == 2 else x
+    if num_dims(whole) != 3 or list(whole.shape[:2]) != [num_nodes, num_frames]:
         raise ValueError(f"expected 'x' of shape [{num_nodes}, C] or [{num_nodes}, {num_frames}, C], got {describe(x)}")
-    return x
+    return whole

@@ -89,10 +89,22 @@ def test_a_table_of_people(kind):
     assert not data.x[~data.mask].any()
 
 
-def test_times_of_small_floats():
+@pytest.mark.parametrize("step", [None, 0.4])
+def test_times_that_are_rounded(step):
     time = torch.arange(500) * 0.4
-    data = from_table(time, torch.zeros(500).long(), torch.arange(500.0), step=0.4)
+    data = from_table(time, torch.zeros(500).long(), torch.arange(500.0), step=step)
     assert data.x[0, :, 0].tolist() == list(range(500))
+    torch.testing.assert_close(data.frame_start[0], torch.arange(500).double() * 0.4, rtol=0, atol=1e-4)
+
+
+def test_times_that_small_floats_can_not_tell_apart():
+    start = 1_700_000_000_000_000_000
+    time = torch.tensor([0, 3, 10]) + start
+    data = from_table(time, [0, 1, 2], torch.zeros(3, 1), step=1)
+    assert data.mask.nonzero()[:, 1].tolist() == [0, 3, 10]
+    events = TemporalData(src=torch.arange(3), dst=torch.arange(3), t=time)
+    assert from_events(events, window=5).edge_time.tolist() == [0, 0, 2]
+    assert from_events(events, window=2.5).edge_time.tolist() == [0, 1, 4]
 
 
 def test_a_table_with_edges_between_ids():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from changing import N, T, make_rstg, make_series, run
+from changing_series import N, T, make_rstg, make_series, run
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 

@@ -1,4 +1,4 @@
-"""Small graphs that change, for the tests of this folder."""
+"""Small graphs that change, for the tests of temporal."""
 
 import torch
 from torch_geometric.data import Data
