@@ -114,8 +114,9 @@ class NeighborWindows(Dataset):
         nodes: Tensor | None = None,
         flow: str = "source_to_target",
     ) -> None:
-        if not isinstance(windows, Windows):
-            raise ValueError(f"expected 'windows' to be Windows, got {describe(windows)}")
+        if not isinstance(windows, Windows) or windows.present_only:
+            got = "some with present_only=True" if isinstance(windows, Windows) else describe(windows)
+            raise ValueError(f"expected 'windows' to be Windows of all nodes, got {got}")
         check_positive(num_seeds=num_seeds)
         check_choice("flow", flow, ("source_to_target", "target_to_source"))
         _check_counts(num_neighbors)

@@ -3,8 +3,8 @@
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_index, check_positive, describe
-from rstg_pyg.temporal.series import Series
+from rstg_pyg.arguments import check_flags, check_index, check_positive, describe
+from rstg_pyg.temporal.series import NODE, Series, subgraph
 
 
 class Windows(Dataset):
@@ -20,6 +20,8 @@ class Windows(Dataset):
         stride: Frames from one window to the next.
         gap: Frames between the input and the target. A negative number moves the target into the input: -1 where
             ``data.y`` of a frame is what the next frame holds, ``-history`` for targets of the same frames.
+        present_only: Leave out the nodes that ``data.mask`` says are absent in all frames of the input. The tensors of a
+            window are copies then. Worth it where few of all nodes are there at a time, such as people of a long video.
 
     Shapes:
         Of window i, which starts at frame s = i * stride; everything else is that of its frames:
@@ -45,15 +47,21 @@ class Windows(Dataset):
         torch.Size([160, 12, 3])
     """
 
-    def __init__(self, data: Data, history: int, horizon: int, stride: int = 1, gap: int = 0) -> None:
+    def __init__(
+        self, data: Data, history: int, horizon: int, stride: int = 1, gap: int = 0, present_only: bool = False
+    ) -> None:
         check_positive(history=history, horizon=horizon, stride=stride)
+        check_flags(present_only=present_only)
         if not isinstance(gap, int) or gap < -history:
             raise ValueError(f"expected 'gap' to be an int of at least {-history}, got {describe(gap)}")
         self.series = Series(data).sorted()
         self.history, self.horizon, self.stride, self.gap = history, horizon, stride, gap
+        self.present_only = present_only
         self.span = max(history, history + gap + horizon)
         if self.span > self.series.num_frames:
             raise ValueError(f"expected at least {self.span} frames, got {self.series.num_frames}")
+        if present_only and "mask" not in data:
+            raise ValueError("expected 'data' with a 'mask' with present_only=True, got none")
         if "y" in data and "y" not in self.series.timed:
             raise ValueError(
                 f"expected 'y' of shape [N, T, ...] or [1, T, ...] with T = {self.series.num_frames}, got "
@@ -72,6 +80,9 @@ class Windows(Dataset):
         window.y = data["y" if "y" in data else "x"][:, ahead]
         if "y_mask" in data or "mask" in data:
             window.y_mask = data["y_mask" if "y_mask" in data else "mask"][:, ahead]
+        if self.present_only:
+            rows = {**self.series.rows, "y": self.series.rows.get("y", NODE), "y_mask": NODE}
+            window = subgraph(window, rows, window.mask.any(1))
         window.first_frame = start
         return window
 

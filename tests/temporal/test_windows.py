@@ -68,6 +68,22 @@ def test_a_batch_of_windows_gives_what_each_gives_alone(static):
         torch.testing.assert_close(own, run(rstg, window))
 
 
+@pytest.mark.parametrize("static", [True, False])
+def test_nodes_that_are_there_alone(static):
+    data = make_series(static=static)
+    data.mask[::2, :6] = False
+    rstg = make_rstg()
+    whole = Windows(data, history=4, horizon=2)[1]
+    window = Windows(data, history=4, horizon=2, present_only=True)[1]
+    there = whole.mask.any(1)
+    assert window.num_nodes == int(there.sum()) < N
+    assert torch.equal(window.y, whole.y[there])
+    assert torch.equal(window.y_mask, whole.y_mask[there])
+    torch.testing.assert_close(run(rstg, window), run(rstg, whole)[there])
+    batch = next(iter(DataLoader(Windows(data, 4, 2, present_only=True), batch_size=3)))
+    torch.testing.assert_close(run(rstg, batch)[batch.batch == 1], run(rstg, window))
+
+
 def test_targets_of_the_graph():
     data = make_series(y=torch.randn(1, T, 2))
     batch = next(iter(DataLoader(Windows(data, history=4, horizon=2), batch_size=3)))
@@ -176,7 +192,16 @@ SERIES = make_series()
         (lambda: sample_neighbors(SERIES, torch.tensor([9]), [1]), IndexError, "'nodes' within 0 to 8, got 9"),
         (lambda: sample_neighbors(SERIES, torch.ones(2), [1]), ValueError, r"integer 'nodes' of shape \[S\]"),
         (lambda: sample_neighbors(SERIES, torch.tensor([0]), [-2]), ValueError, "one int of at least -1 per hop"),
-        (lambda: NeighborWindows(SERIES, [1], 2), ValueError, "expected 'windows' to be Windows, got Data"),
+        (
+            lambda: NeighborWindows(SERIES, [1], 2),
+            ValueError,
+            "expected 'windows' to be Windows of all nodes, got Data",
+        ),
+        (
+            lambda: NeighborWindows(Windows(SERIES, 4, 3, present_only=True), [1], 2),
+            ValueError,
+            "got some with present_only",
+        ),
     ],
 )
 def test_what_does_not_fit(call, error, message):
