@@ -161,7 +161,7 @@ def from_signal(signal: Any, ids: str = "node_id") -> Data:
         ...     edge_index = [[0, 1], [1, 0]]
         >>> frame = Data(x=torch.ones(2, 4), edge_index=torch.tensor(Signal.edge_index), y=torch.zeros(2))
         >>> from_signal(Signal([frame] * 5))
-        Data(edge_index=[2, 2], y=[2, 5], x=[2, 5, 4])
+        Data(edge_index=[2, 2], x=[2, 5, 4], y=[2, 5])
     """
     if not isinstance(signal, Iterable) or not (hasattr(signal, "edge_index") or hasattr(signal, "edge_indices")):
         raise ValueError(f"expected a signal with 'edge_index' or 'edge_indices', got {describe(signal)}")
@@ -187,7 +187,7 @@ def _check_snapshots(snapshots: Sequence[Any]) -> list[str]:
             raise ValueError(f"expected snapshot {t} to be a Data, got {describe(snapshot)}")
         if num_dims(snapshot.get("x")) != 2:
             raise ValueError(f"expected snapshot {t} with 'x' of shape [n, C], got {describe(snapshot.get('x'))}")
-        mine = [name for name in snapshot.keys() if name != "num_nodes"]  # noqa: SIM118
+        mine = [name for name, _ in snapshot if name != "num_nodes"]
         names = names or mine
         if set(mine) != set(names):
             raise ValueError(f"expected snapshot {t} with {sorted(names)}, as the first, got {sorted(mine)}")

@@ -20,8 +20,8 @@ class Windows(Dataset):
         stride: Frames from one window to the next.
         gap: Frames between the input and the target. A negative number moves the target into the input: -1 where
             ``data.y`` of a frame is what the next frame holds, ``-history`` for targets of the same frames.
-        present_only: Leave out the nodes that ``data.mask`` says are absent in all frames of the input. The tensors of a
-            window are copies then. Worth it where few of all nodes are there at a time, such as people of a long video.
+        present_only: Leave out the nodes that ``data.mask`` says are absent in all frames of the input. Tensors are copies
+            then. Worth it where few of all nodes are there at a time, such as people in a long video.
 
     Shapes:
         Of window i, which starts at frame s = i * stride; everything else is that of its frames:
@@ -81,7 +81,7 @@ class Windows(Dataset):
         if "y_mask" in data or "mask" in data:
             window.y_mask = data["y_mask" if "y_mask" in data else "mask"][:, ahead]
         if self.present_only:
-            rows = {**self.series.rows, "y": self.series.rows.get("y", NODE), "y_mask": NODE}
+            rows = {"y": NODE, "y_mask": NODE, **self.series.rows}
             window = subgraph(window, rows, window.mask.any(1))
         window.first_frame = start
         return window
