@@ -35,7 +35,8 @@ def from_snapshots(snapshots: Iterable[Data], ids: str = "node_id", static_edges
         - **x:** ``[N, T, C]``, and every other node attribute ``[N, T, ...]``: 0 where the node is absent.
         - **node_id:** ``[N]``; **mask:** ``[N, T]`` bool, True where the node is there. Both with ids alone.
         - **edge_index:** ``[2, E]``, **edge_time:** ``[E]``, sorted; every other edge attribute ``[E, ...]``. With
-          ``static_edges``: no ``edge_time``, and ``[E, T, ...]`` of attributes that differ from frame to frame.
+          ``static_edges``: no ``edge_time``, and ``[E, T, ...]`` of attributes that differ from frame to frame
+          (``[E, T, 1]``, where snapshots have ``[e]``).
         - **edge_attr:** ``[E, D]``, where snapshots have ``[e]`` with D = 1.
         - Attributes of a snapshot, such as ``y [1, ...]``: ``[1, T, ...]``.
 
@@ -68,8 +69,8 @@ def from_snapshots(snapshots: Iterable[Data], ids: str = "node_id", static_edges
             raise ValueError(
                 f"expected snapshots of as many nodes, or with ids in {ids!r}, got {sizes.unique().tolist()} nodes"
             )
-        node_id, number = torch.arange(int(sizes[0]), device=device), torch.arange(int(sizes[0]), device=device)
-        number = number.repeat(len(snapshots))
+        node_id = torch.arange(int(sizes[0]), device=device)
+        number = node_id.repeat(len(snapshots))
     shape, out = (node_id.size(0), len(snapshots)), Data()
     place = number * shape[1] + frame
     if static_edges:
@@ -100,7 +101,8 @@ def from_snapshots(snapshots: Iterable[Data], ids: str = "node_id", static_edges
             out[name] = torch.cat(values)
         else:
             same = all(torch.equal(values[0], value) for value in values)
-            out[name] = values[0] if same else torch.stack(values, 1)
+            varying = [value.unsqueeze(-1) if value.dim() == 1 else value for value in values]
+            out[name] = values[0] if same else torch.stack(varying, 1)
     return out
 
 

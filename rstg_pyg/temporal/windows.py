@@ -20,8 +20,8 @@ class Windows(Dataset):
         stride: Frames from one window to the next.
         gap: Frames between the input and the target. A negative number moves the target into the input: -1 where
             ``data.y`` of a frame is what the next frame holds, ``-history`` for targets of the same frames.
-        present_only: Leave out the nodes that ``data.mask`` says are absent in all frames of the input. Tensors are copies
-            then. Worth it where few of all nodes are there at a time, such as people in a long video.
+        present_only: Leave out the nodes that ``data.mask`` says are absent in all frames of the input. Tensors are
+            copies then. Worth it where few of all nodes are there at a time, such as people in a long video.
 
     Shapes:
         Of window i, which starts at frame s = i * stride; everything else is that of its frames:

@@ -76,8 +76,11 @@ def test_static_edges_serve_every_frame():
     assert data.edge_attr.shape == (6, 1)
     for number, frame in enumerate(snapshots):
         frame.edge_attr = torch.full((6, 1), float(number))
+        frame.edge_label = torch.full((6,), number)
     data = from_snapshots(snapshots, static_edges=True)
-    assert data.edge_attr.shape == (6, 5, 1)
+    assert data.edge_attr.shape == data.edge_label.shape == (6, 5, 1)
+    for frame in snapshots:
+        frame.edge_label = frame.edge_label.unsqueeze(1)
     for before, after in zip(snapshots, to_snapshots(data), strict=True):
         assert_same(before, after)
 
