@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-OPTIONAL = {"torchvision", "transformers", "timm", "lightning", "av", "PIL", "matplotlib", "tensorflow"}
+OPTIONAL = set("torchvision transformers timm lightning av PIL matplotlib tensorflow minGRU_pytorch".split())
 """Libraries without which a block is skipped."""
 
 

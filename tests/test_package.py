@@ -100,7 +100,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_that_was_called_refuses_a_misspelt_option(name):
     layer = LAYERS[name]
-    widths = (8, 8) if name == "RSTGConv" else (8,)
+    widths = (8, 8) if name in ("RSTGConv", "Forecaster") else (8,)
     layer(*widths, heads=2, aggr="mean", flow="source_to_target")
     for wrong, near in (("hedas", "heads"), ("flwo", "flow"), ("pe_chanels", "pe_channels")):
         with pytest.raises(TypeError) as caught:
