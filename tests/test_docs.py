@@ -11,7 +11,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-OPTIONAL = set("torchvision transformers timm lightning av PIL matplotlib tensorflow minGRU_pytorch".split())
+OPTIONAL = {"torchvision", "transformers", "timm", "lightning", "av", "PIL", "matplotlib", "tensorflow"}
+OPTIONAL |= {"minGRU_pytorch"}
 """Libraries without which a block is skipped."""
 
 
