@@ -4,6 +4,7 @@
 #include <initializer_list>
 
 #include "backward.h"
+#include "cells.h"
 #include "messages.h"
 #include "sort.h"
 #include "transpose.h"
@@ -63,4 +64,12 @@ EXPORT int rstg_sort_edges(const SortArguments* a) {
     for (const int64_t* ends : {a->source, a->destination})
         if (!are_nodes(ends, a->num_edges, a->num_nodes)) return 2;
     return guarded([=] { sort_edges(*a); });
+}
+
+EXPORT int rstg_cells_forward(const CellArguments* a) {
+    return guarded([=] { a->is_gru ? Cells<NUMBER, true>(*a).forward() : Cells<NUMBER, false>(*a).forward(); });
+}
+
+EXPORT int rstg_cells_backward(const CellArguments* a) {
+    return guarded([=] { a->is_gru ? Cells<NUMBER, true>(*a).backward() : Cells<NUMBER, false>(*a).backward(); });
 }

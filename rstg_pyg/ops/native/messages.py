@@ -219,7 +219,7 @@ class _Call:
         )
 
 
-def _without_autocast() -> AbstractContextManager:
+def without_autocast() -> AbstractContextManager:
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
@@ -253,7 +253,7 @@ def _run(
         return out.zero_(), kept
     call = _Call(weight, src, dst, alpha, edge, nodes, ptr, sources)
     room, first = call.room(src.size(2)), 0
-    with _without_autocast():
+    with without_autocast():
         for block in call.blocks:
             rows = room[: block.num_rows]
             call.hidden_rows(block, rows)
@@ -292,7 +292,7 @@ def _run_backward(
     if wants_rows and of_dst is None:
         of_dst = torch.zeros(dst.shape, dtype=dst.dtype)
     rooms, grad, first = (call.room(src.size(2)), call.room(weight.size(0))), grad.contiguous(), 0
-    with _without_autocast():
+    with without_autocast():
         for block in call.blocks if alpha.numel() and grad.numel() else ():
             rows, grad_messages = (room[: block.num_rows] for room in rooms)
             call.hidden_rows(block, rows)

@@ -1,0 +1,362 @@
+"""A recurrent network over sequences of different lengths, at the cost of the frames that are there.
+
+Shape legend: M rows (frames of all sequences), R sequences, L steps (frames of the longest one), C input and H hidden
+channels, G gates: 4 of an LSTM, 3 of a GRU.
+"""
+
+import struct
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rstg_pyg.ops.linear import linear, transpose
+from rstg_pyg.ops.native.attend import address, check, gradients_like, is_available, library_for
+from rstg_pyg.ops.native.messages import without_autocast
+from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient
+from rstg_pyg.watched import operations_are_watched
+
+_ARGUMENTS = struct.Struct("18q")
+_VECTOR = 16
+"""The kernels take channels in multiples of their vectors, which are no longer than this. Channels of zeros stay zero
+in both cells."""
+
+
+def why_not(rows: Tensor) -> str | None:
+    """A reason why :func:`packed_rnn` cannot run on ``rows``, or None."""
+    if not torch.is_autocast_enabled("cpu") and rows.is_cpu and rows.dtype in _DTYPES and is_available(rows.dtype):
+        return None
+    return (
+        "expected a CPU, a C++ compiler, float32 or float64 and no autocast, "
+        f"got {rows.dtype} on {rows.device}{' with autocast' if torch.is_autocast_enabled('cpu') else ''}"
+        f"{'' if is_available() else ' and no library from a compiler'}"
+    )
+
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+def packed_rnn(
+    kind: str,
+    rows: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""Run one layer of an LSTM
+
+    .. math::
+        \mathbf{i}, \mathbf{f}, \mathbf{g}, \mathbf{o} &= \mathbf{W}_{ih} \mathbf{x}^t + \mathbf{b}_{ih}
+            + \mathbf{W}_{hh} \mathbf{h}^{t-1} + \mathbf{b}_{hh} \\
+        \mathbf{c}^t &= \sigma(\mathbf{f}) \, \mathbf{c}^{t-1} + \sigma(\mathbf{i}) \tanh(\mathbf{g}), \qquad
+        \mathbf{h}^t = \sigma(\mathbf{o}) \tanh(\mathbf{c}^t)
+
+    or of a GRU, with the parts of the input and of the state as :math:`\mathbf{x}_r, \mathbf{x}_z, \mathbf{x}_n` and
+    :math:`\mathbf{s}_r, \mathbf{s}_z, \mathbf{s}_n`
+
+    .. math::
+        \mathbf{r} = \sigma(\mathbf{x}_r + \mathbf{s}_r), \quad \mathbf{z} = \sigma(\mathbf{x}_z + \mathbf{s}_z), \quad
+        \mathbf{n} = \tanh(\mathbf{x}_n + \mathbf{r} \, \mathbf{s}_n), \quad
+        \mathbf{h}^t = (1 - \mathbf{z}) \, \mathbf{n} + \mathbf{z} \, \mathbf{h}^{t-1}
+
+    over sequences of different lengths, as :class:`torch.nn.LSTM` and :class:`torch.nn.GRU` do on a
+    :class:`~torch.nn.utils.rnn.PackedSequence`. All results can be differentiated, in all tensors but ``batch_sizes``.
+
+    Args:
+        kind: ``"lstm"`` or ``"gru"``.
+        rows: Frames of the sequences, step by step, the longest sequence first in each: ``PackedSequence.data``.
+        batch_sizes: How many sequences have a frame at each step: int64, on the CPU, and never increasing.
+        h0: First states of the sequences.
+        c0: First cells of an LSTM; None for a GRU.
+        weight_ih, weight_hh, bias_ih, bias_hh: ``weight_ih_l0`` and so on of the module; both biases may be None.
+
+    Shapes:
+        - **rows:** ``[M, C]``. **batch_sizes:** ``[L]``. **h0, c0:** ``[R, H]``. **weight_ih:** ``[G * H, C]``.
+          **weight_hh:** ``[G * H, H]``. **bias_ih, bias_hh:** ``[G * H]``.
+        - **output:** ``h`` of all rows ``[M, H]``; ``h`` and ``c`` after the last frame of each sequence ``[R, H]``,
+          None for ``c`` of a GRU.
+
+    Raises:
+        ValueError: If an argument does not fit the others, or :func:`why_not` has a reason.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.ops.recurrent import packed_rnn
+        >>> lstm, zeros = torch.nn.LSTM(4, 8), torch.zeros(3, 8)
+        >>> rows, batch_sizes = torch.randn(6, 4), torch.tensor([3, 2, 1])  # of 3, 2 and 1 frames
+        >>> out, h, c = packed_rnn("lstm", rows, batch_sizes, zeros, zeros, *lstm.all_weights[0])
+        >>> out.shape, h.shape, c.shape
+        (torch.Size([6, 8]), torch.Size([3, 8]), torch.Size([3, 8]))
+    """
+    if kind not in ("lstm", "gru") or (kind == "lstm") != (c0 is not None):
+        raise ValueError(f"expected 'lstm' with a c0 or 'gru' without one, got {kind!r} and {type(c0).__name__}")
+    inputs = (rows, batch_sizes, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+    # Where the sizes are not known, in fake tensors say, there is no loop to write down.
+    if torch.compiler.is_exporting() or (
+        not torch.compiler.is_compiling() and operations_are_watched() and type(batch_sizes) is Tensor
+    ):
+        return plain_packed_rnn(*inputs)
+    reason = why_not(rows)
+    if reason is not None:
+        raise ValueError(reason)
+    keeps = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
+    out, h, c, _, _ = _rnn(*inputs, keeps)
+    return out, h, None if c0 is None else c
+
+
+def plain_packed_rnn(
+    rows: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What :func:`packed_rnn` computes, as it is written down."""
+    sizes, h, c = batch_sizes.tolist(), h0, c0
+    outs, ended = [rows.new_empty(0, h0.size(1))], []
+    for x, size in zip(F.linear(rows, weight_ih, bias_ih).split(sizes), sizes, strict=True):
+        ended.append((h[size:], None if c is None else c[size:]))
+        h = h[:size]
+        s = F.linear(h, weight_hh, bias_hh)
+        if c is None:
+            (x_r, x_z, x_n), (s_r, s_z, s_n) = x.chunk(3, -1), s.chunk(3, -1)
+            z = (x_z + s_z).sigmoid()
+            h = (1 - z) * (x_n + (x_r + s_r).sigmoid() * s_n).tanh() + z * h
+        else:
+            i, f, g, o = (x + s).chunk(4, -1)
+            c = f.sigmoid() * c[:size] + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        outs.append(h)
+    ended.append((h, c))
+    last_h, last_c = zip(*reversed(ended), strict=True)
+    return torch.cat(outs), torch.cat(last_h), None if c is None else torch.cat(last_c)
+
+
+def _run(rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    """The outputs, the last states, the active gates, and the cells of an LSTM or the state's part of the new gate."""
+    *weights, keeps = rest
+    _check(rows, batch_sizes, h0, c0, *weights)
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    gates, size, batch_sizes = 3 if c0 is None else 4, h0.size(1), batch_sizes.contiguous()
+    bias, state_bias = bias_ih, None
+    if c0 is None:
+        state_bias = _fill(h0.new_zeros(size) if bias_hh is None else bias_hh[2 * size :])
+    if bias_hh is not None:
+        bias = bias_ih + (bias_hh if c0 is not None else F.pad(bias_hh[: 2 * size], (0, size)))
+    with without_autocast():
+        active = _fill(linear(rows, weight_ih, bias), gates)
+    states = _fill(h0), None if c0 is None else _fill(c0).clone()
+    kept = rows.new_empty(rows.size(0) if keeps else 0, states[0].size(1))
+    out, last = rows.new_empty(rows.size(0), states[0].size(1)), torch.empty_like(states[0])
+    if out.numel():
+        weight = transpose(_fill_both(weight_hh, gates))
+        packed = weight, state_bias, active, kept if keeps else None, out, states[0], None, states[1], last
+        _call("rstg_cells_forward", batch_sizes, *packed, None, None, None)
+    c = h0.new_empty(0) if c0 is None else _cut(states[1], size)
+    return _cut(out, size), _cut(last, size), c, active if keeps else active.new_empty(0, active.size(1)), kept
+
+
+def _run_backward(
+    grad: Tensor | None,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    out: Tensor,
+    active: Tensor,
+    kept: Tensor,
+    rows: Tensor,
+    batch_sizes: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    """Gradients of all inputs but the sizes; without elements those that are not wanted."""
+    *biases, wanted = rest
+    gates, size, batch_sizes = 3 if c0 is None else 4, h0.size(1), batch_sizes.contiguous()
+    grad = _fill(torch.zeros_like(out) if grad is None else grad)
+    last = _fill(torch.zeros_like(h0) if grad_h is None else grad_h)
+    carry = last if c0 is None else _fill(torch.zeros_like(h0) if grad_c is None else grad_c)
+    carry, of_gates = carry.clone(), torch.empty_like(active)
+    of_fresh = torch.empty_like(kept) if c0 is None else None
+    if out.numel():
+        states = _fill(h0), None if c0 is None else _fill(c0)
+        packed = _fill_both(weight_hh, gates), None, active, kept, _fill(out), *states, carry, last
+        _call("rstg_cells_backward", batch_sizes, *packed, grad, of_gates, of_fresh)
+    carry, of_gates = _cut(carry, size), _cut(of_gates, size, gates)
+    found = list(gradients_like((rows, h0, c0, weight_ih, weight_hh, *biases), wanted))
+    # The input's and the state's part have the same gradient but in a GRU's new gate.
+    shared, own = (4 * size, []) if c0 is not None else (2 * size, [_cut(of_fresh, size)])
+    with without_autocast():
+        turned = transpose(of_gates) if wanted[3] or wanted[4] else None
+        if wanted[0]:
+            found[0] = linear(of_gates, weight_ih.t())
+        if wanted[1]:
+            first = [part[: h0.size(0)] for part in (of_gates[:, :shared], *own)]
+            found[1] = linear(torch.cat(first, 1), weight_hh.t())
+            if c0 is None:
+                found[1] += carry
+        if wanted[2]:
+            found[2] = carry
+        if wanted[3]:
+            found[3] = linear(turned, rows.t())
+        if wanted[4]:
+            before = _states_before(out, batch_sizes, h0).t()
+            found[4] = torch.cat([linear(part, before) for part in (turned[:shared], *map(transpose, own))])
+    if wanted[5] or wanted[6]:
+        of_bias = of_gates.sum(0)
+        of_state = torch.cat([of_bias[:shared], *(part.sum(0) for part in own)])
+        found[5] = of_bias if wanted[5] else found[5]
+        found[6] = of_state if wanted[6] else found[6]
+    return tuple(found)
+
+
+def _states_before(out: Tensor, batch_sizes: Tensor, h0: Tensor) -> Tensor:
+    """The states that the rows' cells start from."""
+    sizes = batch_sizes.tolist()
+    parts = out.split(sizes)
+    return torch.cat([h0, *(part[:size] for part, size in zip(parts, sizes[1:], strict=False))])
+
+
+def _call(name: str, batch_sizes: Tensor, weight: Tensor, bias: Tensor | None, active: Tensor, *rest: Any) -> None:
+    """Pack the fields of ``CellArguments`` in ``cells.h`` and call a function of the library."""
+    out = rest[1]
+    packed = _ARGUMENTS.pack(
+        active.size(1) == 3 * out.size(1),
+        torch.get_num_threads(),
+        batch_sizes.numel(),
+        *out.shape,
+        *map(address, (batch_sizes, weight, bias, active, *rest)),
+    )
+    check(getattr(library_for(out.dtype), name)(packed))
+
+
+def _fill(x: Tensor, gates: int = 1) -> Tensor:
+    """Make the channels of each gate ``[*, gates * H]`` a multiple of the vectors, contiguous."""
+    missing = -(x.size(-1) // gates) % _VECTOR
+    return (F.pad(x.unflatten(-1, (gates, -1)), (0, missing)).flatten(-2) if missing else x).contiguous()
+
+
+def _cut(x: Tensor, size: int, gates: int = 1) -> Tensor:
+    """The channels that :func:`_fill` found."""
+    if x.size(-1) == gates * size:
+        return x
+    return x.unflatten(-1, (gates, -1))[..., :size].flatten(-2).contiguous()
+
+
+def _fill_both(weight: Tensor, gates: int) -> Tensor:
+    """Fill the channels ``[gates * H, H]`` of both sides."""
+    weight = weight.detach()
+    if weight.size(1) % _VECTOR:
+        weight = _fill(_fill(weight).t(), gates).t()
+    return weight.contiguous()
+
+
+def _check(rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, *weights: Tensor | None) -> None:
+    """Raise a ValueError where the library would read memory that is not the tensors'."""
+    if h0.dim() != 2 or rows.dim() != 2 or (weights[2] is None) != (weights[3] is None):
+        raise ValueError(f"expected 'rows' and 'h0' of 2 dimensions and both biases or none, got {_list(rows, h0)}")
+    (count, size), outputs = h0.shape, (3 if c0 is None else 4) * h0.size(1)
+    shapes = [(count, size), (count, size), (outputs, rows.size(1)), (outputs, size), (outputs,), (outputs,)]
+    values = (h0, c0, *weights)
+    for value, shape in zip(values, shapes, strict=True):
+        if value is not None and (value.shape != shape or value.dtype != rows.dtype or not value.is_cpu):
+            raise ValueError(
+                f"expected states, weights and biases on the CPU, {rows.dtype}, of shapes {shapes}, "
+                f"got {_list(*values)}"
+            )
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
+        raise ValueError(f"expected 'batch_sizes' on the CPU, int64 and of one dimension, got {_list(batch_sizes)}")
+    sizes = batch_sizes.tolist()
+    falling = all(a >= b for a, b in pairwise([count, *sizes, 0]))
+    if not falling or sum(sizes) != rows.size(0) or count != (sizes[0] if sizes else 0):
+        raise ValueError(
+            f"expected 'batch_sizes' to begin with {count} sequences, not to increase and to sum to {rows.size(0)} "
+            f"rows, got {sizes}"
+        )
+
+
+def _list(*values: Tensor | None) -> str:
+    return ", ".join("None" if v is None else f"{v.dtype} {list(v.shape)} on {v.device}" for v in values)
+
+
+def _empty(
+    rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, weight_ih: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    size = h0.size(1)
+    filled, kept = size + -size % _VECTOR, rows.size(0) if rest[-1] else 0
+    c = h0.new_empty(0) if c0 is None else h0.new_empty(h0.shape)
+    active = rows.new_empty(kept, (3 if c0 is None else 4) * filled)
+    return rows.new_empty(rows.size(0), size), h0.new_empty(h0.shape), c, active, rows.new_empty(kept, filled)
+
+
+def _fake_backward(*inputs: Any) -> tuple[Tensor, ...]:
+    rows, _, *others, wanted = inputs[6:]
+    return gradients_like((rows, *others), wanted)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[3:], *(output[2:3] if inputs[3] is None else ()))
+    ctx.save_for_backward(*inputs[:-1], output[0], *output[3:])
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    *inputs, out, active, kept = ctx.saved_tensors
+    wanted = [need for number, need in enumerate(ctx.needs_input_grad[:8]) if number != 1]
+    grads = grads[:3]
+    if all(grad is None for grad in grads):
+        return (None,) * 9
+    if takes_plain_gradient(*grads) or kept.size(0) != out.size(0):
+
+        def run() -> list[Tensor]:
+            outputs = plain_packed_rnn(*inputs)
+            return [one for one, grad in zip(outputs, grads, strict=True) if grad is not None]
+
+        leaves = [inputs[0], *inputs[2:]]
+        found = differentiable_gradients(run, leaves, wanted, [grad for grad in grads if grad is not None])
+    else:
+        found = _rnn_backward(*grads, out, active, kept, *inputs, wanted)
+        found = [value if want else None for value, want in zip(found, wanted, strict=True)]
+    return found[0], None, *found[1:], None
+
+
+def _flops(rows: Any, batch_sizes: Any, h0: Any, c0: Any, weight_ih: Any, *rest: Any, **kwargs: Any) -> int:
+    """The products of all rows with both weights."""
+    return 2 * rows[0] * weight_ih[0] * (rows[1] + h0[1])
+
+
+def _backward_flops(*shapes: Any, **kwargs: Any) -> int:
+    """As many for the gradient of the states, and for those that are wanted of the rows and of the weights."""
+    rows, _, h0, _, weight_ih, *_, wanted = shapes[6:]
+    return 2 * rows[0] * weight_ih[0] * ((wanted[0] + wanted[3]) * rows[1] + (1 + wanted[4]) * h0[1])
+
+
+_TENSORS = (
+    "Tensor rows, Tensor batch_sizes, Tensor h0, Tensor? c0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "
+    "Tensor? bias_hh"
+)
+_rnn_backward = operator(
+    "packed_rnn_backward(Tensor? grad, Tensor? grad_h, Tensor? grad_c, Tensor out, Tensor active, Tensor kept, "
+    f"{_TENSORS}, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _run_backward,
+    _fake_backward,
+    flops=_backward_flops,
+)
+_rnn = operator(
+    f"packed_rnn({_TENSORS}, bool keeps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _run,
+    _empty,
+    save=_save,
+    backward=_backward,
+    flops=_flops,
+)
