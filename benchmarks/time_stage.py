@@ -2,6 +2,12 @@
 
 What it takes above its products, it loses. On a CPU a large part of that can be memory that the C library gives back
 after every call and maps anew in the next one: compare with ``--keep-memory``.
+
+Then the recurrent network alone, on as many sequences of different lengths, drawn evenly between one frame and all of
+them: ``rstg_pyg.ops.recurrent.packed_rnn``, PyTorch's on a ``PackedSequence``, and PyTorch's on sequences that are
+padded to the longest. Long sequences, where lengths differ most:
+
+    python benchmarks/time_stage.py --device cpu --threads 1 --widths 64 --batch 14 --frames 100
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import command
 from bound import bounds_of, time_stage_products
@@ -16,6 +23,7 @@ from command import aligned, machine, write_csv, write_json
 from measure import Work, quartiles, time_interleaved
 from problem import Problem, grid_graph
 from rstg_pyg import TimeStage
+from rstg_pyg.ops.recurrent import packed_rnn, why_not
 
 SIZES = {64: (16, 10), 256: (16, 10), 512: (4, 10)}
 
@@ -31,6 +39,36 @@ def stage(problem: Problem, rnn: str) -> Work:
         module.zero_grad()
 
     return Work(lambda: module(x)[0].backward(grad), clear)
+
+
+def different_lengths(problem: Problem, rnn: str) -> dict[str, Work]:
+    """Forward and backward of a recurrent network in several ways, the names of which tell the share of the frames."""
+    module = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[rnn](problem.width, problem.width, batch_first=True)
+    module = module.to(problem.device)
+    padded = problem.features().flatten(0, 1)
+    lengths = torch.randint(1, problem.frames + 1, padded.shape[:1]).sort(descending=True).values
+    packed = pack_padded_sequence(padded, lengths, batch_first=True)
+    rows, padded = packed.data.requires_grad_(), padded.requires_grad_()
+    grad, grad_padded = torch.randn_like(rows), torch.randn_like(padded)
+    zeros = torch.zeros(len(lengths), problem.width, device=problem.device)
+    states = zeros, None if rnn == "gru" else zeros
+
+    def clear() -> None:
+        rows.grad = padded.grad = None
+        module.zero_grad()
+
+    def ours() -> None:
+        packed_rnn(rnn, rows, packed.batch_sizes, *states, *module.parameters())[0].backward(grad)
+
+    runs = {
+        "packed_rnn": ours,
+        "packed": lambda: module(packed._replace(data=rows))[0].data.backward(grad),
+        "padded": lambda: module(padded)[0].backward(grad_padded),
+    }
+    if why_not(rows) is not None:
+        del runs["packed_rnn"]
+    share = 100 * len(rows) / padded[..., 0].numel()
+    return {f"{rnn} {name}, {share:.0f} % of the frames": Work(run, clear) for name, run in runs.items()}
 
 
 def main() -> None:
@@ -51,6 +89,7 @@ def main() -> None:
             works = {rnn: stage(problem, rnn) for rnn in ("lstm", "gru")}
             for name, run in bounds_of(problem, time_stage_products(problem), backward=True).items():
                 works[f"{name} of lstm"] = Work(run)
+            works |= different_lengths(problem, "lstm") | different_lengths(problem, "gru")
             rounds = 2 if args.quick else 7
             for name, times in time_interleaved(works, rounds, 2, args.device).items():
                 lower, median, upper = quartiles(times)
