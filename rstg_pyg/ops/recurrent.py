@@ -26,12 +26,11 @@ in both cells."""
 
 def why_not(rows: Tensor) -> str | None:
     """A reason why :func:`packed_rnn` cannot run on ``rows``, or None."""
-    if not torch.is_autocast_enabled("cpu") and rows.is_cpu and rows.dtype in _DTYPES and is_available(rows.dtype):
+    if rows.is_cpu and rows.dtype in _DTYPES and is_available(rows.dtype):
         return None
     return (
-        "expected a CPU, a C++ compiler, float32 or float64 and no autocast, "
-        f"got {rows.dtype} on {rows.device}{' with autocast' if torch.is_autocast_enabled('cpu') else ''}"
-        f"{'' if is_available() else ' and no library from a compiler'}"
+        "expected a CPU, a C++ compiler and float32 or float64, "
+        f"got {rows.dtype} on {rows.device}{'' if is_available() else ' and no library from a compiler'}"
     )
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops.recurrent import packed_rnn, why_not
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 RNNState = Tensor | tuple[Tensor, ...]
@@ -138,6 +139,15 @@ class TimeStage(torch.nn.Module):
         v = x if self.norm is None else normalised(self.norm, x)
         if self._takes_cell(v):
             out, state = self._one_frame(v, state)
+        elif self._takes_operator(v):
+            node_shape, rows = x.shape[:-2], v.flatten(0, -3).transpose(0, 1)
+            sizes = torch.full((rows.size(0),), rows.size(1), device="cpu")
+            before = self._flat(state, node_shape, v.dtype)
+            if before is None:
+                before = (rows.new_zeros(rows.shape[1:]),) * (1 + is_lstm(self.rnn, self.kind))
+            out, parts = self._run_operator(rows.flatten(0, 1), sizes, before)
+            out = out.unflatten(0, rows.shape[:2]).transpose(0, 1).unflatten(0, node_shape)
+            state = _per_node(parts, node_shape)
         else:
             node_shape = x.shape[:-2]
             rows, before = v.flatten(0, -3), self._flat(state, node_shape, v.dtype)
@@ -172,6 +182,8 @@ class TimeStage(torch.nn.Module):
             out, last = self._run_own(padded, given, lengths.to(x.device))
             out = pack_padded_sequence(out, lengths, batch_first=True).data
             last = last if isinstance(last, tuple) else (last,)
+        elif self._takes_operator(v):
+            out, last = self._run_operator(packed.data, packed.batch_sizes, given)
         else:
             out, last = run_rnn(self.rnn, packed, _layered(given))
             out, last = out.data, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
@@ -190,17 +202,34 @@ class TimeStage(torch.nn.Module):
             raise ValueError(f"expected {self.rnn} to give an output of shape {list(rows.shape)}, got {describe(out)}")
         return out, state
 
-    def _takes_cell(self, v: Tensor) -> bool:
+    def _is_plain(self, v: Tensor) -> bool:
+        """Whether :attr:`rnn` is one layer of PyTorch's on a CPU, whose weights may be read in place of a call."""
         rnn = self.rnn
         return (
-            v.size(-2) == 1
-            and v.is_cpu
-            and v.numel() <= _CELL_ROWS * self.channels
+            v.is_cpu
             and is_bare(rnn, *_CELLS.values())
-            and not torch.is_autocast_enabled("cpu")
             and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
             and not everything_is_watched()
         )
+
+    def _takes_cell(self, v: Tensor) -> bool:
+        few = v.size(-2) == 1 and v.numel() <= _CELL_ROWS * self.channels
+        return few and self._is_plain(v) and not torch.is_autocast_enabled("cpu")
+
+    def _takes_operator(self, v: Tensor) -> bool:
+        """Whether the steps are this package's: faster than PyTorch's, the more so where lengths differ."""
+        return not torch.compiler.is_exporting() and self._is_plain(v) and why_not(self.rnn.weight_hh_l0) is None
+
+    def _run_operator(
+        self, rows: Tensor, sizes: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run packed rows ``[M, C]`` from states ``[R, C]``; under autocast in the type of the weights."""
+        rnn, dtype = self.rnn, self.rnn.weight_hh_l0.dtype
+        weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
+        h, *c = (part.to(dtype) for part in state)
+        kind = "lstm" if type(rnn) is torch.nn.LSTM else "gru"
+        out, *last = packed_rnn(kind, rows.to(dtype), sizes, h, c[0] if c else None, *weights)
+        return out.to(rows.dtype), tuple(part.to(rows.dtype) for part in last if part is not None)
 
     def _one_frame(self, v: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:
         """What :attr:`rnn` makes of ``v [N, *, 1, C]``."""
