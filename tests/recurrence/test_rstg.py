@@ -194,7 +194,9 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x: rstg(x, EDGES, pe=PE)[0], (x,))
 
 
-@pytest.mark.parametrize(("form", "backend"), [("all-temp", "inductor"), ("homogeneous", "aot_eager")])
+@pytest.mark.parametrize(
+    ("form", "backend"), [("all-temp", "inductor"), ("all-temp", "aot_eager"), ("homogeneous", "aot_eager")]
+)
 @torch._dynamo.config.patch(allow_rnn=True)
 def test_compiled_equals_eager(form, backend):
     torch._dynamo.reset()
