@@ -10,6 +10,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Of torch's threads, and of commands that choose how many there are."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test draws the same random numbers, whichever tests run before it."""
