@@ -69,10 +69,11 @@ def fit(folder, recipe=RECIPE, checkpoint=None, net=None, callbacks=(), **option
     return module
 
 
-def fit_long(folder, optimizer, checkpoint=None, callbacks=()):
+def fit_long(folder, optimizer, checkpoint=None, callbacks=(), seed=0):
     """Train with random numbers in every step and a learning rate that changes in every step."""
-    recipe = dataclasses.replace(LONG, optimizer=optimizer)
-    return fit(folder, recipe, checkpoint, model(dropout=0.3), [Record(folder), *callbacks])
+    recipe, net = dataclasses.replace(LONG, optimizer=optimizer), model(dropout=0.3)
+    torch.manual_seed(seed)
+    return fit(folder, recipe, checkpoint, net, [Record(folder), *callbacks])
 
 
 def run_until_killed(function, *args, **options):

@@ -66,8 +66,7 @@ def test_a_run_that_was_killed_takes_every_later_step_as_an_unbroken_one(tmp_pat
     assert losses(broken) == losses(whole)[:13]
     assert len(table(broken)) == 13
 
-    torch.manual_seed(99)
-    resumed = fit_long(broken, optimizer, checkpoint=broken / "last.ckpt")
+    resumed = fit_long(broken, optimizer, checkpoint=broken / "last.ckpt", seed=99)
     assert losses(broken)[13:] == losses(whole)[12:]
     assert_same_weights(unbroken, resumed)
     assert table(broken) == table(whole)
