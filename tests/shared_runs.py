@@ -91,8 +91,9 @@ if __name__ == "__main__":
     fit_and_test(root / "sum", SUM, **TWO)
     fit(root / "whole", net=model(dropout=0.3), callbacks=[SaveSeeds(root)], **TWO)
     fit(root / "broken", net=model(dropout=0.3), max_epochs=1, **TWO)
+    net = model(dropout=0.3)
     torch.manual_seed(99)
-    fit(root / "broken", net=model(dropout=0.3), checkpoint=root / "broken" / "last.ckpt", **TWO)
+    fit(root / "broken", net=net, checkpoint=root / "broken" / "last.ckpt", **TWO)
     try:
         fit(root / "spoiled", callbacks=[SpoilOneProcess()], **TWO)
     except DivergenceError as error:

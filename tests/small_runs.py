@@ -1,12 +1,9 @@
-"""Training runs of a small model on scikit-learn's digits, in this process or, as a script, in one that can be killed:
-
-python small_runs.py FOLDER OPTIMIZER KILL_AT
-"""
+"""Training runs of a small model on scikit-learn's digits, in this process or in one that is killed."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
 
 import lightning
@@ -72,11 +69,20 @@ def fit(folder, recipe=RECIPE, checkpoint=None, net=None, callbacks=(), **option
     return module
 
 
-def fit_long(folder, optimizer, checkpoint=None, callbacks=()):
+def fit_long(folder, optimizer, checkpoint=None, callbacks=(), seed=0):
     """Train with random numbers in every step and a learning rate that changes in every step."""
-    recipe = dataclasses.replace(LONG, optimizer=optimizer)
-    return fit(folder, recipe, checkpoint, model(dropout=0.3), [Record(folder), *callbacks])
+    recipe, net = dataclasses.replace(LONG, optimizer=optimizer), model(dropout=0.3)
+    torch.manual_seed(seed)
+    return fit(folder, recipe, checkpoint, net, [Record(folder), *callbacks])
 
 
-if __name__ == "__main__":
-    fit_long(sys.argv[1], sys.argv[2], callbacks=[KillAt(int(sys.argv[3]))])
+def run_until_killed(function, *args, **options):
+    """Run a function in a process of its own, which it does not outlive.
+
+    Threads of this process do not come with the fork: torch has to do with one.
+    """
+    assert torch.get_num_threads() == 1
+    process = multiprocessing.get_context("fork").Process(target=function, args=args, kwargs=options)
+    process.start()
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL

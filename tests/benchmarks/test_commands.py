@@ -2,7 +2,7 @@
 
 import csv
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import syncmnist_step
 import throughput
 import time_stage
 import torch
+from process_settings import process_settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "throughput.py"
 TINY = ["--device", "cpu", "--quick", "--widths", "8"]
@@ -22,15 +23,15 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_throughput(tmp_path):
+def test_throughput(tmp_path, monkeypatch, capsys):
     names = ["rstg-auto", "plain", "dense-concat", "gatv2", "rstg-triton"]
     options = [*TINY, "--pass", "both", "--rounds", "1", "--forms", *names, "--output", tmp_path]
-    done = subprocess.run([sys.executable, SCRIPT, *options, "--threads", "1"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (
-        "space stage, default form, 3-2-1 (14 nodes, 90 edges), 4 clips x 4 frames, C = 8, float32, cpu" in done.stdout
-    )
-    assert done.stderr == ""
+    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *options, "--threads", "1"])))
+    with process_settings():
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr()
+    assert "space stage, default form, 3-2-1 (14 nodes, 90 edges), 4 clips x 4 frames, C = 8, float32, cpu" in said.out
+    assert said.err == ""
     rows = read(tmp_path / "throughput.csv")
     timed = [row["name"] for row in rows if row["form"] == "relu-last" and not row["note"]]
     assert timed[:4] == ["rstg-auto", "plain", "dense-concat", "gatv2"]

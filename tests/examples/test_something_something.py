@@ -1,16 +1,14 @@
 """The example for videos from its command line: trains, goes on, lists its networks, tests weights."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
 from cases import case
-from example_scripts import EXAMPLES, load_example
+from example_scripts import load_example
+from small_runs import KillAt, run_until_killed
 from small_videos import VALIDATION, damage, make_small_videos
 
 from rstg_pyg.datasets.video import DamagedVideoWarning, class_of_template
@@ -113,18 +111,14 @@ def test_weights_say_what_they_are(example, arguments, tmp_path):
     }
 
 
-def test_a_run_that_was_killed_goes_on_to_where_an_unbroken_one_ends(example, arguments, tmp_path):
+def test_a_run_that_was_killed_goes_on_to_where_an_unbroken_one_ends(example, arguments, tmp_path, one_thread):
     whole = example.main([*arguments[:-1], str(tmp_path / "whole")])
-    script = (
-        "import os, signal, lightning, something_something, small_runs\n"
-        "from functools import partial\n"
-        "something_something.run_trainer = partial(something_something.run_trainer, callbacks=[small_runs.KillAt(3)])\n"
-        f"something_something.main({arguments!r})\n"
-    )
-    paths = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    killed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    def begin():
+        example.run_trainer = partial(example.run_trainer, callbacks=[KillAt(3)])
+        example.main(arguments)
+
+    run_until_killed(begin)
     again = example.main(arguments)
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
     one, two = (read_file(tmp_path / name / "weights.pt")["state_dict"] for name in ("whole", "run"))

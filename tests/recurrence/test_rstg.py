@@ -194,13 +194,15 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x: rstg(x, EDGES, pe=PE)[0], (x,))
 
 
-@pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
+@pytest.mark.parametrize(
+    ("form", "backend"), [("all-temp", "inductor"), ("all-temp", "aot_eager"), ("homogeneous", "aot_eager")]
+)
 @torch._dynamo.config.patch(allow_rnn=True)
-def test_compiled_equals_eager(form):
+def test_compiled_equals_eager(form, backend):
     torch._dynamo.reset()
-    rstg = make(stages=form)
-    x = clip()
-    out, state = torch.compile(rstg, fullgraph=True)(x, EDGES, pe=PE)
+    rstg = make(stages=form, num_stages=1 if backend == "inductor" else 2)
+    x = clip(num_frames=2)
+    out, state = torch.compile(rstg, fullgraph=True, backend=backend)(x, EDGES, pe=PE)
     expected, expected_state = rstg(x, EDGES, pe=PE)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(state, expected_state)

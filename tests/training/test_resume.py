@@ -1,17 +1,12 @@
 """A run that was stopped goes on to where an unbroken one ends, bit for bit."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning
 import pytest
-import small_runs
 import torch
-from small_runs import LONG, RECIPE, Record, fit, fit_long, model
+from small_runs import LONG, RECIPE, KillAt, Record, fit, fit_long, model, run_until_killed
 
 from rstg_pyg.training.metrics import read_rows
 
@@ -61,21 +56,17 @@ def test_a_run_that_was_broken_off_goes_on_to_where_an_unbroken_one_ends(tmp_pat
     assert table(tmp_path / "a") == table(tmp_path / "b")
 
 
-def test_a_run_that_was_killed_takes_every_later_step_as_an_unbroken_one(tmp_path):
+def test_a_run_that_was_killed_takes_every_later_step_as_an_unbroken_one(tmp_path, one_thread):
     optimizer = "muon-hidden"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     unbroken = fit_long(whole, optimizer)
     assert len(set(losses(whole))) == LONG.num_steps == 20
 
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, small_runs.__file__, str(broken), optimizer, "13"]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_until_killed(fit_long, broken, optimizer, callbacks=[KillAt(13)])
     assert losses(broken) == losses(whole)[:13]
     assert len(table(broken)) == 13
 
-    torch.manual_seed(99)
-    resumed = fit_long(broken, optimizer, checkpoint=broken / "last.ckpt")
+    resumed = fit_long(broken, optimizer, checkpoint=broken / "last.ckpt", seed=99)
     assert losses(broken)[13:] == losses(whole)[12:]
     assert_same_weights(unbroken, resumed)
     assert table(broken) == table(whole)
