@@ -93,7 +93,8 @@ class RegionBlock(ConstantBuffers):
             self._check_volume(volume)
         x = self.pool(volume).permute(2, 0, 3, 1)
         if mask is None:
-            return normalised(self.input_norm, self.lin_in(x))
+            x = self.lin_in(x)
+            return x if self.input_norm is None else normalised(self.input_norm, x)
         frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1]).expand(x.shape[:-1]))
         return frames.put(normalised(self.input_norm, self.lin_in(frames.take(x))))
 

@@ -20,7 +20,7 @@ from rstg_pyg.arguments import check_flags, check_options
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
 from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, project
 from rstg_pyg.norm import Norm, normalised, resolve_norm
-from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
+from rstg_pyg.ops.frames import FrameIndex, join_frames, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
@@ -90,6 +90,7 @@ class RSTGConv(MessagePassing):
         - **edge_index:** ``[2, E]``, source and destination; or a (transposed) sparse adjacency matrix ``[N, N]``.
         - **pe:** ``[N, P]`` or ``[N, *, P]``. **edge_attr:** ``[E, edge_dim]`` or ``[E, *, edge_dim]``. Both of any
           real type: they are cast to that of ``x``.
+        - **edge_time, mask:** of a graph that changes, ``[E]`` and ``[N, *, T]`` bool, see :meth:`forward`.
         - **output:** ``[N, *, O]``; with ``return_attention_weights``, ``(output, (edge_index, [E, *, K]))``.
 
     Raises:
@@ -139,13 +140,9 @@ class RSTGConv(MessagePassing):
         )
         kwargs.setdefault("aggr", "sum")
         super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.pe_channels = pe_channels
-        self.heads = heads
-        self.attention = attention
-        self.edge_dim = edge_dim
-        self.hidden_channels = hidden_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.pe_channels, self.edge_dim, self.hidden_channels = pe_channels, edge_dim, hidden_channels
+        self.heads, self.attention = heads, attention
         self.residual = residual
         self.dropout = dropout
         self.backend = backend
@@ -246,7 +243,7 @@ class RSTGConv(MessagePassing):
                 has an end that is not there, and has no T where an edge has one frame.
         """
         if edge_time is not None or mask is not None:
-            return self._changing(x, edge_index, edge_attr, pe, return_attention_weights, edge_time, mask)
+            return self._changing((x, edge_index, edge_attr, pe), return_attention_weights, edge_time, mask)
         index = self._index(x, edge_index, edge_attr, pe)
         watched = messages_are_watched(self, _METHODS)
         spec = None if watched or self._needs_reference(x, index) else self._spec()
@@ -268,28 +265,18 @@ class RSTGConv(MessagePassing):
             return out, (set_sparse_value(adjacency, alpha), alpha)
         return out, (adjacency, alpha)
 
-    def _changing(
-        self,
-        x: Tensor,
-        edge_index: Adj | GraphIndex,
-        edge_attr: OptTensor,
-        pe: OptTensor,
-        return_attention_weights: bool | None,
-        edge_time: OptTensor,
-        mask: OptTensor,
-    ) -> Any:
+    def _changing(self, inputs: tuple[Any, ...], weighs: bool | None, edge_time: OptTensor, mask: OptTensor) -> Any:
         """A space stage on a graph that changes: on one node for every frame in which a node is there."""
-        index = changing_graph(self, x, edge_index, edge_attr, pe, edge_time)
+        x, _, edge_attr, pe = inputs
+        index = changing_graph(self, *inputs, edge_time)
         frames = FrameIndex(x.shape[:-1], index, edge_time, mask)
         edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if frames.is_static:
             edge_attr, pe = (v if v is None else with_inner_dims(v, x.dim()) for v in (edge_attr, pe))
-            return self.forward(x, index, edge_attr, pe, return_attention_weights)
+            return self.forward(x, index, edge_attr, pe, weighs)
         rows = frames.take(x), frames.index, frames.take_edge_attr(edge_attr), frames.take_pe(pe)
-        out = self.forward(*rows, return_attention_weights)
-        if not return_attention_weights:
-            return frames.put(out)
-        return frames.put(out[0]), frames.put_attention(out[1])
+        out = self.forward(*rows, weighs)
+        return (frames.put(out[0]), frames.put_attention(out[1])) if weighs else frames.put(out)
 
     def _index(self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor) -> GraphIndex:
         """Check the inputs: what most calls are at a glance, all else one by one."""
@@ -368,7 +355,7 @@ class RSTGConv(MessagePassing):
     ) -> Any:
         """The same function on tensors ``[N, F, ...]`` with all inner dimensions in one."""
         inner = v.shape[1:-1]
-        v, edge_attr, pe = [_join_frames(value, inner) for value in (v, edge_attr, pe)]
+        v, edge_attr, pe = [join_frames(value, inner) for value in (v, edge_attr, pe)]
         src, dst, query, key, own = project(self.send, self.pair_score, self.update_mlp, v, pe)
         edge = self.send.edge_term(edge_attr, 3, src.dtype)
         found = gather(spec, src, dst, query, key, edge, index, self.send.message(), backend)
@@ -409,15 +396,3 @@ class RSTGConv(MessagePassing):
 
 
 _METHODS = {name: getattr(RSTGConv, name) for name in MESSAGE_METHODS}
-
-
-def _join_frames(value: OptTensor, inner: torch.Size) -> OptTensor:
-    """View ``[rows, *, width]`` as ``[rows, F, width]``, and what has no inner dimensions as ``[rows, 1, width]``."""
-    if value is None or value.dim() < 2:
-        return value
-    if value.dim() == 2:
-        return value.unsqueeze(1)
-    given = value.shape[1:-1]
-    if given != inner and any([size > 1 for size in given]):
-        value = value.expand(-1, *inner, -1)
-    return value if len(inner) == 1 else value.flatten(1, -2)

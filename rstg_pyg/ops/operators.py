@@ -2,6 +2,7 @@
 and its gradients, which can be differentiated again."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -80,6 +81,11 @@ class _Call:
         if needs_gradient and self.function is not None and torch.is_grad_enabled():
             return self.function.apply(*inputs)
         return self.kernel(*inputs)
+
+
+def without_autocast() -> AbstractContextManager:
+    """Within it, kernels compute in the types that they were given."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def takes_plain_gradient(*grads: Tensor | None) -> bool:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rstg_pyg.ops.linear import linear, transpose
 from rstg_pyg.ops.native.attend import address, check, gradients_like, is_available, library_for
-from rstg_pyg.ops.native.messages import without_autocast
-from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient
+from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient, without_autocast
 from rstg_pyg.watched import operations_are_watched
 
 _ARGUMENTS = struct.Struct("18q")

@@ -4,21 +4,21 @@ Shape legend: N nodes, T frames, C channels, K space stages, ``*`` inner dimensi
 clips on one graph), usually none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_entries, check_flags, check_memory, check_options, check_positive, num_dims
+from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.conv.inputs import changing_graph
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.index import GraphIndex
+from rstg_pyg.recurrence.space_time_stage import WithPast, space_time_stage
 from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_sequence
 from rstg_pyg.regions.graph import spacetime_edge_index
 
@@ -220,7 +220,8 @@ class RSTG(Module):
         unrolled, of_frames, given = None, (), (edge_attr, pe)
         if frames is None:
             edges = self._index(edge_index, x.size(0))
-            edge_attr, pe = (value if value is None else with_inner_dims(value, x.dim()) for value in given)
+            if x.dim() > 3:
+                edge_attr, pe = (value if value is None else with_inner_dims(value, x.dim()) for value in given)
         else:
             x, of_frames = frames.take(x), (frames,)
             if SPACE in self.stages:
@@ -244,7 +245,7 @@ class RSTG(Module):
                 new_state.append(x[..., -1, :])
                 if unrolled is None:
                     unrolled = self._unrolled(edge_index, edge_attr, x.size(0), x.size(-2) + (past is not None))
-                out = _space_time_stage(module, x, unrolled, pe, past, return_attention_weights)
+                out = space_time_stage(module, x, unrolled, pe, past, return_attention_weights)
             if return_attention_weights:
                 x, weights = out
                 attention.append(weights if frames is None or stage != SPACE else frames.put_attention(weights))
@@ -341,105 +342,3 @@ def stage_sequence(stages: str | Sequence[str], num_stages: int) -> tuple[str, .
             f"expected 'stages' to hold one or more of {TIME!r}, {SPACE!r} and {SPACE_TIME!r}, got {stages!r}"
         )
     return tuple(stages)
-
-
-def _space_time_stage(
-    conv: Module,
-    x: Tensor,
-    unrolled: Adj | GraphIndex,
-    pe: OptTensor,
-    past: Tensor | None,
-    return_attention_weights: bool | None,
-) -> Any:
-    r"""Run a convolution on the space-time graph of a sequence.
-
-    A node hears its neighbours of the same frame and of the frame before, and itself of the frame before. So the last
-    input of an earlier call is all the memory that a stream needs: it goes in as one more frame in front, whose output
-    is dropped.
-
-    Shapes:
-        - **x:** ``[N, *, T, C]``. **past:** ``[N, *, C]`` or None.
-        - **output:** ``[N, *, T, C]``, or with ``return_attention_weights`` a pair of it and the convolution's
-          ``(edge_index, alpha)`` on the space-time graph (of T + 1 frames after an earlier call).
-    """
-    if past is not None:
-        check_memory("the state of a homogeneous stage", past, ["a tensor"], [*x.shape[:-2], x.size(-1)])
-        x = torch.cat([past.to(x.dtype).unsqueeze(-2), x], dim=-2)
-    num_nodes, num_frames = x.size(0), x.size(-2)
-    out = conv(
-        x.movedim(-2, 1).flatten(0, 1),
-        unrolled,
-        pe=pe if pe is None else pe.repeat_interleave(num_frames, dim=0),
-        return_attention_weights=return_attention_weights,
-    )
-    out, attention = out if return_attention_weights else (out, None)
-    out = out.unflatten(0, (num_nodes, num_frames)).movedim(1, -2)
-    if past is not None:
-        out = out[..., 1:, :]
-    return (out, attention) if return_attention_weights else out
-
-
-class WithPast:
-    r"""The space-time graph of a graph that changes, with the last frame of an earlier call in front.
-
-    A node hears itself and its neighbours of the frame before where they were there; an edge of a frame leads from both
-    frames into its own.
-
-    Args:
-        frames: The frames of this call.
-        channels: Size C of a node's features.
-        pe: Positional encodings ``[N, P]``, ``[N, T, P]`` or ``[N, *, T, P]``, or None.
-        past: The state of any space-time stage, None at the start of a stream.
-        index_for: Gives what the stages take for edges from a :class:`~rstg_pyg.ops.GraphIndex` and its nodes.
-    """
-
-    def __init__(
-        self,
-        frames: FrameIndex,
-        channels: int,
-        pe: OptTensor,
-        past: Any,
-        index_for: Callable[[GraphIndex, int], Adj | GraphIndex],
-    ) -> None:
-        self.frames, self.node_shape, self.channels = frames, frames.shape[:-1], channels
-        self.moves = num_dims(pe) > 2
-        self.pe = pe if pe is None else with_inner_dims(pe, len(frames.shape) + 1) if self.moves else pe
-        self.last_pe = self.pe[..., -1, :].expand(*self.node_shape, -1) if self.moves else None
-        self.there = frames.there()
-        self.whole = frames
-        if past is not None:
-            _, there, past_pe = self._parts(past)
-            mask = torch.cat([there.unsqueeze(-1), self.there], dim=-1)
-            edge_time = None if frames.edge_time is None else frames.edge_time + 1
-            self.whole = FrameIndex(mask.shape, frames.graph, edge_time, mask)
-            if self.moves or past_pe is not None:
-                if past_pe is None:
-                    raise ValueError("expected the state of a homogeneous stage to hold the last encodings, got none")
-                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), -1)
-                now = now.expand(*frames.shape, -1)
-                self.pe = torch.cat([past_pe.to(now.dtype).unsqueeze(-2), now], dim=-2)
-        self.index = index_for(self.whole.spacetime_index, self.whole.num_rows)
-
-    def _parts(self, past: Any) -> tuple[Tensor, Tensor, OptTensor]:
-        """The last input, who was there, and the last encodings."""
-        name, shape = "the state of a homogeneous stage", [*self.node_shape, self.channels]
-        if not isinstance(past, tuple):
-            check_memory(name, past, ["a tensor"], shape)
-            return past, torch.ones(self.node_shape, dtype=torch.bool, device=past.device), None
-        x, there, pe = (*past, None, None)[:3]
-        if len(past) not in (2, 3) or getattr(there, "dtype", None) != torch.bool or there.shape != self.node_shape:
-            check_memory(name, past, ["a tensor"], shape)
-        check_memory(name, x, ["a tensor"], shape)
-        return x, there, pe
-
-    def run(self, conv: Module, rows: Tensor, past: Any, return_attention_weights: bool | None) -> tuple[Any, Any]:
-        """Give what ``conv`` makes of the rows of this call, ``[M, C]``, and the next state."""
-        x = self.frames.put(rows)
-        entry = x[..., -1, :], self.there[..., -1], *([] if self.last_pe is None else [self.last_pe])
-        if past is not None:
-            x = torch.cat([self._parts(past)[0].to(x.dtype).unsqueeze(-2), x], dim=-2)
-        pe = self.whole.take_pe(self.pe)
-        out = conv(self.whole.take(x), self.index, pe=pe, return_attention_weights=return_attention_weights)
-        out, attention = out if return_attention_weights else (out, None)
-        out = self.frames.take(self.whole.put(out)[..., x.size(-2) - self.frames.shape[-1] :, :])
-        return ((out, attention) if return_attention_weights else out), entry

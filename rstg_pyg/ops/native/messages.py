@@ -10,7 +10,6 @@ block has f frames and e edges, and its rows are ``[f * e, channels]``.
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ from rstg_pyg.ops.native.attend import (
     strided,
     sum_dtype,
 )
-from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient
+from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient, without_autocast
 from rstg_pyg.ops.plain import Ends, plain_messages
 
 BLOCK_ELEMENTS = 1 << 18
@@ -217,10 +216,6 @@ class _Call:
             *rows_of(grad_src),
             *rows_of(grad_dst),
         )
-
-
-def without_autocast() -> AbstractContextManager:
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _empty(
