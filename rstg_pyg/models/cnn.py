@@ -22,6 +22,7 @@ from torch.nn import (
 
 from rstg_pyg.arguments import check_choice, check_flags, check_positive, describe, num_dims
 from rstg_pyg.models.non_local import NonLocalBlock
+from rstg_pyg.models.norm_pool import norm_pool, takes_norm_pool
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 MAX_PATCH = 32
@@ -109,6 +110,8 @@ class FrameCNN(_SmallCNN):
                 f"got {describe(frames)}"
             )
         frames = frames.contiguous(memory_format=torch.channels_last)
+        if fuses_on(frames) and can_fuse(self.layers):
+            return fused(frames, self.layers)
         conv, norm, *rest = self.layers
         if not folds_on(frames) or not can_fold(conv, norm, self.layers):
             return self.layers(frames)
@@ -262,6 +265,42 @@ class RepeatBorderConv2d(Conv2d):
 
 
 _PADDINGS = {"replicate": lambda sides: RepeatBorder(), "reflect": ReflectionPad3d, "circular": CircularPad3d}
+
+
+def fuses_on(frames: Tensor) -> bool:
+    """Whether what stands between two convolutions may be one operator there, which compilers do not know."""
+    return frames.is_cpu and not torch.compiler.is_compiling()
+
+
+def can_fuse(layers: Sequential) -> bool:
+    """Whether :func:`fused` does what the layers do, and nobody looks at them."""
+    return (
+        is_bare(layers, Sequential)
+        and all([is_bare(layer, *_FUSED) for layer in layers])
+        and isinstance(layers[1], BatchNorm2d)
+        and not everything_is_watched()
+    )
+
+
+def fused(frames: Tensor, layers: Sequential) -> Tensor:
+    """Return ``layers(frames)`` of a :class:`FrameCNN` with batch norm: convolutions, and :func:`norm_pool` between
+    them."""
+    maps, bordered, rest = frames, False, list(layers)
+    while rest:
+        conv, norm, relu, *rest = rest
+        maps = Conv2d.forward(conv, maps) if bordered else conv(maps)
+        pooled = bool(rest) and isinstance(rest[0], MaxPool2d)
+        after = rest[pooled:]
+        bordered = bool(after) and isinstance(after[0], RepeatBorderConv2d)
+        if takes_norm_pool(maps, norm):
+            maps, rest = norm_pool(maps, norm, pooled, bordered), after
+        else:
+            maps, bordered = relu(norm(maps)), False
+            maps, rest = rest[0](maps) if pooled else maps, after
+    return maps
+
+
+_FUSED = (Conv2d, RepeatBorderConv2d, BatchNorm2d, ReLU, MaxPool2d)
 
 
 def folds_on(frames: Tensor) -> bool:

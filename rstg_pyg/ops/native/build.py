@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 _FOLDER = Path(__file__).parent
-_SOURCE = "exports.cpp"
+_SOURCE = _FOLDER / "exports.cpp"
 _SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = (
@@ -51,8 +51,10 @@ class _BuildError(Exception):
 
 
 @functools.cache
-def library(number: str) -> ctypes.CDLL | None:
+def library(number: str, source: Path = _SOURCE) -> ctypes.CDLL | None:
     """The loaded library that computes in ``number``, "float" or "double"; compiled first where the cache has none.
+
+    ``source`` may be another file than that of the graph's kernels; it may include the headers beside that one.
 
     None where ``RSTG_PYG_NATIVE=0`` is set, on Windows, and where there is no compiler; None with a warning where the
     compiler fails. Warnings also say where it is a slower build, where no cache keeps it, and where ``$CXX`` is wrong.
@@ -65,7 +67,7 @@ def library(number: str) -> ctypes.CDLL | None:
     reason = ""
     for choice in _CHOICES:
         try:
-            loaded = _load([*compiler, *_FLAGS, f"-DNUMBER={number}", *choice])
+            loaded = _load([*compiler, *_FLAGS, f"-DNUMBER={number}", *choice], source)
         except (_BuildError, OSError) as error:
             reason = reason or str(error)
             continue
@@ -97,9 +99,9 @@ def _find_compiler() -> list[str] | None:
     return found[0] if found else None
 
 
-def _load(command: list[str]) -> ctypes.CDLL:
+def _load(command: list[str], source: Path) -> ctypes.CDLL:
     """The library of this command, from the cache or compiled, and then kept if the cache is the user's alone."""
-    name = f"native-{_key(command)}"
+    name = f"native-{_key(command, source)}"
     folder, fault = _cache_folder()
     for path in [] if fault else sorted(folder.glob(f"{name}-*{_SUFFIX}")):
         # One from another system with the same home does not load.
@@ -110,7 +112,7 @@ def _load(command: list[str]) -> ctypes.CDLL:
         fault = f"{folder} cannot be written to"
     with tempfile.TemporaryDirectory(dir=None if fault else folder, prefix="rstg_pyg-") as room:
         path = Path(room, f"{name}{_SUFFIX}")
-        _compile([*command, "-o", str(path), str(_FOLDER / _SOURCE)])
+        _compile([*command, "-o", str(path), str(source)])
         loaded = ctypes.CDLL(str(path))
         try:
             if not fault:
@@ -204,11 +206,10 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _key(command: list[str]) -> str:
+def _key(command: list[str], source: Path) -> str:
     key = hashlib.sha256()
-    for path in sorted(_FOLDER.iterdir()):
-        if path.suffix in (".cpp", ".h"):
-            key.update(path.read_bytes())
+    for path in [source, *sorted(_FOLDER.glob("*.h"))]:
+        key.update(path.read_bytes())
     real = Path(command[0]).resolve()
     status = real.stat()
     key.update(repr((str(real), status.st_size, status.st_mtime_ns, command)).encode())

@@ -1,0 +1,167 @@
+"""What stands between two convolutions, in one go: batch norm, ReLU, max-pooling and a repeated border."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import BatchNorm2d
+
+from rstg_pyg.ops.native.build import library
+from rstg_pyg.ops.operators import differentiable_gradients, takes_plain_gradient
+
+_SOURCE = Path(__file__).with_name("norm_pool.cpp")
+_LANES = 16
+"""Channels come in multiples of so many: the widest vectors have as many floats."""
+
+_ARGUMENTS = struct.Struct("9qd12q")
+_SUMS = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+
+
+def takes_norm_pool(maps: Tensor, norm: BatchNorm2d) -> bool:
+    """Whether :func:`norm_pool` takes these maps and what this batch norm is set to."""
+    total = _SUMS.get(maps.dtype)
+    return (
+        type(maps) is Tensor
+        and maps.is_cpu
+        and total is not None
+        and maps.size(1) % _LANES == 0
+        and maps.numel() > maps.size(1)
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype == norm.running_mean.dtype == total
+        and library(_number(total), _SOURCE) is not None
+    )
+
+
+def norm_pool(maps: Tensor, norm: BatchNorm2d, pooled: bool = True, border: bool = False) -> Tensor:
+    r"""Return
+
+    .. math::
+        \mathrm{border}(\mathrm{pool}_{2 \times 2}(\mathrm{ReLU}(\mathrm{norm}(\mathbf{F}))))
+
+    and move the running statistics of ``norm``. The scale of a channel's norm is positive or not, so that the greatest
+    pixel of a cell, or the smallest, becomes the greatest one: cells are pooled first, and only a quarter of the pixels
+    is normalised, rectified, written and kept for the gradients. Statistics and sums are in float32, or float64.
+
+    Args:
+        maps: What the convolution made; float32, bfloat16 or float64.
+        norm: The batch norm, see :func:`takes_norm_pool`.
+        pooled: Whether there is max-pooling.
+        border: Whether one more row and column of the same values is put around the maps.
+
+    Shapes:
+        - **maps:** ``[N, C, H, W]``. **output:** ``[N, C, H', W']``, with channels last; H' is H, or H // 2 with
+          pooling, and 2 more with a border.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models.norm_pool import norm_pool
+        >>> norm_pool(torch.randn(2, 16, 9, 8), torch.nn.BatchNorm2d(16), border=True).shape
+        torch.Size([2, 16, 6, 6])
+    """
+    if not norm.training:
+        return _NormPool.apply(
+            maps, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, pooled, border
+        )[0]
+    out, mean, variance = _NormPool.apply(maps, norm.weight, norm.bias, None, None, norm.eps, pooled, border)
+    count = maps.numel() // maps.size(1)
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance.mul_(count / (count - 1)), norm.momentum)
+    return out
+
+
+def plain_norm_pool(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    eps: float,
+    pooled: bool,
+    border: bool,
+) -> Tensor:
+    """What :func:`norm_pool` computes, layer by layer; without mean and variance by those of the maps."""
+    maps = F.batch_norm(maps, mean, variance, weight, bias, mean is None, 0.0, eps).relu()
+    maps = F.max_pool2d(maps, 2) if pooled else maps
+    return F.pad(maps, (1, 1, 1, 1), mode="replicate") if border else maps
+
+
+class _NormPool(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        eps: float,
+        pooled: bool,
+        border: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.given, ctx.options = (mean, variance), (eps, pooled, border)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        height, width = (size // 2 if pooled else size for size in maps.shape[2:])
+        best = _maps_like(maps, height, width) if pooled else maps
+        out = _maps_like(maps, height + 2 * border, width + 2 * border)
+        if mean is None:
+            found = torch.empty_like(weight), torch.empty_like(weight)
+        else:
+            found = mean.clone(), variance.clone()
+        _call("rstg_norm_forward", ctx, maps, weight, bias, *found, best, out)
+        ctx.save_for_backward(maps, weight, bias, *(one.clone() for one in found), best)
+        ctx.mark_non_differentiable(*found)
+        return out, *found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *rest: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 8
+        maps, weight, bias, mean, variance, best = ctx.saved_tensors
+        if takes_plain_gradient(grad):
+            inputs = maps, weight, bias
+
+            def run() -> Tensor:
+                return plain_norm_pool(*inputs, *ctx.given, *ctx.options)
+
+            return *differentiable_gradients(run, inputs, ctx.needs_input_grad[:3], grad), *(None,) * 5
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        into = torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(weight)
+        _call("rstg_norm_backward", ctx, maps, weight, bias, mean, variance, best, grad, *into)
+        return *into, *(None,) * 5
+
+
+def _number(dtype: torch.dtype) -> str:
+    return "double" if dtype == torch.float64 else "float"
+
+
+def _maps_like(maps: Tensor, height: int, width: int) -> Tensor:
+    shape = maps.size(0), maps.size(1), height, width
+    return torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+
+
+def _call(name: str, ctx: Any, maps: Tensor, weight: Tensor, *tensors: Tensor) -> None:
+    """Pack the fields of ``NormArguments`` in ``norm_pool.cpp`` and call a function of the library."""
+    frames, channels, height, width = maps.shape
+    eps, pooled, border = ctx.options
+    threads = torch.get_num_threads()
+    bias, mean, variance, *others = tensors
+    room = weight.new_empty(2 * frames * channels + threads * width * _LANES)
+    rows = room.data_ptr() + 2 * frames * channels * room.element_size()
+    packed = _ARGUMENTS.pack(
+        *(maps.dtype == torch.bfloat16, threads, frames, height, width, channels),
+        *(pooled, border, ctx.given[0] is None, eps),
+        *(one.data_ptr() for one in (weight, bias, maps, mean, variance)),
+        *(room.data_ptr(), rows),
+        *(one.data_ptr() for one in others),
+        *(0,) * (5 - len(others)),
+    )
+    getattr(library(_number(weight.dtype), _SOURCE), name)(packed)
