@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Embedding, Module, Parameter
+
+_TILE = 64
+"""Matrices whose sides are alike when rounded up to multiples of this take their steps together."""
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -86,23 +91,88 @@ class MuonAdamW(torch.optim.Optimizer):
             if group["use_muon"]:
                 self._step_matrices(group)
                 continue
-            adamw = torch.optim.AdamW([{**group}])
+            adamw = torch.optim.AdamW([{**group, "fused": self._fits_fused(group["params"]) or None}])
             adamw.state = self.state
             adamw.step()
         return loss
 
+    def _fits_fused(self, parameters: list[Parameter]) -> bool:
+        """Whether all parameters may take their step in one call on a CPU, which takes no notice of strides."""
+        return all(
+            [
+                p.is_cpu and p.is_floating_point() and value.stride() == p.stride()
+                for p in parameters
+                if p.grad is not None
+                for value in (p.grad, *self.state[p].values())
+                if value.dim() == p.dim()
+            ]
+        )
+
     def _step_matrices(self, group: dict[str, Any]) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]
-        flat = [p.detach().flatten(1) for p in parameters]
-        muon = torch.optim.Muon([{**group, "params": flat}])
-        for parameter, matrix in zip(parameters, flat, strict=True):
-            matrix.grad = parameter.grad.flatten(1)
-            muon.state[matrix] = self.state[parameter]
-        muon.step()
-        for parameter, matrix in zip(parameters, flat, strict=True):
-            # Where memory is in another order than the dimensions, the matrix is a copy.
-            if matrix.data_ptr() != parameter.data_ptr():
-                parameter.copy_(matrix.view_as(parameter))
+        if not parameters:
+            return
+        grads = [p.grad.flatten(1) for p in parameters]
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(grad)
+        moments = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
+        if group["nesterov"]:
+            moments = torch._foreach_lerp(grads, moments, group["momentum"])
+        steps = orthogonalised(moments, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        lr = float(group["lr"])
+        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+        for parameter, step in zip(parameters, steps, strict=True):
+            rows, columns = step.shape
+            of_rms = group["adjust_lr_fn"] == "match_rms_adamw"
+            ratio = 0.2 * math.sqrt(max(rows, columns)) if of_rms else math.sqrt(max(1, rows / columns))
+            parameter.add_(step.reshape(parameter.shape), alpha=-lr * ratio)
+
+
+def orthogonalised(
+    matrices: Sequence[Tensor], coefficients: tuple[float, float, float], num_steps: int, eps: float
+) -> list[Tensor]:
+    r"""Return every matrix with singular values of about 1, by the Newton-Schulz steps of :class:`torch.optim.Muon` in
+    bfloat16:
+
+    .. math::
+        \mathbf{G} = \mathbf{X} \mathbf{X}^\top, \qquad
+        \mathbf{X} \leftarrow a \mathbf{X} + (b \mathbf{G} + c \mathbf{G}^2) \mathbf{X}
+
+    Small products cost more to call than to compute, so matrices of about one size take their steps together; zeros
+    fill them up, and stay zeros.
+
+    Shapes:
+        - **matrices, output:** each ``[R, C]``.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.training.optimizer import orthogonalised
+        >>> wide, tall = orthogonalised([torch.randn(3, 8), torch.randn(8, 3)], (3.4445, -4.775, 2.0315), 5, 1e-7)
+        >>> bool((wide.float() @ wide.float().T - torch.eye(3)).abs().max() < 0.8)
+        True
+    """
+    a, b, c = coefficients
+    wide = [matrix.T if matrix.size(0) > matrix.size(1) else matrix for matrix in matrices]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, matrix in enumerate(wide):
+        alike.setdefault(tuple(-(-side // _TILE) * _TILE for side in matrix.shape), []).append(number)
+    found = list(wide)
+    for shape, numbers in alike.items():
+        x = wide[0].new_zeros(len(numbers), *shape, dtype=torch.bfloat16)
+        rooms = [one[: wide[k].size(0), : wide[k].size(1)] for one, k in zip(x, numbers, strict=True)]
+        torch._foreach_copy_(rooms, [wide[k] for k in numbers])
+        x /= x.flatten(1).norm(dim=1).clamp(min=eps).view(-1, 1, 1)
+        for _ in range(num_steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        for k, one in zip(numbers, x, strict=True):
+            one = one[: wide[k].size(0), : wide[k].size(1)]
+            found[k] = one if wide[k] is matrices[k] else one.T
+    return found
 
 
 def graph_matrices(model: Module) -> tuple[list[Parameter], list[Parameter]]:
