@@ -110,15 +110,13 @@ class FrameCNN(_SmallCNN):
                 f"got {describe(frames)}"
             )
         frames = frames.contiguous(memory_format=torch.channels_last)
-        if fuses_on(frames) and can_fuse(self.layers):
-            return fused(frames, self.layers)
         conv, norm, *rest = self.layers
-        if not folds_on(frames) or not can_fold(conv, norm, self.layers):
-            return self.layers(frames)
-        maps = folded_norm(frames, conv, norm)
-        for layer in rest:
-            maps = layer(maps)
-        return maps
+        if folds_on(frames) and can_fold(conv, norm, self.layers):
+            maps = folded_norm(frames, conv, norm)
+            for layer in rest:
+                maps = layer(maps)
+            return maps
+        return fused(frames, self.layers) if can_fuse(frames, self.layers) else self.layers(frames)
 
 
 class ClipCNN(_SmallCNN):
@@ -267,40 +265,32 @@ class RepeatBorderConv2d(Conv2d):
 _PADDINGS = {"replicate": lambda sides: RepeatBorder(), "reflect": ReflectionPad3d, "circular": CircularPad3d}
 
 
-def fuses_on(frames: Tensor) -> bool:
-    """Whether what stands between two convolutions may be one operator there, which compilers do not know."""
-    return frames.is_cpu and not torch.compiler.is_compiling()
-
-
-def can_fuse(layers: Sequential) -> bool:
-    """Whether :func:`fused` does what the layers do, and nobody looks at them."""
+def can_fuse(frames: Tensor, layers: Sequential) -> bool:
+    """Whether :func:`fused` does what the layers of a :class:`FrameCNN` do, and nobody looks at them; compilers fuse
+    layers themselves."""
     return (
-        is_bare(layers, Sequential)
-        and all([is_bare(layer, *_FUSED) for layer in layers])
+        frames.is_cpu
+        and type(frames) is Tensor
         and isinstance(layers[1], BatchNorm2d)
+        and not torch.compiler.is_compiling()
+        and is_bare(layers, Sequential)
+        and all([is_bare(layer, Conv2d, RepeatBorderConv2d, BatchNorm2d, ReLU, MaxPool2d) for layer in layers])
+        and all([takes_norm_pool(frames, layer) for layer in layers if type(layer) is BatchNorm2d])
         and not everything_is_watched()
     )
 
 
 def fused(frames: Tensor, layers: Sequential) -> Tensor:
-    """Return ``layers(frames)`` of a :class:`FrameCNN` with batch norm: convolutions, and :func:`norm_pool` between
-    them."""
-    maps, bordered, rest = frames, False, list(layers)
+    """Return ``layers(frames)`` with all that stands between two convolutions in one go, see :func:`norm_pool`."""
+    maps, rest = frames, list(layers)
     while rest:
-        conv, norm, relu, *rest = rest
-        maps = Conv2d.forward(conv, maps) if bordered else conv(maps)
-        pooled = bool(rest) and isinstance(rest[0], MaxPool2d)
-        after = rest[pooled:]
-        bordered = bool(after) and isinstance(after[0], RepeatBorderConv2d)
-        if takes_norm_pool(maps, norm):
-            maps, rest = norm_pool(maps, norm, pooled, bordered), after
-        else:
-            maps, bordered = relu(norm(maps)), False
-            maps, rest = rest[0](maps) if pooled else maps, after
+        conv, norm, _, *rest = rest
+        pooled = bool(rest) and type(rest[0]) is MaxPool2d
+        rest = rest[pooled:]
+        border = bool(rest) and type(rest[0]) is RepeatBorderConv2d
+        # The border of a RepeatBorderConv2d is there already.
+        maps = norm_pool(Conv2d.forward(conv, maps), norm, pooled, border)
     return maps
-
-
-_FUSED = (Conv2d, RepeatBorderConv2d, BatchNorm2d, ReLU, MaxPool2d)
 
 
 def folds_on(frames: Tensor) -> bool:

@@ -33,28 +33,8 @@ constexpr int kMaxLanes = 16;
 
 INLINE V read(const T* from) { return load(from); }
 INLINE void write(T* to, V v) { store(to, v); }
-
-// bfloat16 is the upper half of float; it is rounded to the nearest, ties to even.
-typedef VectorOf<uint32_t, kVectorBytes>::type Words;
-typedef VectorOf<uint16_t, kVectorBytes / 2>::type Halves;
-
-INLINE Vec<float> read(const uint16_t* from) {
-    Halves halves;
-    std::memcpy(&halves, from, sizeof halves);
-    const Words words = __builtin_convertvector(halves, Words) << 16;
-    Vec<float> v;
-    std::memcpy(&v, &words, sizeof v);
-    return v;
-}
-
-INLINE void write(uint16_t* to, Vec<float> v) {
-    Words words;
-    std::memcpy(&words, &v, sizeof words);
-    words = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
-    words = v != v ? Words{} + 0x7fc0 : words;
-    const Halves halves = __builtin_convertvector(words, Halves);
-    std::memcpy(to, &halves, sizeof halves);
-}
+INLINE Vec<float> read(const uint16_t* from) { return load_bfloat16(from); }
+INLINE void write(uint16_t* to, Vec<float> v) { store_bfloat16(to, v); }
 
 // The sum of f over all pixels of a frame, in two sums for the processor to add side by side.
 template <class S, class F>

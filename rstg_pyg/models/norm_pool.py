@@ -18,23 +18,21 @@ _LANES = 16
 """Channels come in multiples of so many: the widest vectors have as many floats."""
 
 _ARGUMENTS = struct.Struct("9qd12q")
-_SUMS = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 
 
-def takes_norm_pool(maps: Tensor, norm: BatchNorm2d) -> bool:
-    """Whether :func:`norm_pool` takes these maps and what this batch norm is set to."""
-    total = _SUMS.get(maps.dtype)
+def takes_norm_pool(frames: Tensor, norm: BatchNorm2d) -> bool:
+    """Whether :func:`norm_pool` takes what convolutions make of these frames, and what this batch norm is set to."""
     return (
-        type(maps) is Tensor
-        and maps.is_cpu
-        and total is not None
-        and maps.size(1) % _LANES == 0
-        and maps.numel() > maps.size(1)
+        norm.num_features % _LANES == 0
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and norm.weight.dtype == norm.running_mean.dtype == total
-        and library(_number(total), _SOURCE) is not None
+        and norm.weight.dtype == norm.running_mean.dtype == frames.dtype
+        and frames.dtype in (torch.float32, torch.float64)
+        and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16)
+        # A single pixel has no variance.
+        and frames.size(0) > norm.training
+        and library(_number(frames.dtype), _SOURCE) is not None
     )
 
 
@@ -49,7 +47,7 @@ def norm_pool(maps: Tensor, norm: BatchNorm2d, pooled: bool = True, border: bool
     is normalised, rectified, written and kept for the gradients. Statistics and sums are in float32, or float64.
 
     Args:
-        maps: What the convolution made; float32, bfloat16 or float64.
+        maps: What a convolution made, in the type of the norm or bfloat16.
         norm: The batch norm, see :func:`takes_norm_pool`.
         pooled: Whether there is max-pooling.
         border: Whether one more row and column of the same values is put around the maps.

@@ -46,6 +46,28 @@ INLINE void store(T* to, Vec<T> v) {
     std::memcpy(to, &v, sizeof v);
 }
 
+// bfloat16 is the upper half of float; it is rounded to the nearest, ties to even.
+typedef VectorOf<uint32_t, kVectorBytes>::type Words;
+typedef VectorOf<uint16_t, kVectorBytes / 2>::type Halves;
+
+INLINE Vec<float> load_bfloat16(const uint16_t* from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    const Words words = __builtin_convertvector(halves, Words) << 16;
+    Vec<float> v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+}
+
+INLINE void store_bfloat16(uint16_t* to, Vec<float> v) {
+    Words words;
+    std::memcpy(&words, &v, sizeof words);
+    words = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+    words = v != v ? Words{} + 0x7fc0 : words;
+    const Halves halves = __builtin_convertvector(words, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
 template <class T, int V>
 INLINE void load_vectors(Vec<T> (&to)[V], const T* from) {
     UNROLL for (int c = 0; c < V; c++) to[c] = load(from + c * kLanes<T>);
