@@ -14,8 +14,9 @@ struct NormArguments {
     double eps;
     const NUMBER *weight, *bias;
     const void* x;    // [N, H, W, C]
-    NUMBER* mean;     // [C]; written in training, as is the variance
-    NUMBER* variance;
+    NUMBER* mean;      // [C]; written in training, as is the variance
+    NUMBER* variance;  // [C]
+    NUMBER* inverse;   // [C]; of the standard deviation, written by the forward pass
     NUMBER* frames;   // [N, 2, C]; room for what is summed in a frame
     NUMBER* rows;     // [threads, W, kMaxLanes]; room for the gradients of a row
     void* best;       // [N, h, w, C]; of every cell the pixel that is kept; x itself without pooling
@@ -24,7 +25,7 @@ struct NormArguments {
     NUMBER *grad_weight, *grad_bias;
 };
 
-static_assert(sizeof(NormArguments) == 22 * 8, "as many fields as Python packs");
+static_assert(sizeof(NormArguments) == 23 * 8, "as many fields as Python packs");
 
 using T = NUMBER;
 using V = Vec<T>;
@@ -61,13 +62,7 @@ struct Walk {
     int64_t h = a.height / P, w = a.width / P;
     int64_t row = a.width * a.channels, y_row = (w + 2 * a.border) * a.channels;
     V mean = load(a.mean + c);
-    V scale = load(a.weight + c) * rstd(), shift = load(a.bias + c) - mean * scale;
-
-    INLINE V rstd() const {
-        V v;
-        for (int l = 0; l < kStep; l++) v[l] = T(1 / std::sqrt(double(a.variance[c + l]) + a.eps));
-        return v;
-    }
+    V inverse = load(a.inverse + c), scale = load(a.weight + c) * inverse, shift = load(a.bias + c) - mean * scale;
 
     template <class P_>
     INLINE P_* pixels(P_* data) const { return data + frame * a.height * row + c; }
@@ -130,7 +125,6 @@ struct Walk {
         V slope = {}, level = {};
         if (a.training) {
             const T count = T(a.num_frames * a.height * a.width);
-            const V inverse = rstd();
             slope = -scale * inverse * load(a.grad_weight + c) / count;
             level = -scale * load(a.grad_bias + c) / count;
         }
@@ -211,6 +205,15 @@ void on_strips(const NormArguments& a, Run run) {
     }
 }
 
+// Calls `add(lane, first sum, second sum)` for channels [c, c + kStep) of every frame.
+template <class Add>
+INLINE void sum_frames(const NormArguments& a, int64_t c, Add add) {
+    for (int64_t f = 0; f < a.num_frames; f++) {
+        const T* const sums = a.frames + f * 2 * a.channels + c;
+        for (int l = 0; l < kStep; l++) add(l, sums[l], sums[a.channels + l]);
+    }
+}
+
 template <class S, int P>
 void forward(const NormArguments& a) {
     on_strips(a, [&](int64_t frame, int64_t c, V*) {
@@ -218,31 +221,31 @@ void forward(const NormArguments& a) {
         if (P == 2) pool<S>(a, frame, c);
     });
     const double size = double(a.height * a.width);
-    for (int64_t c = 0; a.training && c < a.channels; c++) {
-        double mean = 0, deviations = 0;
-        for (int64_t f = 0; f < a.num_frames; f++) mean += a.frames[f * 2 * a.channels + c];
-        mean /= a.num_frames;
-        for (int64_t f = 0; f < a.num_frames; f++) {
-            const double away = a.frames[f * 2 * a.channels + c] - mean;
-            deviations += a.frames[(f * 2 + 1) * a.channels + c] + size * away * away;
+    for (int64_t c = 0; a.training && c < a.channels; c += kStep) {
+        double mean[kStep] = {}, deviations[kStep] = {};
+        sum_frames(a, c, [&](int l, T of_frame, T) { mean[l] += of_frame / double(a.num_frames); });
+        sum_frames(a, c, [&](int l, T of_frame, T squares) {
+            deviations[l] += squares + size * (of_frame - mean[l]) * (of_frame - mean[l]);
+        });
+        for (int l = 0; l < kStep; l++) {
+            a.mean[c + l] = T(mean[l]);
+            a.variance[c + l] = T(deviations[l] / (size * a.num_frames));
         }
-        a.mean[c] = T(mean);
-        a.variance[c] = T(deviations / (size * a.num_frames));
     }
+    for (int64_t c = 0; c < a.channels; c++) a.inverse[c] = T(1 / std::sqrt(double(a.variance[c]) + a.eps));
     on_strips(a, [&](int64_t frame, int64_t c, V*) { Walk<S, P>{a, frame, c}.write_y(); });
 }
 
 template <class S, int P>
 void backward(const NormArguments& a) {
     on_strips(a, [&](int64_t frame, int64_t c, V* room) { Walk<S, P>{a, frame, c}.sum_gradients(room); });
-    for (int64_t c = 0; c < a.channels; c++) {
-        double grads = 0, products = 0;
-        for (int64_t f = 0; f < a.num_frames; f++) {
-            grads += a.frames[f * 2 * a.channels + c];
-            products += a.frames[(f * 2 + 1) * a.channels + c];
+    for (int64_t c = 0; c < a.channels; c += kStep) {
+        double grads[kStep] = {}, products[kStep] = {};
+        sum_frames(a, c, [&](int l, T grad, T product) { grads[l] += grad, products[l] += product; });
+        for (int l = 0; l < kStep; l++) {
+            a.grad_bias[c + l] = T(grads[l]);
+            a.grad_weight[c + l] = T(products[l] * a.inverse[c + l]);
         }
-        a.grad_bias[c] = T(grads);
-        a.grad_weight[c] = T(products / std::sqrt(double(a.variance[c]) + a.eps));
     }
     on_strips(a, [&](int64_t frame, int64_t c, V* room) { Walk<S, P>{a, frame, c}.write_gradients(room); });
 }

@@ -17,7 +17,7 @@ _SOURCE = Path(__file__).with_name("norm_pool.cpp")
 _LANES = 16
 """Channels come in multiples of so many: the widest vectors have as many floats."""
 
-_ARGUMENTS = struct.Struct("9qd12q")
+_ARGUMENTS = struct.Struct("9qd13q")
 
 
 def takes_norm_pool(frames: Tensor, norm: BatchNorm2d) -> bool:
@@ -62,16 +62,14 @@ def norm_pool(maps: Tensor, norm: BatchNorm2d, pooled: bool = True, border: bool
         >>> norm_pool(torch.randn(2, 16, 9, 8), torch.nn.BatchNorm2d(16), border=True).shape
         torch.Size([2, 16, 6, 6])
     """
-    if not norm.training:
-        return _NormPool.apply(
-            maps, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, pooled, border
-        )[0]
-    out, mean, variance = _NormPool.apply(maps, norm.weight, norm.bias, None, None, norm.eps, pooled, border)
-    count = maps.numel() // maps.size(1)
-    with torch.no_grad():
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance.mul_(count / (count - 1)), norm.momentum)
+    running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+    out, found = _NormPool.apply(maps, norm.weight, norm.bias, *running, norm.eps, pooled, border)
+    if norm.training:
+        count = maps.numel() // maps.size(1)
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(found[0], norm.momentum)
+            norm.running_var.lerp_(found[1] * (count / (count - 1)), norm.momentum)
     return out
 
 
@@ -103,27 +101,26 @@ class _NormPool(Function):
         eps: float,
         pooled: bool,
         border: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.given, ctx.options = (mean, variance), (eps, pooled, border)
         maps = maps.contiguous(memory_format=torch.channels_last)
         height, width = (size // 2 if pooled else size for size in maps.shape[2:])
         best = _maps_like(maps, height, width) if pooled else maps
         out = _maps_like(maps, height + 2 * border, width + 2 * border)
-        if mean is None:
-            found = torch.empty_like(weight), torch.empty_like(weight)
-        else:
-            found = mean.clone(), variance.clone()
-        _call("rstg_norm_forward", ctx, maps, weight, bias, *found, best, out)
-        ctx.save_for_backward(maps, weight, bias, *(one.clone() for one in found), best)
-        ctx.mark_non_differentiable(*found)
-        return out, *found
+        found = weight.new_empty(3, weight.size(0))
+        if mean is not None:
+            found[0], found[1] = mean, variance
+        _call("rstg_norm_forward", ctx, maps, weight, bias, found, best, out)
+        ctx.save_for_backward(maps, weight, bias, found, best)
+        ctx.mark_non_differentiable(found)
+        return out, found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *rest: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 8
-        maps, weight, bias, mean, variance, best = ctx.saved_tensors
+        maps, weight, bias, found, best = ctx.saved_tensors
         if takes_plain_gradient(grad):
             inputs = maps, weight, bias
 
@@ -133,7 +130,7 @@ class _NormPool(Function):
             return *differentiable_gradients(run, inputs, ctx.needs_input_grad[:3], grad), *(None,) * 5
         grad = grad.contiguous(memory_format=torch.channels_last)
         into = torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(weight)
-        _call("rstg_norm_backward", ctx, maps, weight, bias, mean, variance, best, grad, *into)
+        _call("rstg_norm_backward", ctx, maps, weight, bias, found, best, grad, *into)
         return *into, *(None,) * 5
 
 
@@ -151,13 +148,13 @@ def _call(name: str, ctx: Any, maps: Tensor, weight: Tensor, *tensors: Tensor) -
     frames, channels, height, width = maps.shape
     eps, pooled, border = ctx.options
     threads = torch.get_num_threads()
-    bias, mean, variance, *others = tensors
+    bias, found, *others = tensors
     room = weight.new_empty(2 * frames * channels + threads * width * _LANES)
     rows = room.data_ptr() + 2 * frames * channels * room.element_size()
     packed = _ARGUMENTS.pack(
         *(maps.dtype == torch.bfloat16, threads, frames, height, width, channels),
         *(pooled, border, ctx.given[0] is None, eps),
-        *(one.data_ptr() for one in (weight, bias, maps, mean, variance)),
+        *(one.data_ptr() for one in (weight, bias, maps, *found)),
         *(room.data_ptr(), rows),
         *(one.data_ptr() for one in others),
         *(0,) * (5 - len(others)),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;
@@ -50,10 +51,27 @@ INLINE void store(T* to, Vec<T> v) {
 typedef VectorOf<uint32_t, kVectorBytes>::type Words;
 typedef VectorOf<uint16_t, kVectorBytes / 2>::type Halves;
 
+// GCC 12 converts AVX-512 vectors in parts, unless told how.
+INLINE Words widened(Halves halves) {
+#ifdef __AVX512F__
+    return (Words)_mm512_cvtepu16_epi32((__m256i)halves);
+#else
+    return __builtin_convertvector(halves, Words);
+#endif
+}
+
+INLINE Halves narrowed(Words words) {
+#ifdef __AVX512F__
+    return (Halves)_mm512_cvtepi32_epi16((__m512i)words);
+#else
+    return __builtin_convertvector(words, Halves);
+#endif
+}
+
 INLINE Vec<float> load_bfloat16(const uint16_t* from) {
     Halves halves;
     std::memcpy(&halves, from, sizeof halves);
-    const Words words = __builtin_convertvector(halves, Words) << 16;
+    const Words words = widened(halves) << 16;
     Vec<float> v;
     std::memcpy(&v, &words, sizeof v);
     return v;
@@ -64,7 +82,7 @@ INLINE void store_bfloat16(uint16_t* to, Vec<float> v) {
     std::memcpy(&words, &v, sizeof words);
     words = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
     words = v != v ? Words{} + 0x7fc0 : words;
-    const Halves halves = __builtin_convertvector(words, Halves);
+    const Halves halves = narrowed(words);
     std::memcpy(to, &halves, sizeof halves);
 }
 
