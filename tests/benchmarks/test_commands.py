@@ -79,11 +79,11 @@ def test_steps_of_training(tmp_path, capsys):
     options += ["--precision", "32-true"]
     syncmnist_step.main([*options, "--forms", "plain", "--kernels", "3"])
     assert "aten::" in capsys.readouterr().out
-    syncmnist_step.main([*options, "--forms", "plain", "folded"])
+    syncmnist_step.main([*options, "--forms", "plain", "fused", "--rounds", "2"])
     title, header, *rows = capsys.readouterr().out.splitlines()
     assert title.startswith("positional, preset small, 32-true, on cpu; torch ")
-    assert header.split()[:7] == ["batch", "backbone", "clips/s", "clips", "forward", "backward", "optimiser"]
-    assert [row.split()[:2] for row in rows] == [["2", "plain"], ["2", "folded"]]
+    assert header.split()[:7] == ["batch", "form", "clips/s", "clips", "forward", "backward", "optimiser"]
+    assert [row.split()[:2] for row in rows] == [["2", "plain"], ["2", "fused"]]
     for row in rows:
         rate, *parts = map(float, row.split()[2:7])
         assert rate > 0 and sum(parts) > 0
