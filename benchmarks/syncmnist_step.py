@@ -21,6 +21,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import command
+from rstg_pyg.datasets import drawing
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, cnn
 from rstg_pyg.recurrence import time_stage
 from rstg_pyg.training import ClipClassifier, MuonAdamW, SyncMNISTData, classifier, full_recipe, small_recipe
@@ -82,12 +83,12 @@ class Clock:
 
 @contextmanager
 def one_by_one() -> AbstractContextManager[None]:
-    """What stands between convolutions layer by layer, PyTorch's GRU, and its optimisers."""
-    never = {cnn: ("folds_on", "can_fuse"), time_stage: ("takes_gru",)}
+    """Clips made by PyTorch, what stands between convolutions layer by layer, PyTorch's GRU, and its optimisers."""
+    never = {cnn: ("folds_on", "can_fuse"), time_stage: ("takes_gru",), drawing: ("library",)}
     with ExitStack() as stack:
         for module, names in never.items():
             for name in names:
-                stack.enter_context(mock.patch.object(module, name, lambda *args: False))
+                stack.enter_context(mock.patch.object(module, name, lambda *args: None))
         stack.enter_context(mock.patch.object(classifier, "MuonAdamW", PlainMuonAdamW))
         yield
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rstg_pyg.ops.native.build import library
 
 CANVAS = 100
 SPRITE = 28
@@ -15,6 +20,8 @@ FRACTION_BITS = 22
 # Bytes of temporary tensors that one round of drawing may take: on a CPU about what its caches hold.
 ROUND_BYTES_CPU = 2**25
 ROUND_BYTES = 2**30
+_SOURCE = Path(__file__).with_name("resize.cpp")
+_ARGUMENTS = struct.Struct("13q")
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows, columns and values of the opaque pixels of images, each uint8 ``[N, K]``."""
@@ -93,12 +100,12 @@ class Taps:
     """
 
     def __init__(self, size_in: int, size_out: int, device: torch.device | str) -> None:
-        self._taps = [torch.tensor(array, device=device).unbind() for array in resize_taps(size_in, size_out)]
+        self.index, self.weight = (torch.tensor(array, device=device) for array in resize_taps(size_in, size_out))
 
     def __call__(self, lines: Tensor, dim: int) -> Tensor:
         """Resize int32 values 0 to 255, rounded."""
         total = None
-        for index, weight in zip(*self._taps, strict=True):
+        for index, weight in zip(self.index, self.weight, strict=True):
             line = lines.index_select(dim, index)
             weight = weight.view([-1 if axis == dim else 1 for axis in range(lines.dim())])
             total = line.mul_(weight) if total is None else total.addcmul_(line, weight)
@@ -106,7 +113,18 @@ class Taps:
 
 
 def _resize_by_taps(columns: Tensor, across: Taps, down: Taps) -> Tensor:
-    """Resize uint8 images that are stored column by column, [W, N, H], to [N, size, size]."""
+    """Resize uint8 images that are stored column by column, [W, N, H], to [N, size, size]; on a CPU in native code,
+    where there is a compiler."""
+    native = library("float", _SOURCE) if columns.is_cpu and not torch.compiler.is_compiling() else None
+    if native is not None:
+        columns, size = columns.contiguous(), across.index.size(1)
+        frames = columns.new_empty(columns.size(1), size, size)
+        taps = ((one.index.size(0), one.index.data_ptr(), one.weight.data_ptr()) for one in (across, down))
+        sizes = torch.get_num_threads(), columns.size(1), columns.size(2), columns.size(0), size
+        packed = _ARGUMENTS.pack(*sizes, *chain(*taps), columns.data_ptr(), frames.data_ptr())
+        if native.rstg_resize(packed):
+            raise MemoryError("the native code ran out of memory")
+        return frames
     wide = across(columns.int(), 0)
     return down(wide.permute(1, 2, 0).contiguous(), 1).to(torch.uint8)
 

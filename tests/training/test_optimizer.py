@@ -58,6 +58,41 @@ def test_muon_and_adamw_do_what_they_do_alone():
     torch.testing.assert_close(one.state_dict(), two.state_dict())
 
 
+def test_matrices_of_all_sizes_step_as_torch_has_them_step():
+    torch.manual_seed(0)
+    shapes = [(64, 144), (64, 64), (64, 36), (36, 64), (192, 64), (192, 64), (3, 5), (70, 2)]
+    for adjust in (None, "match_rms_adamw"):
+        ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+        together = MuonAdamW(ours, [torch.nn.Parameter(torch.zeros(1))], muon_lr=1.0)
+        together.param_groups[0]["adjust_lr_fn"] = adjust
+        alone = torch.optim.Muon(theirs, lr=1.0, weight_decay=0.01, adjust_lr_fn=adjust)
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = other.grad = torch.randn(one.shape)
+        together.step()
+        alone.step()
+        for one, other in zip(ours, theirs, strict=True):
+            size = other.abs().max().item()
+            torch.testing.assert_close(one, other, rtol=0, atol=2**-6 * size)
+        for one, other in zip(ours, theirs, strict=True):
+            state = together.state[one]["momentum_buffer"]
+            torch.testing.assert_close(state, alone.state[other]["momentum_buffer"])
+
+
+def test_adamw_steps_rightly_with_a_state_in_another_order():
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        kernel = torch.nn.Parameter(torch.randn(3, 2, 3, 3))
+        optimizer = MuonAdamW([torch.nn.Parameter(torch.zeros(2, 2))], [kernel])
+        for _ in range(3):
+            kernel.grad = torch.randn(3, 2, 3, 3)
+            optimizer.step()
+            state = optimizer.state[kernel]
+            state["exp_avg"] = state["exp_avg"].contiguous(memory_format=memory_format)
+        found.append(kernel.detach())
+    torch.testing.assert_close(*found)
+
+
 def test_muon_takes_the_matrices_and_kernels_of_the_hidden_layers():
     net = model(batch_norm=True, refine=True)
     matrices, others = hidden_matrices(net)
