@@ -91,7 +91,8 @@ class RegionBlock(ConstantBuffers):
         usual = type(volume) is Tensor and volume.dtype == next(self.parameters()).dtype
         if not usual or volume.layout != torch.strided or volume.dim() != 5 or volume.size(1) != self.in_channels:
             self._check_volume(volume)
-        x = self.pool(volume).permute(2, 0, 3, 1)
+        # Frame by frame, as backbones make them: with channels last nothing is reordered on the way.
+        x = self.pool(volume.transpose(1, 2)).permute(2, 0, 1, 3)
         if mask is None:
             x = self.lin_in(x)
             return x if self.input_norm is None else normalised(self.input_norm, x)

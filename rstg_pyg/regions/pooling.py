@@ -76,7 +76,7 @@ class RegionPool(_RegionMap):
         height, width = features.shape[-2:]
         along_y, along_x = self._overlaps(height, width)
         weight = (along_y.to(features.dtype) / height)[:, :, None] * (along_x.to(features.dtype) / width)[:, None, :]
-        return (features.flatten(-2) @ weight.flatten(1).t()).transpose(-1, -2)
+        return weight.flatten(1) @ features.flatten(-2).transpose(-1, -2)
 
 
 class RegionProject(_RegionMap):
