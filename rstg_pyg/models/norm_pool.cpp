@@ -54,10 +54,10 @@ INLINE V sum_pixels(const NormArguments& a, const S* x, F f) {
     return total;
 }
 
-// Channels [c, c + kStep) of a frame.
+// Channels [c, c + kStep) of a frame. It has the arguments by value: else each write to memory might change them.
 template <class S, int P>
 struct Walk {
-    const NormArguments& a;
+    NormArguments a;
     int64_t frame, c;
     int64_t h = a.height / P, w = a.width / P;
     int64_t row = a.width * a.channels, y_row = (w + 2 * a.border) * a.channels;
@@ -75,7 +75,7 @@ struct Walk {
     INLINE T* sums() const { return a.frames + frame * 2 * a.channels + c; }
     INLINE V normalised(V pixel) const { return relu<T>(pixel * scale + shift); }
 
-    void write_y() const {
+    INLINE void write_y() const {
         const S* from = best();
         for (int64_t i = 0; i < h; i++) {
             S* const to = y() + i * y_row;
@@ -106,7 +106,7 @@ struct Walk {
         for (int64_t j = 0; j < w; j++) to[j] = where_active<T>(normalised(read(kept + j * a.channels)), to[j]);
     }
 
-    void sum_gradients(V* room) const {
+    INLINE void sum_gradients(V* room) const {
         V grads = {}, products = {};
         const S* kept = best();
         for (int64_t i = 0; i < h; i++) {
@@ -121,7 +121,7 @@ struct Walk {
     }
 
     // Every pixel has a part in the mean and the variance; one of each cell also is the cell.
-    void write_gradients(V* room) const {
+    INLINE void write_gradients(V* room) const {
         V slope = {}, level = {};
         if (a.training) {
             const T count = T(a.num_frames * a.height * a.width);
@@ -136,8 +136,8 @@ struct Walk {
             for (int64_t j = 0; j < w; j++, kept += a.channels) {
                 const V cell = read(kept);
                 V grad = room[j] * scale;
-                for (int p = 0; p < P; p++)
-                    for (int q = 0; q < P; q++) {
+                UNROLL for (int p = 0; p < P; p++)
+                    UNROLL for (int q = 0; q < P; q++) {
                         const int64_t at = (i * P + p) * row + (j * P + q) * a.channels;
                         const V pixel = read(x() + at);
                         const V taken = P == 1 ? grad : pixel == cell ? grad : V{};
@@ -157,7 +157,7 @@ struct Walk {
 
 // Mean and squared deviations of the channels in a frame, which its second reading takes from the cache.
 template <class S>
-void look_at(const NormArguments& a, int64_t frame, int64_t c) {
+void look_at(NormArguments a, int64_t frame, int64_t c) {
     const int64_t size = a.height * a.width;
     const S* const x = static_cast<const S*>(a.x) + frame * size * a.channels + c;
     const V mean = sum_pixels(a, x, [](V pixel) { return pixel; }) / T(size);
@@ -168,7 +168,7 @@ void look_at(const NormArguments& a, int64_t frame, int64_t c) {
 
 // Keeps the greatest pixel of every cell, with a negative weight the smallest, with weight 0 the first; NaN if it has one.
 template <class S>
-void pool(const NormArguments& a, int64_t frame, int64_t c) {
+void pool(NormArguments a, int64_t frame, int64_t c) {
     const int64_t h = a.height / 2, w = a.width / 2, row = a.width * a.channels;
     const S* const x = static_cast<const S*>(a.x) + frame * a.height * row + c;
     S* to = static_cast<S*>(a.best) + frame * h * w * a.channels + c;
