@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 import command
 from rstg_pyg.datasets import drawing
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, cnn
-from rstg_pyg.recurrence import time_stage
+from rstg_pyg.recurrence import TimeStage
 from rstg_pyg.training import ClipClassifier, MuonAdamW, SyncMNISTData, classifier, full_recipe, small_recipe
 from rstg_pyg.training.classifier import clip_loss
 from rstg_pyg.training.data import ClipBatches
@@ -83,12 +83,12 @@ class Clock:
 
 @contextmanager
 def one_by_one() -> AbstractContextManager[None]:
-    """Clips made by PyTorch, what stands between convolutions layer by layer, PyTorch's GRU, and its optimisers."""
-    never = {cnn: ("folds_on", "can_fuse"), time_stage: ("takes_gru",), drawing: ("library",)}
+    """Clips made by PyTorch, what stands between convolutions layer by layer, PyTorch's recurrent networks, and its optimisers."""
+    never = {cnn: ("folds_on", "can_fuse"), TimeStage: ("_takes_operator",), drawing: ("library",)}
     with ExitStack() as stack:
-        for module, names in never.items():
+        for owner, names in never.items():
             for name in names:
-                stack.enter_context(mock.patch.object(module, name, lambda *args: None))
+                stack.enter_context(mock.patch.object(owner, name, lambda *args: None))
         stack.enter_context(mock.patch.object(classifier, "MuonAdamW", PlainMuonAdamW))
         yield
 
