@@ -68,7 +68,8 @@ def packed_rnn(
 
     Args:
         kind: ``"lstm"`` or ``"gru"``.
-        rows: Frames of the sequences, step by step, the longest sequence first in each: ``PackedSequence.data``.
+        rows: Frames of the sequences, step by step, the longest sequence first in each: ``PackedSequence.data``; of
+            float32 states also in bfloat16, the type of all products but those of the steps then.
         batch_sizes: How many sequences have a frame at each step: int64, on the CPU, and never increasing.
         h0: First states of the sequences.
         c0: First cells of an LSTM; None for a GRU.
@@ -100,7 +101,7 @@ def packed_rnn(
         not torch.compiler.is_compiling() and operations_are_watched() and type(batch_sizes) is Tensor
     ):
         return plain_packed_rnn(*inputs)
-    reason = why_not(rows)
+    reason = why_not(h0)
     if reason is not None:
         raise ValueError(reason)
     keeps = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
@@ -119,7 +120,7 @@ def plain_packed_rnn(
     bias_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What :func:`packed_rnn` computes, as it is written down."""
-    sizes, h, c = batch_sizes.tolist(), h0, c0
+    sizes, rows, h, c = batch_sizes.tolist(), rows.to(h0.dtype), h0, c0
     outs, ended = [rows.new_empty(0, h0.size(1))], []
     for x, size in zip(F.linear(rows, weight_ih, bias_ih).split(sizes), sizes, strict=True):
         ended.append((h[size:], None if c is None else c[size:]))
@@ -151,10 +152,10 @@ def _run(rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, *rest
     if bias_hh is not None:
         bias = bias_ih + (bias_hh if c0 is not None else F.pad(bias_hh[: 2 * size], (0, size)))
     with without_autocast():
-        active = _fill(linear(rows, weight_ih, bias), gates)
+        active = _fill(_product(rows, weight_ih, bias), gates)
     states = _fill(h0), None if c0 is None else _fill(c0).clone()
-    kept = rows.new_empty(rows.size(0) if keeps else 0, states[0].size(1))
-    out, last = rows.new_empty(rows.size(0), states[0].size(1)), torch.empty_like(states[0])
+    kept = h0.new_empty(rows.size(0) if keeps else 0, states[0].size(1))
+    out, last = h0.new_empty(rows.size(0), states[0].size(1)), torch.empty_like(states[0])
     if out.numel():
         weight = transpose(_fill_both(weight_hh, gates))
         packed = weight, state_bias, active, kept if keeps else None, out, states[0], None, states[1], last
@@ -195,9 +196,10 @@ def _run_backward(
     # The input's and the state's part have the same gradient but in a GRU's new gate.
     shared, own = (4 * size, []) if c0 is not None else (2 * size, [_cut(of_fresh, size)])
     with without_autocast():
-        turned = transpose(of_gates) if wanted[3] or wanted[4] else None
+        narrow = of_gates.to(rows.dtype)
+        turned = transpose(narrow) if wanted[3] or wanted[4] else None
         if wanted[0]:
-            found[0] = linear(of_gates, weight_ih.t())
+            found[0] = linear(narrow, weight_ih.t().to(rows.dtype))
         if wanted[1]:
             first = [part[: h0.size(0)] for part in (of_gates[:, :shared], *own)]
             found[1] = linear(torch.cat(first, 1), weight_hh.t())
@@ -206,16 +208,24 @@ def _run_backward(
         if wanted[2]:
             found[2] = carry
         if wanted[3]:
-            found[3] = linear(turned, rows.t())
+            found[3] = linear(turned, rows.t()).to(weight_ih.dtype)
         if wanted[4]:
-            before = _states_before(out, batch_sizes, h0).t()
-            found[4] = torch.cat([linear(part, before) for part in (turned[:shared], *map(transpose, own))])
+            before = _states_before(out, batch_sizes, h0).to(rows.dtype).t()
+            parts = turned[:shared], *(transpose(part.to(rows.dtype)) for part in own)
+            found[4] = torch.cat([linear(part, before) for part in parts]).to(weight_hh.dtype)
     if wanted[5] or wanted[6]:
         of_bias = of_gates.sum(0)
         of_state = torch.cat([of_bias[:shared], *(part.sum(0) for part in own)])
         found[5] = of_bias if wanted[5] else found[5]
         found[6] = of_state if wanted[6] else found[6]
     return tuple(found)
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product in the type of the rows, in the type of the weight."""
+    if rows.dtype == weight.dtype:
+        return linear(rows, weight, bias)
+    return F.linear(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype)).to(weight.dtype)
 
 
 def _states_before(out: Tensor, batch_sizes: Tensor, h0: Tensor) -> Tensor:
@@ -266,11 +276,12 @@ def _check(rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, *we
     (count, size), outputs = h0.shape, (3 if c0 is None else 4) * h0.size(1)
     shapes = [(count, size), (count, size), (outputs, rows.size(1)), (outputs, size), (outputs,), (outputs,)]
     values = (h0, c0, *weights)
+    dtype = torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype
     for value, shape in zip(values, shapes, strict=True):
-        if value is not None and (value.shape != shape or value.dtype != rows.dtype or not value.is_cpu):
+        if value is not None and (value.shape != shape or value.dtype != dtype or not value.is_cpu or not rows.is_cpu):
             raise ValueError(
-                f"expected states, weights and biases on the CPU, {rows.dtype}, of shapes {shapes}, "
-                f"got {_list(*values)}"
+                f"expected states, weights and biases on the CPU, {dtype}, of shapes {shapes}, "
+                f"got {_list(*values)}, and rows on {rows.device}"
             )
     if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
         raise ValueError(f"expected 'batch_sizes' on the CPU, int64 and of one dimension, got {_list(batch_sizes)}")
@@ -293,8 +304,8 @@ def _empty(
     size = h0.size(1)
     filled, kept = size + -size % _VECTOR, rows.size(0) if rest[-1] else 0
     c = h0.new_empty(0) if c0 is None else h0.new_empty(h0.shape)
-    active = rows.new_empty(kept, (3 if c0 is None else 4) * filled)
-    return rows.new_empty(rows.size(0), size), h0.new_empty(h0.shape), c, active, rows.new_empty(kept, filled)
+    active = h0.new_empty(kept, (3 if c0 is None else 4) * filled)
+    return h0.new_empty(rows.size(0), size), h0.new_empty(h0.shape), c, active, h0.new_empty(kept, filled)
 
 
 def _fake_backward(*inputs: Any) -> tuple[Tensor, ...]:

@@ -223,12 +223,13 @@ class TimeStage(torch.nn.Module):
     def _run_operator(
         self, rows: Tensor, sizes: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run packed rows ``[M, C]`` from states ``[R, C]``; under autocast in the type of the weights."""
+        """Run packed rows ``[M, C]`` from states ``[R, C]``, which are in the type of the weights under autocast too."""
         rnn, dtype = self.rnn, self.rnn.weight_hh_l0.dtype
         weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
         h, *c = (part.to(dtype) for part in state)
         kind = "lstm" if type(rnn) is torch.nn.LSTM else "gru"
-        out, *last = packed_rnn(kind, rows.to(dtype), sizes, h, c[0] if c else None, *weights)
+        given = rows if rows.dtype == torch.bfloat16 else rows.to(dtype)
+        out, *last = packed_rnn(kind, given, sizes, h, c[0] if c else None, *weights)
         return out.to(rows.dtype), tuple(part.to(rows.dtype) for part in last if part is not None)
 
     def _one_frame(self, v: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:

@@ -212,6 +212,24 @@ def test_errors():
     with pytest.raises(ValueError, match=r"expected states, weights and biases on the CPU, torch\.float32"):
         packed_rnn("lstm", inputs[0].float(), *inputs[1:])
     with pytest.raises(ValueError, match=r"float32 or float64, got torch\.bfloat16"):
-        packed_rnn("lstm", inputs[0].bfloat16(), *inputs[1:])
+        packed_rnn("lstm", *inputs[:2], inputs[2].bfloat16(), *inputs[3:])
     assert why_not(inputs[0]) is None
     assert "on meta" in why_not(inputs[0].to("meta"))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_rows_in_bfloat16_lie_by_float64(kind):
+    torch.manual_seed(0)
+    rnn, sizes = getattr(torch.nn, kind.upper())(20, 32), torch.tensor([6, 4, 4, 1])
+    rows, states = torch.randn(15, 20).bfloat16(), torch.randn(1 + (kind == "lstm"), 6, 32)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        weights = [weight.detach().to(dtype).requires_grad_() for weight in rnn.all_weights[0]]
+        given = (rows if dtype == torch.float32 else rows.to(dtype)).requires_grad_()
+        h0, *c0 = states.to(dtype)
+        out = packed_rnn(kind, given, sizes, h0, c0[0] if c0 else None, *weights)[0]
+        assert out.dtype == dtype
+        found.append([out, *torch.autograd.grad(out.square().sum(), [given, *weights])])
+    assert found[0][1].dtype == torch.bfloat16
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0.01, atol=0.01 * b.abs().max().item())
