@@ -36,8 +36,8 @@ FORMS = {
     "plain-compiled": (False, True),
     "fused-compiled": (True, True),
 }
-"""Of the step: whether it takes the package's shorter ways, or layers and optimisers of PyTorch, one by one; and whether
-the backbone goes through torch.compile."""
+"""Of the step: whether it takes the package's shorter ways, or layers and optimisers of PyTorch, one by one; and
+whether the backbone goes through torch.compile."""
 
 
 class PlainMuonAdamW(MuonAdamW):
@@ -83,7 +83,8 @@ class Clock:
 
 @contextmanager
 def one_by_one() -> AbstractContextManager[None]:
-    """Clips made by PyTorch, what stands between convolutions layer by layer, PyTorch's recurrent networks, and its optimisers."""
+    """Clips made by PyTorch, what stands between convolutions layer by layer, PyTorch's recurrent networks and its
+    optimisers."""
     never = {cnn: ("folds_on", "can_fuse"), TimeStage: ("_takes_operator",), drawing: ("library",)}
     with ExitStack() as stack:
         for owner, names in never.items():

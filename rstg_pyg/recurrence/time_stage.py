@@ -223,7 +223,7 @@ class TimeStage(torch.nn.Module):
     def _run_operator(
         self, rows: Tensor, sizes: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run packed rows ``[M, C]`` from states ``[R, C]``, which are in the type of the weights under autocast too."""
+        """Run packed rows ``[M, C]`` from states ``[R, C]``; these are in the type of the weights under autocast."""
         rnn, dtype = self.rnn, self.rnn.weight_hh_l0.dtype
         weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
         h, *c = (part.to(dtype) for part in state)
