@@ -140,7 +140,7 @@ def _number(dtype: torch.dtype) -> str:
 
 def _maps_like(maps: Tensor, height: int, width: int) -> Tensor:
     shape = maps.size(0), maps.size(1), height, width
-    return torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
 
 
 def _call(name: str, ctx: Any, maps: Tensor, weight: Tensor, *tensors: Tensor) -> None:
