@@ -192,7 +192,8 @@ def _run_backward(
         packed = _fill_both(weight_hh, gates), None, active, kept, _fill(out), *states, carry, last
         _call("rstg_cells_backward", batch_sizes, *packed, grad, of_gates, of_fresh)
     carry, of_gates = _cut(carry, size), _cut(of_gates, size, gates)
-    found = list(gradients_like((rows, h0, c0, weight_ih, weight_hh, *biases), wanted))
+    # No room for those that are computed below.
+    found = list(gradients_like((rows, h0, c0, weight_ih, weight_hh, *biases), [False] * len(wanted)))
     # The input's and the state's part have the same gradient but in a GRU's new gate.
     shared, own = (4 * size, []) if c0 is not None else (2 * size, [_cut(of_fresh, size)])
     with without_autocast():

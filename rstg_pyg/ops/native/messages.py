@@ -257,10 +257,10 @@ def _run_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of weight, bias, src, dst, alpha and edge; without elements those that are not wanted."""
     call = _Call(weight, src, dst, alpha, edge, nodes, ptr, sources)
-    total, found = sum_dtype(src), gradients_like((weight, bias, src, dst, alpha, edge), wanted)
+    total, inputs = sum_dtype(src), (weight, bias, src, dst, alpha, edge)
     of_weight, of_bias, of_src, of_dst, of_alpha, of_edge = (
-        torch.zeros_like(value, dtype=value.dtype if number == 3 else total) if want else None
-        for number, (value, want) in enumerate(zip(found, wanted, strict=True))
+        torch.zeros(value.shape, dtype=value.dtype if number == 3 else total) if want else None
+        for number, (value, want) in enumerate(zip(inputs, wanted, strict=True))
     )
     wants_rows = wanted[2] or wanted[3] or wanted[5]
     if wants_rows and of_src is None:
@@ -284,7 +284,8 @@ def _run_backward(
                     _add_edge(block, grad_rows.view(*block.shape, -1), of_edge)
     results = (of_weight, of_bias, of_src, of_dst, of_alpha, of_edge)
     return tuple(
-        like if not want else value.to(like.dtype) for value, like, want in zip(results, found, wanted, strict=True)
+        value.to(given.dtype) if want else src.new_empty(0, dtype=(src if given is None else given).dtype)
+        for value, given, want in zip(results, inputs, wanted, strict=True)
     )
 
 
