@@ -1,5 +1,6 @@
 """The small convolutional backbones of SyncMNIST: one sees a frame at a time, one the frames of a clip together."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -265,16 +266,20 @@ class RepeatBorderConv2d(Conv2d):
 _PADDINGS = {"replicate": lambda sides: RepeatBorder(), "reflect": ReflectionPad3d, "circular": CircularPad3d}
 
 
+_LETTERS = {Conv2d: "c", RepeatBorderConv2d: "c", BatchNorm2d: "n", ReLU: "r", MaxPool2d: "p"}
+
+
 def can_fuse(frames: Tensor, layers: Sequential) -> bool:
     """Whether :func:`fused` does what the layers of a :class:`FrameCNN` do, and nobody looks at them; compilers fuse
     layers themselves."""
     return (
         frames.is_cpu
         and type(frames) is Tensor
-        and isinstance(layers[1], BatchNorm2d)
         and not torch.compiler.is_compiling()
         and is_bare(layers, Sequential)
-        and all([is_bare(layer, Conv2d, RepeatBorderConv2d, BatchNorm2d, ReLU, MaxPool2d) for layer in layers])
+        and all([is_bare(layer, *_LETTERS) for layer in layers])
+        and re.fullmatch("(cnrp?)+", "".join([_LETTERS[type(layer)] for layer in layers])) is not None
+        and all([layer.kernel_size == layer.stride == 2 for layer in layers if type(layer) is MaxPool2d])
         and all([takes_norm_pool(frames, layer) for layer in layers if type(layer) is BatchNorm2d])
         and not everything_is_watched()
     )

@@ -123,6 +123,12 @@ def test_the_backbone_takes_it_where_nobody_looks(monkeypatch):
         handle = layer.register_forward_hook(lambda *_: None)
         fusing(frames)
         handle.remove()
+    # Layers in another order, or of other sizes, are not what it computes.
+    fusing.layers[3].kernel_size = 3
+    torch.testing.assert_close(fusing(frames), fusing.layers(frames))
+    fusing.layers[3].kernel_size = 2
+    fusing.layers[2], fusing.layers[3] = fusing.layers[3], fusing.layers[2]
+    torch.testing.assert_close(fusing(frames), fusing.layers(frames))
     assert len(calls) == 6
 
 
