@@ -226,6 +226,8 @@ class RSTG(Module):
             x, of_frames = frames.take(x), (frames,)
             if SPACE in self.stages:
                 edges = self._index(frames.index, frames.num_rows)
+                if edge_attr is None and getattr(self.space_stages[0], "edge_dim", None) is not None:
+                    edge_attr = frames.graph.values
                 edge_attr, pe = frames.take_edge_attr(edge_attr), frames.take_pe(pe)
         new_state: list[Any] = []
         attention: list[Any] = []

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from small_graphs import GRAPHS
+from torch_geometric.utils import to_torch_csr_tensor
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
 
@@ -245,6 +246,41 @@ def test_nobody_is_there(form):
     assert not out.any()
     more, _ = rstg(x, EDGES, state=state, mask=torch.ones(N, T, dtype=torch.bool))
     torch.testing.assert_close(more, rstg(x, EDGES)[0])
+
+
+def test_a_sparse_matrix_of_edges_in_time():
+    """Its edges lie by destination, then by source; their values are edge features."""
+    rstg, x, mask = make(pe_channels=0, edge_dim=D), draw(N, T, C), some_mask()
+    edges = torch.unique(torch.randint(N, (30, 2)), dim=0).flip(1).t()
+    values, edge_time = draw(edges.size(1), D), torch.randint(T, (edges.size(1),))
+    matrix = to_torch_csr_tensor(edges, values, size=(N, N)).to_sparse_coo().transpose(0, 1).coalesce()
+    for changes in ({"mask": mask}, {"mask": mask, "edge_time": edge_time}):
+        expected, _ = rstg(x, edges, values, **changes)
+        torch.testing.assert_close(rstg(x, matrix, **changes)[0], expected)
+
+
+@pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
+def test_gradients(form):
+    rstg, mask, pe = make(stages=form, rnn="gru", num_stages=1), some_mask(), draw(N, T, P)
+    edges, edge_time = changing_edges()
+
+    def run(x, pe, *weights):
+        given = dict(zip([name for name, _ in rstg.named_parameters()], weights, strict=True))
+        options = {"pe": pe, "edge_time": edge_time, "mask": mask}
+        return torch.func.functional_call(rstg, given, (x, edges), options)[0]
+
+    inputs = [draw(N, T, C).requires_grad_(), pe.requires_grad_(), *rstg.parameters()]
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
+def test_compiled_equals_eager(form):
+    torch._dynamo.reset()
+    rstg, x, mask = make(stages=form, pe_channels=0), draw(N, T, C), some_mask()
+    edges, edge_time = changing_edges()
+    compiled = torch.compile(rstg, backend="aot_eager")
+    for changes in ({"edge_time": edge_time}, {"edge_time": edge_time, "mask": mask}):
+        torch.testing.assert_close(compiled(x, edges, **changes)[0], rstg(x, edges, **changes)[0])
 
 
 def test_bad_input():
