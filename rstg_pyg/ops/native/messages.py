@@ -1,7 +1,7 @@
 r"""Messages with an activation after their last layer, which therefore need a product per edge.
 
 The product takes blocks of edges that fit the cache, and the backward pass repeats it: of the size of the edges, only
-the weights are kept between the two.
+the weights are kept between the two, and messages that are small.
 
 Shape legend: N nodes, E edges in the order of ``index``, F frames, H hidden channels, K heads of D message channels; a
 block has f frames and e edges, and its rows are ``[f * e, channels]``.
@@ -37,6 +37,10 @@ BLOCK_ELEMENTS = 1 << 18
 """Elements of a block's hidden rows (1 MiB in float32): enough to hide what the calls cost, little enough to stay in a
 core's second-level cache."""
 
+KEPT_BYTES = 1 << 23
+"""Messages up to this size (8 MiB) are kept for the backward pass: the last-level cache still has them, so that reading
+them is cheaper than another product. Larger ones are computed a second time."""
+
 _ARGUMENTS = struct.Struct("37q")
 
 
@@ -65,7 +69,8 @@ def product_messages(
     """
     weight, bias = weight.to(src.dtype), None if bias is None else bias.to(src.dtype)
     inputs = (weight, bias, src, dst, alpha, edge)
-    return _messages(*inputs, index.nodes, index.ptr, index.src, index.dst)
+    keeps = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in inputs)
+    return _messages(*inputs, index.nodes, index.ptr, index.src, index.dst, keeps)[0]
 
 
 def plain_product_messages(
@@ -213,8 +218,15 @@ class _Call:
         )
 
 
-def _empty(weight: Tensor, bias: Tensor | None, src: Tensor, dst: Tensor, alpha: Tensor, *rest: Any) -> Tensor:
-    return src.new_empty(src.size(0), src.size(1), alpha.size(2), weight.size(0) // alpha.size(2))
+def _empty(
+    weight: Tensor, bias: Tensor | None, src: Tensor, dst: Tensor, alpha: Tensor, edge: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    *_, keeps = rest
+    (num_edges, num_frames, heads), outputs = alpha.shape, weight.size(0)
+    rows = num_edges * num_frames
+    small = keeps and rows * outputs * src.dtype.itemsize <= KEPT_BYTES
+    out = src.new_empty(src.size(0), num_frames, heads, outputs // heads)
+    return out, src.new_empty(rows if small else 0, outputs)
 
 
 def _run(
@@ -228,22 +240,29 @@ def _run(
     ptr: Tensor,
     sources: Tensor,
     destinations: Tensor,
-) -> Tensor:
-    out = _empty(weight, bias, src, dst, alpha)
+    keeps: bool,
+) -> tuple[Tensor, Tensor]:
+    """The sums, and the messages before their activation, block by block, where they are kept."""
+    out, kept = _empty(weight, bias, src, dst, alpha, edge, keeps)
     if out.numel() == 0 or alpha.numel() == 0:
-        return out.zero_()
+        return out.zero_(), kept
     call = _Call(weight, src, dst, alpha, edge, nodes, ptr, sources)
-    room = call.room(src.size(2))
+    room, first = call.room(src.size(2)), 0
     with without_autocast():
         for block in call.blocks:
             rows = room[: block.num_rows]
             call.hidden_rows(block, rows)
-            call.message_sums(block, linear(rows, weight, bias), out)
-    return out
+            messages = linear(rows, weight, bias)
+            call.message_sums(block, messages, out)
+            if kept.numel():
+                kept[first : first + block.num_rows] = messages
+                first += block.num_rows
+    return out, kept
 
 
 def _run_backward(
     grad: Tensor,
+    kept: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     src: Tensor,
@@ -267,12 +286,14 @@ def _run_backward(
         of_src = torch.zeros(src.shape, dtype=total)
     if wants_rows and of_dst is None:
         of_dst = torch.zeros(dst.shape, dtype=dst.dtype)
-    rooms, grad = (call.room(src.size(2)), call.room(weight.size(0))), grad.contiguous()
+    rooms, grad, first = (call.room(src.size(2)), call.room(weight.size(0))), grad.contiguous(), 0
     with without_autocast():
         for block in call.blocks if alpha.numel() and grad.numel() else ():
             rows, grad_messages = (room[: block.num_rows] for room in rooms)
             call.hidden_rows(block, rows)
-            call.message_gradients(block, linear(rows, weight, bias), grad, grad_messages, of_alpha)
+            messages = kept[first : first + block.num_rows] if kept.numel() else linear(rows, weight, bias)
+            first += block.num_rows
+            call.message_gradients(block, messages, grad, grad_messages, of_alpha)
             if of_bias is not None:
                 of_bias += grad_messages.sum(0, dtype=total)
             if of_weight is not None:
@@ -297,24 +318,29 @@ def _add_edge(block: _Block, grad_rows: Tensor, grad_edge: Tensor) -> None:
         grad_edge[edges, slice(*block.frames)] = grad_rows.transpose(0, 1).to(grad_edge.dtype)
 
 
-def _fake_backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _fake_backward(grad: Tensor, kept: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return gradients_like(rest[:6], rest[-1])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    # Else zeros would be made for the gradient of the messages that are kept.
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs[:-1], output[1])
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    *saved, nodes, ptr, sources, destinations = ctx.saved_tensors
+def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 11
+    *saved, nodes, ptr, sources, destinations, kept = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:6])
     if takes_plain_gradient(grad):
         ends = Ends(sources, destinations)
         found = differentiable_gradients(lambda: plain_product_messages(*saved, ends), saved, wanted, grad)
     else:
-        found = _messages_backward(grad, *saved, nodes, ptr, sources, wanted)
+        found = _messages_backward(grad, kept, *saved, nodes, ptr, sources, wanted)
         found = [value if want else None for value, want in zip(found, wanted, strict=True)]
-    return *found, *(None,) * 4
+    return *found, *(None,) * 5
 
 
 def _flops(weight: Any, bias: Any, src: Any, dst: Any, alpha: Any, *rest: Any, **kwargs: Any) -> int:
@@ -322,21 +348,23 @@ def _flops(weight: Any, bias: Any, src: Any, dst: Any, alpha: Any, *rest: Any, *
     return 2 * alpha[0] * alpha[1] * weight[0] * weight[1]
 
 
-def _backward_flops(grad: Any, *shapes: Any, **kwargs: Any) -> int:
-    """The product again, and the gradients of its two factors."""
-    return 3 * _flops(*shapes)
+def _backward_flops(
+    grad: Any, kept: Any, weight: Any, bias: Any, src: Any, dst: Any, alpha: Any, *rest: Any, **kwargs: Any
+) -> int:
+    """The gradients of its two factors, and the product again where it was not kept."""
+    return (2 if kept[0] else 3) * _flops(weight, bias, src, dst, alpha)
 
 
 _TENSORS = "Tensor weight, Tensor? bias, Tensor src, Tensor dst, Tensor alpha, Tensor? edge, Tensor nodes, Tensor ptr"
 _messages_backward = operator(
-    f"product_messages_backward(Tensor grad, {_TENSORS}, Tensor sources, bool[] wanted) "
+    f"product_messages_backward(Tensor grad, Tensor kept, {_TENSORS}, Tensor sources, bool[] wanted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run_backward,
     _fake_backward,
     flops=_backward_flops,
 )
 _messages = operator(
-    f"product_messages({_TENSORS}, Tensor sources, Tensor destinations) -> Tensor",
+    f"product_messages({_TENSORS}, Tensor sources, Tensor destinations, bool keeps) -> (Tensor, Tensor)",
     _run,
     _empty,
     save=_save,
