@@ -153,10 +153,9 @@ class TimeStage(torch.nn.Module):
             rows, before = v.flatten(0, -3), self._flat(state, node_shape, v.dtype)
             out, last = self._run_own(rows, before) if self.kind == OWN else run_rnn(self.rnn, rows, _layered(before))
             out, parts = out.unflatten(0, node_shape), last if isinstance(last, tuple) else (last,)
-            # PyTorch's networks have a dimension for their layers. Not unflatten: compilers of torch before 2.13 take
-            # an LSTM's state to have another dimension of size 1.
-            own = 1 if self.kind == OWN else 2
-            parts = tuple(part.view(*node_shape, *part.shape[own:]) for part in parts)
+            # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
+            own = self.kind == OWN
+            parts = tuple(part.view(*node_shape, *(part.shape[1:] if own else part.shape[-1:])) for part in parts)
             state = parts if isinstance(last, tuple) else parts[0]
         return (x + out if self.residual else out), state
 
