@@ -161,11 +161,11 @@ class TimeStage(torch.nn.Module):
 
     def _on_rows(self, x: Tensor, state: RNNState | None, frames: FrameIndex) -> tuple[Tensor, RNNState | None]:
         """Run on rows ``[M, C]``, the frames in which nodes are there."""
+        if num_dims(x) != 2 or x.shape != (frames.num_rows, self.channels):
+            raise ValueError(f"expected rows 'x' of shape {[frames.num_rows, self.channels]}, got {describe(x)}")
         if frames.rows is None:
             out, state = self._everywhere(frames.put(x), state)
             return frames.take(out), state
-        if num_dims(x) != 2 or x.shape != (frames.num_rows, self.channels):
-            raise ValueError(f"expected rows 'x' of shape {[frames.num_rows, self.channels]}, got {describe(x)}")
         check_type("x", x, self)
         v, node_shape = x if self.norm is None else normalised(self.norm, x), frames.shape[:-1]
         before = self._flat(state, node_shape, v.dtype)
@@ -199,6 +199,9 @@ class TimeStage(torch.nn.Module):
         out, state = self.rnn(rows, None if state is None else _one_or_all(state), lengths)
         if num_dims(out) != 3 or out.shape != rows.shape:
             raise ValueError(f"expected {self.rnn} to give an output of shape {list(rows.shape)}, got {describe(out)}")
+        parts = state if isinstance(state, tuple) else (state,)
+        if not all(num_dims(part) > 0 and part.size(0) == rows.size(0) for part in parts):
+            raise ValueError(f"expected {self.rnn} to give a state of {rows.size(0)} rows, got {describe(state)}")
         return out, state
 
     def _is_plain(self, v: Tensor) -> bool:

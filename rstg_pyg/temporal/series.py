@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.ops.frames import check_mask
 
 NODE, EDGE, GRAPH = "node", "edge", "graph"
 
@@ -61,9 +62,8 @@ class Series:
         self.edge_time = data.get("edge_time")
         if self.edge_time is not None:
             self._check_edge_time()
-        mask, shape = data.get("mask"), [self.num_nodes, self.num_frames]
-        if mask is not None and (num_dims(mask) != 2 or mask.dtype != torch.bool or list(mask.shape) != shape):
-            raise ValueError(f"expected a bool 'mask' of shape {shape}, got {describe(mask)}")
+        if data.get("mask") is not None:
+            check_mask(data.mask, data.x.shape[:2])
         attributes = [(name, value) for name, value in data if name != "num_nodes"]
         self.rows = {name: self._rows(name, value) for name, value in attributes}
         self.timed = {name for name, value in attributes if self._has_frames(name, value)}

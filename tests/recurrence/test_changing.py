@@ -8,6 +8,7 @@ from small_graphs import GRAPHS
 from torch_geometric.utils import to_torch_csr_tensor
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
+from rstg_pyg.ops import FrameIndex
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 EDGES, N = GRAPHS["irregular"]
@@ -145,6 +146,10 @@ def test_a_module_of_ones_own_is_a_time_stage(form):
         ValueError, match=r"the state of a time stage to be of shape \[7, 2, '...'\], got \(\[6, 2, 4\]"
     ):
         own(x, EDGES, pe=pe, state=tuple((h[1:], count) for h, count in own_state))
+    stage = TimeStage(C, Own).double()
+    stage.rnn.forward = lambda x, state, lengths=None: (x, x[:, -1].mean(0))
+    with pytest.raises(ValueError, match=r"to give a state of 14 rows, got \[4\]"):
+        stage(x)
     with pytest.raises(ValueError, match="'rnn' to be one of 'lstm', 'gru', or a function from the width to a module"):
         RSTG(C, rnn=torch.nn.GRU(C, C))
     with pytest.raises(ValueError, match="'rnn' to make a module from the width, got 4"):
@@ -297,6 +302,10 @@ def test_bad_input():
             rstg(x, EDGES, mask=wrong)
         with pytest.raises(ValueError, match=rf"expected a bool 'mask' of shape \[{N}, {T}\]"):
             TimeStage(C)(x.float(), mask=wrong)
+    for where in (mask, torch.ones_like(mask)):
+        frames = FrameIndex((N, T), mask=where)
+        with pytest.raises(ValueError, match=rf"rows 'x' of shape \[{frames.num_rows}, {C}\], got \[3, {C}\]"):
+            TimeStage(C)(torch.randn(3, C), mask=frames)
     with pytest.raises(ValueError, match=r"'x' of shape \[N, \*, T, C\] with 'edge_time' or 'mask'"):
         RSTGConv(C, C)(x[:, 0].float(), EDGES, mask=mask[:, 0])
     with pytest.raises(ValueError, match=r"'edge_attr' of shape \[10, 2\] with 'edge_time'"):
