@@ -91,7 +91,7 @@ def pick(entry, *place):
     return tuple(part[place] for part in entry) if isinstance(entry, tuple) else entry[place]
 
 
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 def test_a_time_stage_leaves_absent_frames_out(rnn):
     stage, x, mask = TimeStage(C, rnn, norm="layer_norm", residual=True).double(), draw(N, 2, T, C), some_mask(2)
     _, state = stage(draw(N, 2, 1, C))
@@ -150,7 +150,9 @@ def test_a_module_of_ones_own_is_a_time_stage(form):
     stage.rnn.forward = lambda x, state, lengths=None: (x, x[:, -1].mean(0))
     with pytest.raises(ValueError, match=r"to give a state of 14 rows, got \[4\]"):
         stage(x)
-    with pytest.raises(ValueError, match="'rnn' to be one of 'lstm', 'gru', or a function from the width to a module"):
+    with pytest.raises(
+        ValueError, match="'rnn' to be one of 'lstm', 'gru', 'linear', or a function from the width to a module"
+    ):
         RSTG(C, rnn=torch.nn.GRU(C, C))
     with pytest.raises(ValueError, match="'rnn' to make a module from the width, got 4"):
         RSTG(C, rnn=lambda channels: channels)
@@ -195,7 +197,7 @@ def test_what_stands_where_nobody_is_does_not_matter_nor_for_gradients(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 @pytest.mark.parametrize("has_time", [True, False])
 @pytest.mark.parametrize("moving", [True, False])
 def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
