@@ -14,6 +14,8 @@ import torch
 import rstg_pyg
 from rstg_pyg.ops.gather import BACKENDS, GatherSpec, why_not
 from rstg_pyg.ops.recurrent import why_not as why_not_recurrent
+from rstg_pyg.ops.scan import BACKENDS as SCANS
+from rstg_pyg.ops.scan import why_not as why_not_scan
 
 PACKAGES = (
     "torch",
@@ -52,12 +54,14 @@ def devices() -> Iterator[tuple[str, str]]:
 
 
 def backends() -> Iterator[tuple[str, str]]:
-    """For every backend of the convolution, and the recurrence's operator, on every device, "on" or why it is off."""
+    """For every backend of the convolution and of the time stages, on every device, "on" or why it is off."""
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         x = torch.zeros(1, device=device)
         for name in BACKENDS[1:]:
             yield f"{name} ({device})", _state(why_not(name, GatherSpec(), x, False))
-        yield f"recurrence ({device})", _state(why_not_recurrent(x))
+        yield f"lstm, gru ({device})", _state(why_not_recurrent(x))
+        for name in SCANS:
+            yield f"linear, {name} ({device})", _state(why_not_scan(name, x))
 
 
 def _state(reason: str | None) -> str:
