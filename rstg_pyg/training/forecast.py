@@ -67,6 +67,9 @@ class SequenceForecaster(RunModule):
     over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2. With several
     processes it is that of the whole batch.
 
+    Where the targets of training sequences have F - 1 frames more than the horizon H, the forecasts from each of the
+    last F frames that are seen count, which costs as much as one (``Windows(data, T, H + F - 1, gap=1 - F)``).
+
     The weights of the chunk with the least validation loss are kept, in checkpoints too, and tested once, at the end:
     :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
     it diverges, see :class:`RunModule`.
@@ -81,7 +84,8 @@ class SequenceForecaster(RunModule):
         augment: What is done to a training batch first, by torch's random numbers.
 
     Shapes:
-        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``. **batch.y_mask:** ``[N, H]`` bool, where there is one.
+        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``, in training also ``[N, H + F - 1, O]``.
+          **batch.y_mask:** ``[N, H]`` bool, or as y, where there is one.
 
     Raises:
         As :class:`RunModule`.
@@ -112,14 +116,21 @@ class SequenceForecaster(RunModule):
         self._best: dict[str, Any] | None = None
         self._sums: dict[str, Tensor] = {}
 
-    def forward(self, batch: Data) -> Tensor:
-        given = {name: batch.get(name) for name in ("edge_time", "mask")}
+    def forward(self, batch: Data, **options: Any) -> Tensor:
+        given = {**options, **{name: batch.get(name) for name in ("edge_time", "mask")}}
         return self.model(batch.x, batch.edge_index, batch.get("edge_attr"), batch.get("pe"), **given)
 
     def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
         batch = batch if self.augment is None else self.augment(batch)
-        prediction, mask = self(batch), batch.get("y_mask")
-        loss = masked_error(prediction.float(), batch.y, mask, POWERS[self.recipe.loss])
+        y, mask = batch.y, batch.get("y_mask")
+        horizon = getattr(self.model, "horizon", y.size(1))
+        if y.size(1) == horizon:
+            prediction = self(batch)
+        else:
+            prediction = self(batch, num_last=y.size(1) - horizon + 1)
+            y = y.unfold(1, horizon, 1).transpose(2, 3)
+            mask = None if mask is None else mask.unfold(1, horizon, 1)
+        loss = masked_error(prediction.float(), y, mask, POWERS[self.recipe.loss])
         if self.trainer.world_size > 1 and mask is not None:
             # Gradients are averaged over the processes, whose shares of what is there differ.
             total = mask.sum().float()
