@@ -24,17 +24,17 @@ class SpeedErrors:
     that have as many: ``rmse_15``, ``mae_15``, ...
 
     Args:
-        max_speed: By what the speeds of a batch were divided.
+        scale: By what the speeds of a batch were divided.
 
     Shapes:
         - **prediction, batch.y:** ``[N, 12, 1]``. **batch.y_mask:** ``[N, 12]`` bool.
     """
 
-    def __init__(self, max_speed: float) -> None:
-        self.max_speed = max_speed
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
 
     def __call__(self, prediction: Tensor, batch: Data) -> dict[str, Tensor]:
-        error = (prediction - batch.y).squeeze(-1) * self.max_speed
+        error = (prediction - batch.y).squeeze(-1) * self.scale
         errors = {}
         for minutes, steps in STEPS.items():
             of_windows = error[batch.y_mask[:, :steps].all(1), :steps]
@@ -57,7 +57,7 @@ def naive_errors(train: LosLoop, test: LosLoop) -> Mapping[str, Mapping[str, flo
         lags = torch.cat([seen.x[whole, :, 0], torch.ones(int(whole.sum()), 1)], 1).double()
         weights = torch.linalg.lstsq(lags, seen.y[whole, :steps, 0].double()).solution.float()
         found[steps] = past @ weights[:-1] + weights[-1]
-    measure = SpeedErrors(test.max_speed)
+    measure = SpeedErrors(test.scale)
     errors = {name: measure(frames[..., None], known) for name, frames in rows.items()}
     linear = {}
     for minutes, steps in STEPS.items():
@@ -91,7 +91,7 @@ def tasks(
             train,
             val,
             test,
-            SpeedErrors(train.max_speed),
+            SpeedErrors(train.scale),
             naive=lambda: naive_errors(train, test),
         )
     ]
