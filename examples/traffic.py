@@ -49,13 +49,15 @@ def draw(task: ForecastTask, module: SequenceForecaster, folder: Path) -> list[P
     """Save a map of the errors an hour ahead, and a day of the detector whose speed changes most."""
     truth, found = speeds(module, task)
     paths = [folder / "map.png", folder / "day.png"]
-    graph = task.test.series.data
-    length = (-graph.edge_attr[:, 0].log()).clamp(min=1e-4).sqrt()
-    place = place_nodes(graph.edge_index, length, len(truth))
+    adjacency = task.test.adjacency
+    edge_index = adjacency.nonzero().T
+    # The adjacency is exp(-d^2) of the distance d.
+    length = (-adjacency[tuple(edge_index)].log()).clamp(min=0).sqrt()
+    place = place_nodes(edge_index, length, len(truth))
     hour_before = found[:, STEPS[60] - 1]
     error = (hour_before - truth).abs().nanmean(1)
     title = f"{task.title}: mean absolute error an hour ahead, by detector"
-    draw_node_errors(error, place, graph.edge_index, title, "miles per hour").savefig(paths[0], dpi=120)
+    draw_node_errors(error, place, edge_index, title, "miles per hour").savefig(paths[0], dpi=120)
     day = slice(max(0, truth.size(1) - DAY), None)
     one = int(truth[:, day].std(1).argmax())
     hours = torch.arange(truth.size(1))[day] / 12

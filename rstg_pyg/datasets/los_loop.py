@@ -42,6 +42,7 @@ class LosLoop(Windows):
         horizon: Frames to foretell.
         shortest: How many of these are there at least (default: all).
         stride, gap: See :class:`~rstg_pyg.temporal.Windows`.
+        min_weight: Edges of a smaller weight are left out.
         speeds: ``"los-loop"``, ``"simulated"`` for :func:`simulate_traffic`, or ``"auto"`` for the simulation, and a
             warning, where Los-loop is not at hand and cannot be downloaded.
         data_dir: A folder that holds ``los_speed.csv`` and ``los_adj.csv`` (default: ``traffic`` in the folder that the
@@ -78,6 +79,7 @@ class LosLoop(Windows):
         shortest: int | None = None,
         stride: int = 1,
         gap: int = 0,
+        min_weight: float = 0.0,
         speeds: str = "auto",
         data_dir: str | os.PathLike | None = None,
     ) -> None:
@@ -95,13 +97,14 @@ class LosLoop(Windows):
         """What is taken from speeds, and by what they are then divided: mean and standard deviation in training."""
         bounds = {"train": (0, num_train), "val": (num_train, num_seen)}
         start, stop = bounds.get(split, (num_seen, len(speed) - 1))
-        if stop - start < history + shortest:
-            raise ValueError(
-                f"expected at least {history + shortest} rows for history + shortest, got {stop - start} of {split!r}"
-            )
+        wanted = history + max(0, gap + shortest)
+        if stop - start < wanted:
+            raise ValueError(f"expected at least {wanted} rows for a window, got {stop - start} of {split!r}")
         part, day = (speed[start:stop].T - self.mean) / self.scale, torch.arange(start, stop) % STEPS_PER_DAY
         angle = (2 * torch.pi * day / STEPS_PER_DAY).expand_as(part)
-        edge_index = adjacency.fill_diagonal_(0).nonzero().T.contiguous()
+        self.adjacency = adjacency
+        """The weights of all edges, ``[N, N]``, 1 on the diagonal."""
+        edge_index = (adjacency.clone().fill_diagonal_(0) > min_weight).nonzero().T.contiguous()
         series = Data(
             x=_padded(torch.stack([part, angle.sin(), angle.cos()], -1), horizon - shortest),
             edge_index=edge_index,

@@ -43,7 +43,8 @@ def test_parts_do_not_overlap_and_speeds_come_back(files):
         assert first.edge_attr.flatten().tolist() == [0.5, 0.5, 0.25, 0.25]
         assert windows.source == "los-loop"
     assert ends == {"train": (0, 215), "val": (216, 239), "test": (240, 298)}
-    train = LosLoop("unused", "train", history=5, horizon=3, data_dir=files)
+    train = LosLoop("unused", "train", history=5, horizon=3, min_weight=0.3, data_dir=files)
+    assert train[0].edge_index.tolist() == [[0, 1], [1, 0]] and train.adjacency[1, 2] == 0.25
     speeds = torch.cat([train[0].x[..., 0], train[5].x[..., 0]], 1)
     assert train.scale == pytest.approx(float(np.std(train.series.data.y.numpy() * train.scale, ddof=1)), rel=1e-5)
     assert speeds.diff().allclose(torch.tensor(1 / train.scale), atol=1e-5)
@@ -79,7 +80,7 @@ def test_bad_input(files, monkeypatch):
     for options, message in [
         ({"split": "valid"}, "'split' to be one of 'train', 'val', 'test', got 'valid'"),
         ({"speeds": "metr-la"}, "'speeds' to be one of"),
-        ({"split": "val", "history": 20, "horizon": 9}, "at least 29 rows for history [+] shortest, got 24 of 'val'"),
+        ({"split": "val", "history": 20, "horizon": 9}, "at least 29 rows for a window, got 24 of 'val'"),
         ({"horizon": 3, "shortest": 4}, "'shortest' to be at most horizon=3, got 4"),
     ]:
         with pytest.raises(ValueError, match=message):
