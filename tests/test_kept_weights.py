@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import Batch
 
 from rstg_pyg import SomethingSomething
 from rstg_pyg.datasets import ClipGenerator, SyncMNIST
@@ -13,8 +14,10 @@ from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.models import SMALL, build_row
 from rstg_pyg.predict import Predictor
 from rstg_pyg.training import load_model_weights
+from rstg_pyg.training.traffic import tasks
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
+DATA = os.environ.get("RSTG_PYG_DATA")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -43,3 +46,16 @@ def test_video_weights_tell_motion(tmp_path):
     assert videos.classes == predictor.classes
     right = [predictor.clip(item.video[0])[0].argmax() == item.y for item in videos]
     assert sum(map(int, right)) >= 16
+
+
+@pytest.mark.skipif(not DATA, reason="RSTG_PYG_DATA does not name a folder with traffic/")
+def test_traffic_weights_foretell_speeds():
+    """Better than every linear model of all detectors, by every eighth window of the tests."""
+    (task,) = tasks("unused", Path(DATA or "", "traffic"))
+    module = task.module("all-temp-stages")
+    settings = load_model_weights(WEIGHTS / "traffic.pt", module.model)
+    assert settings["row"] == "all-temp-stages" and settings["network"] == module.config["network"]
+    batch = Batch.from_data_list([task.test[i] for i in range(0, len(task.test), 8)])
+    with torch.no_grad():
+        errors = task.measure(module.eval()(batch), batch)
+    assert errors["mae_15"].mean() < 3.0 and errors["mae_60"].mean() < 4.2
