@@ -5,12 +5,10 @@ Shape legend: N people of a window, T frames seen, H frames to come, E edges.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import warnings
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +17,11 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_choice, check_flags, check_index, check_positive
-from rstg_pyg.datasets.download import DownloadError, download_files
+from rstg_pyg.datasets.data_folder import DATA, read_data_files
+from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.walkers import simulate_walkers
-from rstg_pyg.files import FileError, open_file, reading
-from rstg_pyg.temporal import Windows, from_table
+from rstg_pyg.temporal import Series, Windows, from_table
+from rstg_pyg.temporal.series import subgraph
 
 SCENES = {
     "eth": ("biwi_eth",),
@@ -54,7 +53,6 @@ STEP = 10
 
 ADDRESS = "https://raw.githubusercontent.com/abduallahmohamed/Social-STGCNN/333d3a57/datasets/raw/all_data/"
 SPLITS, SOURCES = ("train", "val", "test"), ("auto", "files", "simulated")
-MOST_BYTES = 1 << 22
 
 
 class Pedestrians(Dataset):
@@ -65,7 +63,7 @@ class Pedestrians(Dataset):
     frame. The test of a scene is all of it. Training and validation are the earlier and the later part of all other
     scenes, so that nothing that was learned or chosen has seen the scene.
 
-    The files come from ``folder``, or else from ``pedestrians/all_data`` in the folder that the environment variable
+    The files come from ``data_dir``, or else from ``pedestrians/all_data`` in the folder that the environment variable
     ``RSTG_PYG_DATA`` names, or else from the network, into ``root``. They are held against their checksums. Without
     them, ``source="auto"`` simulates walkers, see :func:`~rstg_pyg.datasets.walkers.simulate_walkers`, and says so.
 
@@ -78,7 +76,7 @@ class Pedestrians(Dataset):
         radius: How far apart two people may be that are joined, in metres.
         throughout_only: Leave out everyone who is not there in all T + H frames, as most loaders of this data do.
         source: ``"files"``, ``"simulated"``, or ``"auto"`` for the files where they can be had.
-        folder: A folder with the eight text files.
+        data_dir: A folder with the eight text files.
         log: Print a line for downloads.
 
     Shapes:
@@ -116,27 +114,29 @@ class Pedestrians(Dataset):
         radius: float = 4.0,
         throughout_only: bool = False,
         source: str = "auto",
-        folder: str | os.PathLike | None = None,
+        data_dir: str | os.PathLike | None = None,
         log: bool = True,
     ) -> None:
         check_choice("scene", scene, SCENES)
         check_choice("split", split, SPLITS)
+        check_choice("source", source, SOURCES)
         check_positive(history=history, horizon=horizon)
         check_flags(throughout_only=throughout_only, log=log)
         if not radius > 0:
             raise ValueError(f"expected 'radius' to be positive, got {radius}")
         self.scene, self.split, self.history, self.horizon = scene, split, history, horizon
         self.throughout_only = throughout_only
-        folder, notice = find_recordings(root, source, folder, log)
+        files, notice = _read(root, source, data_dir, log)
         if notice is not None:
             warnings.warn(notice, stacklevel=2)
-        self.source = "simulated" if folder is None else "files"
+        self.source = "simulated" if files is None else "files"
         others = [name for name in RECORDINGS if name not in SCENES[scene] and UNTESTED.get(name) != scene]
         self.windows: list[Windows] = []
         self.places: list[tuple[int, int]] = []
         for name in SCENES[scene] if split == "test" else others:
-            rows, first_val = read_recording(folder, name)
+            rows = _simulated(name) if files is None else torch.from_numpy(np.loadtxt(io.BytesIO(files[name])))
             if split != "test":
+                first_val = rows[:, 0].max() * 3 / 4 if files is None else RECORDINGS[name][0]
                 rows = rows[(rows[:, 0] < first_val) == (split == "train")]
             windows = Windows(walkers_graph(rows, radius), history, horizon, present_only=True)
             used = self._used(windows.series.data.mask)
@@ -161,7 +161,7 @@ class Pedestrians(Dataset):
         window.scored = throughout & (throughout.sum() > 1)
         window.y_mask = window.y_mask & window.mask[:, -1:]
         del window.frame_start
-        return window.subgraph(throughout) if self.throughout_only else window
+        return subgraph(window, Series(window).rows, throughout) if self.throughout_only else window
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)}, scene={self.scene}, split={self.split}, source={self.source})"
@@ -188,62 +188,32 @@ def walkers_graph(rows: Tensor, radius: float) -> Data:
     return from_table(time, person, position, edges, time[here], offset[near], step=STEP)
 
 
-@lru_cache(maxsize=2 * len(RECORDINGS))
-def read_recording(folder: str | None, name: str) -> tuple[Tensor, int]:
-    """The rows of a recording (time, person, x, y), ``[R, 4]`` float64, and the time of its first validation frame;
-    without a folder, those of simulated walkers."""
-    if folder is None:
-        frames, number = 240, list(RECORDINGS).index(name)
-        rows = simulate_walkers(frames, num_walkers=8 + 2 * number, seed=number)
-        rows[:, 0] *= STEP
-        return rows, frames * STEP * 3 // 4
-    path = Path(folder, f"{name}.txt")
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no {path.name}")
-    return torch.from_numpy(np.loadtxt(io.BytesIO(_read_file(path, path.name)))), RECORDINGS[name][0]
+@lru_cache
+def _simulated(name: str) -> Tensor:
+    """What stands in for a recording: the first of them have few people, the last ones many."""
+    number = list(RECORDINGS).index(name)
+    rows = simulate_walkers(240, num_walkers=8 + 2 * number, seed=number)
+    rows[:, 0] *= STEP
+    return rows
 
 
-def _read_file(path: Path, name: str) -> bytes:
-    """The content of a recording's file, which has to be that of its checksum."""
-    with reading(path, FileError, "a recording of pedestrians"), open_file(path) as file:
-        content = file.read(MOST_BYTES)
-    expected, found = RECORDINGS[name.removesuffix(".txt")][1], hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise FileError(f"{path} is not the {name} of this data set: expected SHA-256 {expected}, found {found}")
-    return content
-
-
-def find_recordings(
-    root: str | os.PathLike, source: str, folder: str | os.PathLike | None, log: bool
-) -> tuple[str | None, str | None]:
-    """The folder of the recordings, downloaded where it must be, or None for simulated walkers; and a notice for the
-    user where these stand in."""
-    check_choice("source", source, SOURCES)
+def _read(
+    root: str | os.PathLike, source: str, data_dir: str | os.PathLike | None, log: bool
+) -> tuple[dict[str, bytes] | None, str | None]:
+    """The files of the recordings, or None for simulated walkers, with a notice for the user where these stand in."""
     if source == "simulated":
-        if folder is not None:
-            raise ValueError(f"source='simulated' does not read the 'folder' {folder}: leave out one of the two")
+        if data_dir is not None:
+            raise ValueError(f"source='simulated' does not read the 'data_dir' {data_dir}: leave out one of the two")
         return None, None
-    if folder is None and os.environ.get("RSTG_PYG_DATA"):
-        folder = Path(os.environ["RSTG_PYG_DATA"], "pedestrians", "all_data")
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"the folder of pedestrians {folder} does not exist")
-        return os.path.abspath(folder), None
-    folder = Path(root, "all_data")
-    missing = [f"{name}.txt" for name in RECORDINGS if not (folder / f"{name}.txt").exists()]
+    checksums = {f"{name}.txt": checksum for name, (_, checksum) in RECORDINGS.items()}
     try:
-        if missing:
-            addresses = {name: [ADDRESS + name] for name in missing}
-            download_files(folder, addresses, _read_file, "the eight recordings", log)
+        files = read_data_files("pedestrians/all_data", checksums, ADDRESS, root, data_dir, log)
     except DownloadError as error:
+        advice = f"name a folder with its files in 'data_dir', or one with pedestrians/all_data in {DATA}"
         if source == "files":
-            raise DownloadError(
-                f"{error}. Connect to the network, or put the eight files of {ADDRESS} into {folder}, or into "
-                "pedestrians/all_data of a folder named in RSTG_PYG_DATA"
-            ) from error
+            raise DownloadError(f"{error}. Connect to the network, or {advice}") from error
         return None, (
             "the recordings of ETH and UCY are not here and could not be downloaded: simulated walkers stand in, so "
-            "results do not compare with those on the recordings (name a folder with the files in 'folder', or one "
-            "with pedestrians/all_data in RSTG_PYG_DATA)"
+            f"results do not compare with those on the recordings ({advice})"
         )
-    return os.path.abspath(folder), None
+    return {name.removesuffix(".txt"): content for name, content in files.items()}, None
