@@ -87,19 +87,48 @@ class MotionForecaster(Module):
             raise ValueError(f"expected 'x' of shape [N, T, 2], got {describe(x)}")
         if num_dims(edge_index) != 2:
             raise ValueError(f"expected 'edge_index' of shape [2, E], got {describe(edge_index)}")
-        there = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else check_mask(mask, x.shape[:-1])
-        x = torch.where(there[..., None], x, 0)
-        moves = F.pad(there[:, 1:] & there[:, :-1], (1, 0))
-        velocity = torch.where(moves[..., None], F.pad(x.diff(dim=1), (0, 0, 1, 0)), 0)
+        x, there, velocity, moves = _motion(x, mask)
         last, speed = last_there(x, there), last_there(velocity, moves)
         turn = _turn(speed, velocity.sum(1))
         place = torch.where(there[..., None], x - last[:, None], 0)
         nodes = torch.cat([place @ turn, velocity @ turn, moves[..., None].to(x.dtype)], -1)
         edges = _edge_features(torch.cat([x, velocity], -1), turn, edge_index, edge_time)
         change = self.forecaster(nodes, edge_index, edges, pe, edge_time=edge_time, mask=mask)
-        ahead = torch.arange(1, self.horizon + 1, dtype=x.dtype, device=x.device)[:, None]
-        goes_on = last[:, None] + ahead * speed[:, None]
-        return torch.where(there.any(1)[:, None, None], goes_on + change @ turn.mT, 0)
+        return torch.where(there.any(1)[:, None, None], _go_on(last, speed, self.horizon) + change @ turn.mT, 0)
+
+
+def constant_velocity(x: Tensor, horizon: int, mask: OptTensor = None) -> Tensor:
+    r"""Let everybody go on as in the last two frames: what a forecast has to be better than.
+
+    .. math::
+        \hat{\mathbf{p}}_i^{T+k} = \mathbf{p}_i^T + k \, (\mathbf{p}_i^T - \mathbf{p}_i^{T-1})
+
+    Shapes:
+        - **x:** ``[N, T, 2]``. **mask:** ``[N, T]`` bool, where a node is there; who is there for one frame stands.
+        - **output:** ``[N, horizon, 2]``; 0 of nodes that never are there.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.models import constant_velocity
+        >>> constant_velocity(torch.tensor([[[0.0, 0.0], [1.0, 2.0]]]), horizon=2)
+        tensor([[[2., 4.],
+                 [3., 6.]]])
+    """
+    x, there, velocity, moves = _motion(x, mask)
+    return _go_on(last_there(x, there), last_there(velocity, moves), horizon)
+
+
+def _motion(x: Tensor, mask: OptTensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positions, who is there, velocities, and who has one; 0 where nobody is there or has none."""
+    there = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else check_mask(mask, x.shape[:-1])
+    x = torch.where(there[..., None], x, 0)
+    moves = F.pad(there[:, 1:] & there[:, :-1], (1, 0))
+    return x, there, torch.where(moves[..., None], F.pad(x.diff(dim=1), (0, 0, 1, 0)), 0), moves
+
+
+def _go_on(last: Tensor, speed: Tensor, horizon: int) -> Tensor:
+    ahead = torch.arange(1, horizon + 1, dtype=last.dtype, device=last.device)[:, None]
+    return last[:, None] + ahead * speed[:, None]
 
 
 def _turn(speed: Tensor, way: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.models.forecaster import masked_error
 from rstg_pyg.training.module import RunModule
 from rstg_pyg.training.recipe import RunRecipe
 
-POWERS = {"mae": 1.0, "mse": 2.0}
-"""The exponent of an error, by the name of the loss."""
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mae": torch.abs,
+    "mse": torch.square,
+    "distance": lambda error: error.norm(dim=-1),
+}
+"""From errors ``[M, O]`` of what is there to what a loss is the mean of, by its name."""
 
 Measure = Callable[[Tensor, Data], Mapping[str, Tensor]]
 """From a prediction and its batch to errors by name, each of any shape, of what counts; see
@@ -29,7 +32,8 @@ class SequenceRecipe(RunRecipe):
 
     Args:
         clips: Number of training sequences, of all epochs together: each once an epoch, in an order of its own.
-        loss: ``"mae"``, the mean absolute error, or ``"mse"``, the mean squared one, of what is there.
+        loss: ``"mae"``, the mean absolute error, ``"mse"``, the mean squared one, or ``"distance"``, the mean of the
+            errors' length over all channels, of what is there.
         val_clips: Number of validation sequences, looked at after every chunk (None: all).
         test_clips: Number of test sequences (None: all).
         others: Those of :class:`RunRecipe`.
@@ -47,7 +51,7 @@ class SequenceRecipe(RunRecipe):
 
     clips: int
     _: KW_ONLY
-    loss: Literal["mae", "mse"] = "mae"
+    loss: Literal["mae", "mse", "distance"] = "mae"
     optimizer: Literal["muon", "muon-hidden", "adamw", "nesterov"] = "adamw"
     val_clips: int | None = None
     test_clips: int | None = None
@@ -64,8 +68,8 @@ class SequenceForecaster(RunModule):
     .. math::
         \mathcal{L} = \frac{1}{|\mathcal{M}|} \sum_{(i, k) \in \mathcal{M}} |\hat y_i^k - y_i^k|^p
 
-    over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2. With several
-    processes it is that of the whole batch.
+    over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2, or the length of the
+    error. With several processes it is that of the whole batch.
 
     The weights of the chunk with the least validation loss are kept, in checkpoints too, and tested once, at the end:
     :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
@@ -119,7 +123,8 @@ class SequenceForecaster(RunModule):
     def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
         batch = batch if self.augment is None else self.augment(batch)
         prediction, mask = self(batch), batch.get("y_mask")
-        loss = masked_error(prediction.float(), batch.y, mask, POWERS[self.recipe.loss])
+        losses = LOSSES[self.recipe.loss](there(prediction.float() - batch.y, batch))
+        loss = losses.sum() / max(1, losses.numel())
         if self.trainer.world_size > 1 and mask is not None:
             # Gradients are averaged over the processes, whose shares of what is there differ.
             total = mask.sum().float()
@@ -137,8 +142,8 @@ class SequenceForecaster(RunModule):
         if batch_idx == 0:
             self._sums = {}
         prediction = self(batch).float()
-        error = there(prediction - batch.y, batch).abs()
-        errors = {"loss": error ** POWERS[self.recipe.loss], **self.measure(prediction, batch)}
+        losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch))
+        errors = {"loss": losses, **self.measure(prediction, batch)}
         for name, entries in errors.items():
             # In float64, which not every accelerator has.
             part = torch.tensor([entries.detach().cpu().double().sum(), entries.numel()], dtype=torch.float64)

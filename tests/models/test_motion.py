@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rstg_pyg.models import Forecaster, MotionForecaster
+from rstg_pyg.models import Forecaster, MotionForecaster, constant_velocity
 
 N, T, H = 6, 5, 3
 
@@ -49,6 +49,7 @@ def test_it_starts_from_constant_velocity_of_the_last_two_frames_that_are_there(
     torch.testing.assert_close(out[0], x[0, -1] + ahead * (x[0, -1] - x[0, -2]))
     torch.testing.assert_close(out[3], x[3, 2] + ahead * (x[3, 2] - x[3, 1]))
     torch.testing.assert_close(out[4], x[4, 2].expand(H, 2))
+    torch.testing.assert_close(out, constant_velocity(x, H, given["mask"]))
 
 
 def test_who_is_absent_does_not_matter_and_edges_for_all_frames_are_edges_in_each():
