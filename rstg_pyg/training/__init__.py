@@ -8,12 +8,6 @@ from rstg_pyg.training.forecast_data import ForecastTask, SequenceData
 from rstg_pyg.training.metrics import ClipMetrics, ClipProgress, run_loggers
 from rstg_pyg.training.module import DivergenceError, RunModule
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
-from rstg_pyg.training.pedestrians import (
-    displacement_errors,
-    pedestrians_network,
-    pedestrians_recipe,
-    pedestrians_task,
-)
 from rstg_pyg.training.recipe import (
     Phase,
     Recipe,
@@ -51,7 +45,6 @@ __all__ = [
     "VideoData",
     "VideoRecipe",
     "chunk_checkpoint",
-    "displacement_errors",
     "evaluate",
     "forecast_errors",
     "full_recipe",
@@ -61,9 +54,6 @@ __all__ = [
     "load_model_weights",
     "open_run",
     "paper_recipe",
-    "pedestrians_network",
-    "pedestrians_recipe",
-    "pedestrians_task",
     "read_checkpoint",
     "run_loggers",
     "run_trainer",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from rstg_pyg.datasets import Pedestrians
+from rstg_pyg.datasets.pedestrians import SCENES, SPLITS
 from rstg_pyg.models.graph_rows import GraphNetwork
 from rstg_pyg.models.motion import MotionForecaster, constant_velocity
 from rstg_pyg.training.forecast import SequenceRecipe
@@ -22,68 +22,6 @@ HISTORY, HORIZON = 8, 12
 
 SCALES = 0.5, 1.6
 """Bounds of the size of the world in training."""
-
-
-def pedestrians_recipe(clips: int = 60_000) -> SequenceRecipe:
-    """A minute or two a scene on a CPU: windows in batches of 64, and the distance in metres as the loss."""
-    return SequenceRecipe(clips, batch_size=64, lr=1e-2, loss="distance", chunk=clips // 10)
-
-
-def pedestrians_network() -> GraphNetwork:
-    """The sizes of all rows."""
-    made = MotionForecaster
-    return GraphNetwork(
-        made.in_channels,
-        HISTORY,
-        HORIZON,
-        out_channels=made.out_channels,
-        channels=32,
-        num_stages=1,
-        edge_dim=made.edge_dim,
-        norm=None,
-        from_last=False,
-    )
-
-
-def pedestrians_task(
-    scene: str,
-    root: str | os.PathLike = "data/Pedestrians",
-    recipe: SequenceRecipe | None = None,
-    network: GraphNetwork | None = None,
-    **kwargs: Any,
-) -> ForecastTask:
-    r"""Foretell the next 4.8 s of everyone in a scene from 3.2 s, having learned from the other scenes.
-
-    Args:
-        scene: The scene that is left out, see :class:`~rstg_pyg.datasets.Pedestrians`.
-        root: Where downloads go.
-        recipe: How every row is trained (default: :func:`pedestrians_recipe`).
-        network: Sizes of all rows (default: :func:`pedestrians_network`).
-        **kwargs: Further arguments of :class:`~rstg_pyg.datasets.Pedestrians`.
-
-    Raises:
-        As :class:`~rstg_pyg.datasets.Pedestrians`.
-
-    Example:
-        >>> from rstg_pyg.training import pedestrians_task
-        >>> task = pedestrians_task("zara1", source="simulated")
-        >>> task.name, sorted(task.naive())
-        ('pedestrians-zara1', ['constant velocity', 'no motion'])
-    """
-    parts = [Pedestrians(root, scene, split, HISTORY, HORIZON, **kwargs) for split in ("train", "val", "test")]
-    source = {"files": "ETH and UCY", "simulated": "simulated walkers"}[parts[0].source]
-    return ForecastTask(
-        f"pedestrians-{scene}",
-        scene,
-        source,
-        pedestrians_network() if network is None else network,
-        pedestrians_recipe() if recipe is None else recipe,
-        *parts,
-        measure=displacement_errors,
-        augment=mirrored_and_scaled,
-        around=partial(MotionForecaster, horizon=HORIZON),
-        naive=partial(naive_errors, parts[2]),
-    )
 
 
 def displacement_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
@@ -122,3 +60,47 @@ def naive_errors(windows: Pedestrians) -> dict[str, dict[str, float]]:
         row: {name: float(torch.cat([part[name] for part in parts]).mean()) for name in parts[0]}
         for row, parts in rows.items()
     }
+
+
+def tasks(
+    root: str | os.PathLike, data_dir: str | os.PathLike | None = None, source: str = "auto"
+) -> list[ForecastTask]:
+    """Return a task per scene: foretell the next 4.8 s of everyone from 3.2 s, having learned from the other scenes;
+    see :class:`~rstg_pyg.datasets.Pedestrians` for the arguments.
+
+    Example:
+        >>> from rstg_pyg.training.pedestrians import tasks
+        >>> [task.name for task in tasks("data", source="simulated")][:2]
+        ['pedestrians-eth', 'pedestrians-hotel']
+    """
+    found = []
+    for scene in SCENES:
+        parts = []
+        for split in SPLITS:
+            parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, source=source, data_dir=data_dir))
+            source = parts[0].source
+        network = GraphNetwork(
+            MotionForecaster.in_channels,
+            HISTORY,
+            HORIZON,
+            out_channels=MotionForecaster.out_channels,
+            num_stages=1,
+            edge_dim=MotionForecaster.edge_dim,
+            norm=None,
+            from_last=False,
+        )
+        found.append(
+            ForecastTask(
+                f"pedestrians-{scene}",
+                scene if source == "files" else f"{scene} of simulated walkers",
+                {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
+                network,
+                SequenceRecipe(60_000, batch_size=64, lr=1e-2, loss="distance", chunk=6_000),
+                *parts,
+                measure=displacement_errors,
+                augment=mirrored_and_scaled,
+                around=partial(MotionForecaster, horizon=HORIZON),
+                naive=partial(naive_errors, parts[2]),
+            )
+        )
+    return found

@@ -54,9 +54,9 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
 
     Example:
         >>> from rstg_pyg.datasets import Pedestrians
-        >>> from rstg_pyg.training import pedestrians_task
+        >>> from rstg_pyg.training.pedestrians import tasks
         >>> from rstg_pyg.visualize import explain_forecast
-        >>> task = pedestrians_task("eth", source="simulated")
+        >>> task = tasks("data", source="simulated")[0]
         >>> explanation = explain_forecast(task.module("all-temp-stages").model, task.test[0])
         >>> explanation.alpha.shape == explanation.window.edge_time.shape
         True
@@ -105,9 +105,9 @@ def draw_trajectories(
 
     Example:
         >>> from rstg_pyg.datasets import Pedestrians
-        >>> from rstg_pyg.training import pedestrians_task
+        >>> from rstg_pyg.training.pedestrians import tasks
         >>> from rstg_pyg.visualize import draw_trajectories, explain_forecast
-        >>> task = pedestrians_task("eth", source="simulated")
+        >>> task = tasks("data", source="simulated")[0]
         >>> model = task.module("all-temp-stages").model
         >>> figure = draw_trajectories([explain_forecast(model, task.test[i]) for i in (0, 9)], title="untrained")
         >>> figure.savefig("trajectories.png")
