@@ -64,6 +64,15 @@ def test_windows_of_people_who_come_and_go():
     assert torch.equal(windows[-1].x, windows[len(windows) - 1].x)
 
 
+def test_at_twice_the_pace_every_second_frame_is_one():
+    usual, fast = (made(split="train", paces=(pace,)) for pace in (1, 2))
+    assert len(fast.windows) == 2 * len(usual.windows)
+    whole, odd = usual.windows[0].series.data, fast.windows[1].series.data
+    torch.testing.assert_close(odd.x[odd.mask], whole.x[:, 1::2][whole.mask[:, 1::2]])
+    assert len(made(split="train", paces=(1, 2))) == len(usual) + len(fast)
+    assert len(made(paces=(1, 2))) == len(made())
+
+
 def test_nothing_of_a_scene_is_learned_or_chosen_from():
     """By the ids of people: recordings that test a scene, or show the same place, are no part of the other splits."""
     names = {name for names in SCENES.values() for name in names}
@@ -107,6 +116,7 @@ def test_bad_input(tmp_path):
         ({"scene": "zara3"}, "'scene' to be one of 'eth', 'hotel'"),
         ({"split": "training"}, "'split' to be one of 'train', 'val', 'test', got 'training'"),
         ({"source": "web"}, "'source' to be one of"),
+        ({"paces": (1, 0)}, "'paces' to be a positive int, got 0"),
         ({"radius": 0}, "'radius' to be positive, got 0"),
         ({"horizon": 0}, "'horizon' to be a positive int, got 0"),
         ({"history": 300}, "at least 312 frames, got 240"),
