@@ -40,8 +40,8 @@ class LosLoop(Windows):
         split: ``"train"``, ``"val"`` or ``"test"``.
         history: Frames that are seen.
         horizon: Frames to foretell.
-        shortest: How many of these are there at least.
-        stride: Frames from one window to the next.
+        shortest: How many of these are there at least (default: all).
+        stride, gap: See :class:`~rstg_pyg.temporal.Windows`.
         speeds: ``"los-loop"``, ``"simulated"`` for :func:`simulate_traffic`, or ``"auto"`` for the simulation, and a
             warning, where Los-loop is not at hand and cannot be downloaded.
         data_dir: A folder that holds ``los_speed.csv`` and ``los_adj.csv`` (default: ``traffic`` in the folder that the
@@ -75,13 +75,15 @@ class LosLoop(Windows):
         split: str = "train",
         history: int = 12,
         horizon: int = 12,
-        shortest: int = 1,
+        shortest: int | None = None,
         stride: int = 1,
+        gap: int = 0,
         speeds: str = "auto",
         data_dir: str | os.PathLike | None = None,
     ) -> None:
         check_choice("split", split, SPLITS)
         check_choice("speeds", speeds, SOURCES)
+        shortest = horizon if shortest is None else shortest
         check_positive(history=history, horizon=horizon, shortest=shortest)
         if shortest > horizon:
             raise ValueError(f"expected 'shortest' to be at most horizon={horizon}, got {shortest}")
@@ -106,7 +108,7 @@ class LosLoop(Windows):
             y=_padded(part[..., None], horizon - shortest),
             y_mask=_padded(torch.ones_like(part)[..., None], horizon - shortest)[..., 0].bool(),
         )
-        super().__init__(series, history, horizon, stride)
+        super().__init__(series, history, horizon, stride, gap)
 
 
 def _padded(value: Tensor, count: int) -> Tensor:

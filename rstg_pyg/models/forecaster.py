@@ -48,7 +48,8 @@ class Forecaster(Module):
 
     Shapes:
         - **x:** ``[N, *, T, C]``. **edges, edge_time, pe, mask:** as of :class:`~rstg_pyg.RSTG`.
-        - **forward:** ``[N, *, H, O]``. **step:** ``frame [N, *, C], state -> ([N, *, H, O], state)``.
+        - **forward:** ``[N, *, H, O]``, or with ``num_last`` of F ``[N, *, F, H, O]``. **step:** ``frame [N, *, C],
+          state -> ([N, *, H, O], state)``.
 
     Raises:
         ValueError: If an argument is out of its range, or an input does not fit.
@@ -107,9 +108,19 @@ class Forecaster(Module):
         *,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
+        num_last: int | None = None,
     ) -> Tensor:
-        """Foretell the frames after ``x``."""
-        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+        """Foretell the frames after ``x``; with ``num_last`` the frames after each of the last so many frames, all at
+        the cost of one, which is what makes training on long sequences cheap."""
+        if num_last is None:
+            return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+        check_positive(num_last=num_last)
+        if self.feed_back or num_last > x.size(-2):
+            raise ValueError(
+                f"expected 'num_last' to be at most the {x.size(-2)} frames of 'x', and feed_back=False, got "
+                f"{num_last} and {self.feed_back}"
+            )
+        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask, num_last)[0]
 
     def step(
         self,
@@ -136,15 +147,16 @@ class Forecaster(Module):
         pe: OptTensor,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
+        num_last: int | None = None,
     ) -> tuple[Tensor, State]:
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
         h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
-        now, last = last_there(x, mask), last_there(h, mask)
+        now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
         if not self.feed_back:
             frames = self.lin_out(last).unflatten(-1, (self.horizon, self.out_channels))
             frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
-            return _only_there(frames, mask), state
+            return foretold(frames, mask, num_last), state
         after = state
         if edge_time is not None:
             if is_sparse(edge_index):
@@ -164,7 +176,7 @@ class Forecaster(Module):
             if number + 1 < self.horizon:
                 h, after = self._run(now.unsqueeze(-2), after, edge_index, edge_attr, pe, None, goes_on)
                 last = h[..., -1, :]
-        return _only_there(torch.stack(frames, -2), mask), state
+        return foretold(torch.stack(frames, -2), mask), state
 
     def _run(
         self,
@@ -184,18 +196,28 @@ class Forecaster(Module):
         return self.rstg(v, edge_index, edge_attr, pe, state, edge_time=edge_time, mask=mask)
 
 
-def last_there(x: Tensor, mask: OptTensor = None) -> Tensor:
+def last_there(x: Tensor, mask: OptTensor = None, num_last: int | None = None) -> Tensor:
     """Of every node the last frame in which it is there: ``[N, *, C]`` from ``x [N, *, T, C]`` and ``mask [N, *, T]``;
-    0 of nodes that never are."""
+    0 of nodes that never are. With ``num_last`` that up to each of the last so many frames, ``[N, *, F, C]``."""
+    count = 1 if num_last is None else num_last
+    last = x[..., x.size(-2) - count :, :]
+    if mask is not None:
+        place = _places(mask)[..., x.size(-2) - count :, None]
+        last = torch.where(place < 0, 0, x.gather(-2, place.clamp(min=0).expand(*place.shape[:-1], x.size(-1))))
+    return last.squeeze(-2) if num_last is None else last
+
+
+def _places(mask: Tensor) -> Tensor:
+    """For every frame the number of the last one up to it in which a node is there, ``[N, *, T]``; -1 for none."""
+    return torch.where(mask, torch.arange(mask.size(-1), device=mask.device), -1).cummax(-1).values
+
+
+def foretold(frames: Tensor, mask: OptTensor, num_last: int | None = None) -> Tensor:
+    """``frames [N, *, H, O]``, or with ``num_last [N, *, F, H, O]``, and 0 of nodes that were not there before."""
     if mask is None:
-        return x[..., -1, :]
-    place = (mask * torch.arange(mask.size(-1), device=mask.device)).amax(-1)
-    last = x.gather(-2, place[..., None, None].expand(*place.shape, 1, x.size(-1))).squeeze(-2)
-    return torch.where(mask.any(-1, keepdim=True), last, 0)
-
-
-def _only_there(frames: Tensor, mask: OptTensor) -> Tensor:
-    return frames if mask is None else torch.where(mask.any(-1)[..., None, None], frames, 0)
+        return frames
+    there = _places(mask)[..., -(num_last or 1) :] >= 0
+    return torch.where((there.squeeze(-1) if num_last is None else there)[..., None, None], frames, 0)
 
 
 def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, power: float = 1.0) -> Tensor:

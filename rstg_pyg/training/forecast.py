@@ -71,6 +71,9 @@ class SequenceForecaster(RunModule):
     over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2, or the length of the
     error. With several processes it is that of the whole batch.
 
+    Where the targets of training sequences have F - 1 frames more than the horizon H, the forecasts from each of the
+    last F frames that are seen count, which costs as much as one (``Windows(data, T, H + F - 1, gap=1 - F)``).
+
     The weights of the chunk with the least validation loss are kept, in checkpoints too, and tested once, at the end:
     :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
     it diverges, see :class:`RunModule`.
@@ -85,7 +88,8 @@ class SequenceForecaster(RunModule):
         augment: What is done to a training batch first, by torch's random numbers.
 
     Shapes:
-        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``. **batch.y_mask:** ``[N, H]`` bool, where there is one.
+        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``, in training also ``[N, H + F - 1, O]``.
+          **batch.y_mask:** ``[N, H]`` bool, or as y, where there is one.
 
     Raises:
         As :class:`RunModule`.
@@ -116,14 +120,21 @@ class SequenceForecaster(RunModule):
         self._best: dict[str, Any] | None = None
         self._sums: dict[str, Tensor] = {}
 
-    def forward(self, batch: Data) -> Tensor:
-        given = {name: batch.get(name) for name in ("edge_time", "mask")}
+    def forward(self, batch: Data, **options: Any) -> Tensor:
+        given = {**options, **{name: batch.get(name) for name in ("edge_time", "mask")}}
         return self.model(batch.x, batch.edge_index, batch.get("edge_attr"), batch.get("pe"), **given)
 
     def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
         batch = batch if self.augment is None else self.augment(batch)
-        prediction, mask = self(batch), batch.get("y_mask")
-        losses = LOSSES[self.recipe.loss](there(prediction.float() - batch.y, batch))
+        y, mask = batch.y, batch.get("y_mask")
+        horizon = getattr(self.model, "horizon", y.size(1))
+        if y.size(1) == horizon:
+            prediction = self(batch)
+        else:
+            prediction = self(batch, num_last=y.size(1) - horizon + 1)
+            y = y.unfold(1, horizon, 1).transpose(2, 3)
+            mask = None if mask is None else mask.unfold(1, horizon, 1)
+        losses = LOSSES[self.recipe.loss](there(prediction.float() - y, mask))
         loss = losses.sum() / max(1, losses.numel())
         if self.trainer.world_size > 1 and mask is not None:
             # Gradients are averaged over the processes, whose shares of what is there differ.
@@ -142,7 +153,7 @@ class SequenceForecaster(RunModule):
         if batch_idx == 0:
             self._sums = {}
         prediction = self(batch).float()
-        losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch))
+        losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch.get("y_mask")))
         errors = {"loss": losses, **self.measure(prediction, batch)}
         for name, entries in errors.items():
             # In float64, which not every accelerator has.
@@ -186,13 +197,12 @@ class SequenceForecaster(RunModule):
         self._best = checkpoint["best"]
 
 
-def there(value: Tensor, batch: Data) -> Tensor:
-    """The entries of ``value [N, H, O]`` that a batch has targets for, ``[M, O]``."""
-    mask = batch.get("y_mask")
+def there(value: Tensor, mask: Tensor | None) -> Tensor:
+    """The entries of ``value [N, *, O]`` where ``mask [N, *]`` is True, ``[M, O]``; all of them without one."""
     return value.flatten(0, -2) if mask is None else value[mask]
 
 
 def forecast_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
     """The absolute and the squared errors of what is there, as ``mae`` and ``rmse``."""
-    error = there(prediction - batch.y, batch)
+    error = there(prediction - batch.y, batch.get("y_mask"))
     return {"mae": error.abs(), "rmse": error.square()}

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.loader import DataLoader
 
 from rstg_pyg.models import constant_velocity
-from rstg_pyg.training.pedestrians import SCALES, displacement_errors, mirrored_and_scaled, tasks
+from rstg_pyg.training.pedestrians import NOISE, SCALES, augmented, displacement_errors, tasks
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,19 @@ def test_errors_are_of_those_who_are_there_throughout(task):
     assert naive["constant velocity"]["ade"] < naive["no motion"]["ade"]
 
 
-def test_mirrored_and_scaled_windows_are_still_windows(task):
+def test_augmented_windows_are_still_windows(task):
     batch, before = (next(iter(DataLoader(task.train, batch_size=40))) for _ in range(2))
-    mirrored_and_scaled(batch)
+    augmented(batch)
     source, destination, time = *batch.edge_index, batch.edge_time
     torch.testing.assert_close(batch.edge_attr, batch.x[source, time] - batch.x[destination, time], atol=1e-4, rtol=0)
-    scale = (batch.x[batch.mask] / before.x[before.mask])[:, 0]
-    assert SCALES[0] <= scale.min() < 0.7 and 1.4 < scale.max() <= SCALES[1]
-    came = (batch.y / before.y).abs()[batch.y_mask].nan_to_num(1)
-    assert SCALES[0] - 1e-3 <= came.min() and came.max() <= SCALES[1] + 1e-3
-    side = (batch.x / before.x)[before.mask].prod(1).sign()
-    assert set(side.tolist()) == {-1.0, 1.0}
+    factor = (batch.y / before.y)[batch.y_mask]
+    scale = factor.abs()
+    assert SCALES[0] - 1e-3 <= scale.min() < 0.7 and 1.4 < scale.max() <= SCALES[1] + 1e-3
+    torch.testing.assert_close(scale[:, 0], scale[:, 1])
+    assert set(factor.prod(1).sign().tolist()) == {-1.0, 1.0}
+    first = before.mask[:, -1] & before.y_mask[:, 0]
+    noise = batch.x[first, -1] - before.x[first, -1] * (batch.y / before.y)[first, 0]
+    assert 0.3 * NOISE < noise.std() < NOISE
 
 
 def test_a_few_steps_beat_constant_velocity(task):
