@@ -103,7 +103,7 @@ def tasks(
                 scene if source == "files" else f"{scene} of simulated walkers",
                 {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
                 network,
-                SequenceRecipe(60_000, batch_size=64, lr=1e-2, loss="distance", chunk=6_000),
+                SequenceRecipe(24_000, batch_size=64, lr=1e-2, loss="distance", chunk=4_800),
                 *parts,
                 measure=displacement_errors,
                 augment=augmented,
