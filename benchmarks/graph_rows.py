@@ -77,7 +77,11 @@ def table(tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], me
             by_row.setdefault(held["row"], []).append(held)
         for row, runs in by_row.items():
             ended = [run for run in runs if "diverged" not in run]
-            cells = [_spread([run["test"][measure] for run in ended]) for measure in measures]
+            cells = [
+                _spread([run["test"][measure] for run in ended]) if measure in ended[0]["test"] else ""
+                for measure in measures
+                if ended
+            ] or ["diverged"] * len(measures)
             seeds = str(len(ended)) + f" ({len(runs) - len(ended)} diverged)" * (len(ended) < len(runs))
             minutes = f"{statistics.mean(run['seconds'] for run in ended) / 60:.1f}" if ended else ""
             base, _, rnn = row.partition(":")
@@ -92,8 +96,6 @@ def _number(value: float | None) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "diverged"
     spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
     return f"{_number(statistics.mean(values))}{spread}"
 

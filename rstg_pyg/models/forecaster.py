@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Embedding, Linear, Module
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
@@ -19,6 +19,9 @@ from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
+
+OWN_SCALE = 0.1
+"""Standard deviation with which the vectors of nodes begin."""
 
 
 class Forecaster(Module):
@@ -42,6 +45,8 @@ class Forecaster(Module):
         out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
         feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
         from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
+        num_nodes: Learn a vector of each of so many nodes, which is added to what enters the recurrence: for graphs,
+            and batches of graphs, that have the same nodes in the same order every time.
         recurrence: A function from G to a module of one's own in the place of :class:`~rstg_pyg.RSTG`, with its call.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv` (``num_stages``, ``rnn``,
             ``edge_dim``, ``pe_channels``, ``heads``, ...).
@@ -74,6 +79,7 @@ class Forecaster(Module):
         *,
         feed_back: bool = False,
         from_last: bool = True,
+        num_nodes: int | None = None,
         recurrence: Callable[[int], Module] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +96,11 @@ class Forecaster(Module):
         self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
         self.feed_back, self.from_last = feed_back, from_last
         self.lin_in = Linear(in_channels, channels)
+        self.nodes = None
+        if num_nodes is not None:
+            check_positive(num_nodes=num_nodes)
+            self.nodes = Embedding(num_nodes, channels)
+            torch.nn.init.normal_(self.nodes.weight, std=OWN_SCALE)
         self.rstg = RSTG(channels, **kwargs) if recurrence is None else recurrence(channels)
         self.lin_out = Linear(channels, out_channels * (1 if feed_back else horizon))
 
@@ -98,6 +109,8 @@ class Forecaster(Module):
         for layer in (self.lin_in, self.rstg, self.lin_out):
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
+        if self.nodes is not None:
+            torch.nn.init.normal_(self.nodes.weight, std=OWN_SCALE)
 
     def forward(
         self,
@@ -193,6 +206,13 @@ class Forecaster(Module):
         else:
             frames = FrameIndex(x.shape[:-1], mask=mask)
             v = frames.put(self.lin_in(frames.take(x)))
+        if self.nodes is not None:
+            copies, rest = divmod(x.size(0), self.nodes.num_embeddings)
+            if rest:
+                raise ValueError(
+                    f"expected a multiple of num_nodes={self.nodes.num_embeddings} nodes, got {x.size(0)} in 'x'"
+                )
+            v = v + self.nodes.weight.repeat(copies, 1).view(x.size(0), *[1] * (x.dim() - 2), -1)
         return self.rstg(v, edge_index, edge_attr, pe, state, edge_time=edge_time, mask=mask)
 
 

@@ -38,6 +38,7 @@ class GraphNetwork:
         dropout: Dropout of attention.
         feed_back: Feed predictions back instead of foretelling all frames at once.
         from_last: Foretell the difference to the last frame.
+        num_nodes: Learn a vector of every node, of graphs that always have the same ones.
     """
 
     in_channels: int
@@ -55,6 +56,7 @@ class GraphNetwork:
     dropout: float = 0.0
     feed_back: bool = False
     from_last: bool = True
+    num_nodes: int | None = None
 
     def forecaster(self, recurrence: Callable[[int], Module] | None = None, **options: Any) -> Forecaster:
         """Make a forecaster of these sizes around RSTG with these options and ``options``, or around another module."""
@@ -67,6 +69,7 @@ class GraphNetwork:
             self.out_channels,
             feed_back=self.feed_back,
             from_last=self.from_last,
+            num_nodes=self.num_nodes,
             recurrence=recurrence,
             **options,
         )
