@@ -19,6 +19,8 @@ from rstg_pyg.training.forecast_data import ForecastTask
 
 HISTORY, HORIZON = 8, 12
 """Frames of 0.4 s that are seen, and that are foretold."""
+TRAINED, STRIDE = 20, 4
+"""Frames of a training window, and from one to the next."""
 
 SCALES = 0.5, 1.6
 """Bounds of the size of the world in training."""
@@ -84,8 +86,13 @@ def tasks(
     for scene in SCENES:
         parts = []
         for split in SPLITS:
-            options = {"paces": PACES, "source": source, "data_dir": data_dir}
-            parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, **options))
+            options = {"source": source, "data_dir": data_dir}
+            if split == "train":
+                # Forecasts from many frames of a long window, each with as much of a past, at the cost of one.
+                more = TRAINED - HISTORY
+                options |= {"history": TRAINED, "horizon": HORIZON + more, "gap": -more}
+                options |= {"stride": STRIDE, "paces": PACES}
+            parts.append(Pedestrians(root, scene, split, **options))
             source = parts[0].source
         network = GraphNetwork(
             MotionForecaster.in_channels,
@@ -103,7 +110,7 @@ def tasks(
                 scene if source == "files" else f"{scene} of simulated walkers",
                 {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
                 network,
-                SequenceRecipe(24_000, batch_size=64, lr=1e-2, loss="distance", chunk=4_800),
+                SequenceRecipe(24_000, batch_size=16, lr=5e-3, loss="distance", chunk=4_800),
                 *parts,
                 measure=displacement_errors,
                 augment=augmented,
