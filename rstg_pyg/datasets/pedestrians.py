@@ -75,7 +75,6 @@ class Pedestrians(Dataset):
         split: ``"train"``, ``"val"`` or ``"test"``.
         history: Number T of frames to see.
         horizon: Number H of frames to foretell.
-        stride, gap: As of :class:`~rstg_pyg.temporal.Windows`.
         radius: How far apart two people may be that are joined, in metres.
         paces: For training, take every n-th frame, for each n of these: with 2 people seem to walk twice as fast and to
             turn twice as soon, as some scenes look beside others.
@@ -86,7 +85,7 @@ class Pedestrians(Dataset):
 
     Shapes:
         - **x:** ``[N, T, 2]``, positions. **y:** ``[N, H, 2]``. **mask:** ``[N, T]`` bool, where a person is there.
-        - **y_mask:** ``[N, H]`` bool, the same; without a gap False for who is not there in the last frame seen.
+        - **y_mask:** ``[N, H]`` bool, the same, False for who is not there in the last frame seen.
         - **scored:** ``[N]`` bool, who counts in ADE and FDE: people there in all frames, where there are two at least.
         - **edge_index:** ``[2, E]``. **edge_time:** ``[E]``. **edge_attr:** ``[E, 2]``, from i to j of an edge j -> i.
         - **node_id:** ``[N]``, the people's numbers in the recording. **first_frame:** the int of the window.
@@ -116,8 +115,6 @@ class Pedestrians(Dataset):
         split: str = "train",
         history: int = 8,
         horizon: int = 12,
-        stride: int = 1,
-        gap: int = 0,
         radius: float = 3.0,
         paces: Sequence[int] = (1,),
         throughout_only: bool = False,
@@ -134,8 +131,8 @@ class Pedestrians(Dataset):
         check_flags(throughout_only=throughout_only, log=log)
         if not radius > 0:
             raise ValueError(f"expected 'radius' to be positive, got {radius}")
-        self.scene, self.split, self.throughout_only = scene, split, throughout_only
-        self.span = {"history": history, "horizon": horizon, "stride": stride, "gap": gap}
+        self.scene, self.split, self.history, self.horizon = scene, split, history, horizon
+        self.throughout_only = throughout_only
         files, notice = _read(root, source, data_dir, log)
         if notice is not None:
             warnings.warn(notice, stacklevel=2)
@@ -154,14 +151,17 @@ class Pedestrians(Dataset):
                     self._add(_at_pace(rows, pace, start), radius)
 
     def _add(self, rows: Tensor, radius: float) -> None:
-        windows = Windows(walkers_graph(rows, radius), **self.span, present_only=True)
-        spans = windows.series.data.mask.unfold(1, windows.span, windows.stride)
-        if self.split == "train" and not self.throughout_only:
-            used = (spans.sum(-1) > 1).any(0)
-        else:
-            used = spans.all(-1).sum(0) > 1
-        self.places += [(len(self.windows), int(number)) for number in used.nonzero()]
+        windows = Windows(walkers_graph(rows, radius), self.history, self.horizon, present_only=True)
+        used = self._used(windows.series.data.mask)
+        self.places += [(len(self.windows), int(start)) for start in used.nonzero()]
         self.windows.append(windows)
+
+    def _used(self, mask: Tensor) -> Tensor:
+        """Which windows have somebody to learn from, or people who count in the errors."""
+        spans = mask.unfold(1, self.history + self.horizon, 1)
+        if self.split == "train" and not self.throughout_only:
+            return spans[..., self.history - 1 : self.history + 1].all(-1).any(0)
+        return spans.all(-1).sum(0) >= (1 if self.split == "train" else 2)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -174,12 +174,11 @@ class Pedestrians(Dataset):
             self._items[index] = self._window(*self.places[index])
         return copy(self._items[index])
 
-    def _window(self, recording: int, number: int) -> Data:
-        window = self.windows[recording][number]
+    def _window(self, recording: int, start: int) -> Data:
+        window = self.windows[recording][start]
         throughout = window.mask.all(1) & window.y_mask.all(1)
         window.scored = throughout & (throughout.sum() > 1)
-        if self.span["gap"] == 0:
-            window.y_mask = window.y_mask & window.mask[:, -1:]
+        window.y_mask = window.y_mask & window.mask[:, -1:]
         del window.frame_start
         return subgraph(window, Series(window).rows, throughout) if self.throughout_only else window
 

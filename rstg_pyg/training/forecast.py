@@ -133,10 +133,7 @@ class SequenceForecaster(RunModule):
         else:
             prediction = self(batch, num_last=y.size(1) - horizon + 1)
             y = y.unfold(1, horizon, 1).transpose(2, 3)
-            if mask is not None:
-                mask = mask.unfold(1, horizon, 1)
-                # From a frame in which it is absent a node is not foretold anew.
-                mask = mask & batch.mask[:, -mask.size(1) :, None] if "mask" in batch else mask
+            mask = None if mask is None else mask.unfold(1, horizon, 1)
         losses = LOSSES[self.recipe.loss](there(prediction.float() - y, mask))
         loss = losses.sum() / max(1, losses.numel())
         if self.trainer.world_size > 1 and mask is not None:

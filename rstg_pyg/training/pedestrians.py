@@ -19,8 +19,6 @@ from rstg_pyg.training.forecast_data import ForecastTask
 
 HISTORY, HORIZON = 8, 12
 """Frames of 0.4 s that are seen, and that are foretold."""
-TRAINED, STRIDE = 20, 4
-"""Frames of a training window, and from one to the next."""
 
 SCALES = 0.5, 1.6
 """Bounds of the size of the world in training."""
@@ -44,14 +42,15 @@ def displacement_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
 
 def augmented(batch: Data) -> Data:
     """A batch whose windows are mirrored, every second one, larger or smaller within the bounds of :data:`SCALES`, and
-    seen with an error of up to :data:`NOISE` metres (standard deviation), so that a forecaster learns how far the last
-    step of a way that trembles can be trusted."""
+    seen, every second one, with an error of up to :data:`NOISE` metres (standard deviation), so that a forecaster
+    learns how far the last step of a way that trembles can be trusted."""
     x, (source, destination), windows = batch.x, batch.edge_index, batch.num_graphs
     scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(windows, 1, device=x.device)
     mirror = torch.where(torch.rand(windows, 1, device=x.device) < 0.5, -1.0, 1.0)
     # Which of the axes is of no account: forecasts turn with the scene.
     of_node = torch.cat([scale, mirror * scale], 1)[batch.batch, None]
-    noise = NOISE * torch.rand(windows, 1, 1, device=x.device)[batch.batch] * torch.randn_like(x)
+    deviation = NOISE * (2 * torch.rand(windows, 1, 1, device=x.device) - 1).relu()
+    noise = deviation[batch.batch] * torch.randn_like(x)
     batch.x, batch.y = x * of_node + noise, batch.y * of_node
     batch.edge_attr = batch.x[source, batch.edge_time] - batch.x[destination, batch.edge_time]
     return batch
@@ -86,13 +85,8 @@ def tasks(
     for scene in SCENES:
         parts = []
         for split in SPLITS:
-            options = {"source": source, "data_dir": data_dir}
-            if split == "train":
-                # Forecasts from many frames of a long window, each with as much of a past, at the cost of one.
-                more = TRAINED - HISTORY
-                options |= {"history": TRAINED, "horizon": HORIZON + more, "gap": -more}
-                options |= {"stride": STRIDE, "paces": PACES}
-            parts.append(Pedestrians(root, scene, split, **options))
+            options = {"paces": PACES, "source": source, "data_dir": data_dir}
+            parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, **options))
             source = parts[0].source
         network = GraphNetwork(
             MotionForecaster.in_channels,
@@ -110,7 +104,7 @@ def tasks(
                 scene if source == "files" else f"{scene} of simulated walkers",
                 {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
                 network,
-                SequenceRecipe(24_000, batch_size=16, lr=5e-3, loss="distance", chunk=4_800),
+                SequenceRecipe(20_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
                 *parts,
                 measure=displacement_errors,
                 augment=augmented,

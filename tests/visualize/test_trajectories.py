@@ -12,7 +12,8 @@ from rstg_pyg.visualize.trajectories import LEAST_SHOWN
 @pytest.fixture(scope="module")
 def shown():
     options = {"out_channels": 2, "edge_dim": 6, "from_last": False, "num_stages": 1, "heads": 2}
-    model = MotionForecaster(Forecaster(21, 12, 8, **options), 12)
+    model = MotionForecaster(Forecaster(5, 12, 8, **options), 12)
+    model.forecaster.lin_out.reset_parameters()
     window = Pedestrians("no/such/folder", "eth", "test", source="simulated")[3]
     return model, explain_forecast(model, window)
 
@@ -28,7 +29,7 @@ def test_an_explanation_is_what_the_model_says(shown):
     )
     hears = total > 0
     torch.testing.assert_close(total[hears], torch.ones_like(total[hears]))
-    silent = MotionForecaster(Forecaster(21, 12, 8, out_channels=2, from_last=False, stages="time-only"), 12)
+    silent = MotionForecaster(Forecaster(5, 12, 8, out_channels=2, from_last=False, stages="time-only"), 12)
     assert explain_forecast(silent, window).alpha is None
 
 
