@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -135,6 +136,7 @@ def _open(root: str | os.PathLike, speeds: str, data_dir: str | os.PathLike | No
     return speed, _table(files["los_adj.csv"], "los_adj.csv"), "los-loop"
 
 
+@lru_cache(maxsize=2)
 def _table(content: bytes, name: str, header: bool = False) -> Tensor:
     with reading(name, FileError, "a table of numbers"):
         return torch.from_numpy(
@@ -142,6 +144,7 @@ def _table(content: bytes, name: str, header: bool = False) -> Tensor:
         )
 
 
+@lru_cache(maxsize=1)
 def simulate_traffic(num_detectors: int = 30, num_days: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Speeds on a ring road with detectors one after the other: jams that grow at rush hours and move backwards.
 

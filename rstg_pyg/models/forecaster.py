@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Embedding, Linear, Module
+from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
@@ -20,8 +20,8 @@ from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
 
-OWN_SCALE = 0.1
-"""Standard deviation with which the vectors of nodes begin."""
+OWN_SCALES = {"enter": 0.1, "leave": 0.0, "pe": 0.3}
+"""Standard deviations with which what nodes have of their own begins."""
 
 
 class Forecaster(Module):
@@ -45,11 +45,13 @@ class Forecaster(Module):
         out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
         feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
         from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
-        num_nodes: Learn a vector of each of so many nodes, which is added to what enters the recurrence: for graphs,
-            and batches of graphs, that have the same nodes in the same order every time.
+        pe_channels: Size P of the positional encodings.
+        num_nodes: Learn what each of so many nodes has of its own, for graphs, and batches of graphs, that have the
+            same nodes in the same order every time: a vector :math:`\mathbf{u}_i` that is added to what enters the
+            recurrence, a factor :math:`1 + \mathbf{s}_i` of what leaves it, and where none are given the encodings.
         recurrence: A function from G to a module of one's own in the place of :class:`~rstg_pyg.RSTG`, with its call.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv` (``num_stages``, ``rnn``,
-            ``edge_dim``, ``pe_channels``, ``heads``, ...).
+            ``edge_dim``, ``heads``, ...).
 
     Shapes:
         - **x:** ``[N, *, T, C]``. **edges, edge_time, pe, mask:** as of :class:`~rstg_pyg.RSTG`.
@@ -79,6 +81,7 @@ class Forecaster(Module):
         *,
         feed_back: bool = False,
         from_last: bool = True,
+        pe_channels: int = 0,
         num_nodes: int | None = None,
         recurrence: Callable[[int], Module] | None = None,
         **kwargs: Any,
@@ -96,21 +99,26 @@ class Forecaster(Module):
         self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
         self.feed_back, self.from_last = feed_back, from_last
         self.lin_in = Linear(in_channels, channels)
-        self.nodes = None
+        self.num_nodes, self.own = num_nodes, ModuleDict()
         if num_nodes is not None:
             check_positive(num_nodes=num_nodes)
-            self.nodes = Embedding(num_nodes, channels)
-            torch.nn.init.normal_(self.nodes.weight, std=OWN_SCALE)
-        self.rstg = RSTG(channels, **kwargs) if recurrence is None else recurrence(channels)
+            widths = {"enter": channels, "leave": channels, "pe": pe_channels}
+            self.own.update({name: Embedding(num_nodes, width) for name, width in widths.items() if width})
+        options = {"pe_channels": pe_channels, **kwargs}
+        self.rstg = RSTG(channels, **options) if recurrence is None else recurrence(channels)
         self.lin_out = Linear(channels, out_channels * (1 if feed_back else horizon))
+        self._reset_own()
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""
         for layer in (self.lin_in, self.rstg, self.lin_out):
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-        if self.nodes is not None:
-            torch.nn.init.normal_(self.nodes.weight, std=OWN_SCALE)
+        self._reset_own()
+
+    def _reset_own(self) -> None:
+        for name, table in self.own.items():
+            torch.nn.init.normal_(table.weight, std=OWN_SCALES[name])
 
     def forward(
         self,
@@ -167,7 +175,7 @@ class Forecaster(Module):
         h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
         now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
         if not self.feed_back:
-            frames = self.lin_out(last).unflatten(-1, (self.horizon, self.out_channels))
+            frames = self._head(last).unflatten(-1, (self.horizon, self.out_channels))
             frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
             return foretold(frames, mask, num_last), state
         after = state
@@ -183,7 +191,7 @@ class Forecaster(Module):
         goes_on = None if mask is None else mask.any(-1, keepdim=True)
         frames = []
         for number in range(self.horizon):
-            change = self.lin_out(last)
+            change = self._head(last)
             now = now + change if self.from_last else change
             frames.append(now)
             if number + 1 < self.horizon:
@@ -206,14 +214,20 @@ class Forecaster(Module):
         else:
             frames = FrameIndex(x.shape[:-1], mask=mask)
             v = frames.put(self.lin_in(frames.take(x)))
-        if self.nodes is not None:
-            copies, rest = divmod(x.size(0), self.nodes.num_embeddings)
-            if rest:
-                raise ValueError(
-                    f"expected a multiple of num_nodes={self.nodes.num_embeddings} nodes, got {x.size(0)} in 'x'"
-                )
-            v = v + self.nodes.weight.repeat(copies, 1).view(x.size(0), *[1] * (x.dim() - 2), -1)
+        if self.own:
+            v = v + self._of_nodes("enter", x.size(0), v.dim())
+            pe = self._of_nodes("pe", x.size(0), 2) if pe is None and "pe" in self.own else pe
         return self.rstg(v, edge_index, edge_attr, pe, state, edge_time=edge_time, mask=mask)
+
+    def _head(self, h: Tensor) -> Tensor:
+        return self.lin_out(h * (1 + self._of_nodes("leave", h.size(0), h.dim())) if self.own else h)
+
+    def _of_nodes(self, name: str, num_rows: int, num_dims: int) -> Tensor:
+        """What nodes have of their own, ``[N, 1, ..., 1, width]``."""
+        copies, rest = divmod(num_rows, self.num_nodes)
+        if rest:
+            raise ValueError(f"expected a multiple of num_nodes={self.num_nodes} nodes, got {num_rows} in 'x'")
+        return self.own[name].weight.repeat(copies, 1).view(num_rows, *[1] * (num_dims - 2), -1)
 
 
 def last_there(x: Tensor, mask: OptTensor = None, num_last: int | None = None) -> Tensor:

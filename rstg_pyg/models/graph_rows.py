@@ -38,7 +38,7 @@ class GraphNetwork:
         dropout: Dropout of attention.
         feed_back: Feed predictions back instead of foretelling all frames at once.
         from_last: Foretell the difference to the last frame.
-        num_nodes: Learn a vector of every node, of graphs that always have the same ones.
+        num_nodes: Learn what every node has of its own, of graphs that always have the same ones.
     """
 
     in_channels: int
@@ -60,8 +60,7 @@ class GraphNetwork:
 
     def forecaster(self, recurrence: Callable[[int], Module] | None = None, **options: Any) -> Forecaster:
         """Make a forecaster of these sizes around RSTG with these options and ``options``, or around another module."""
-        if recurrence is None:
-            options = {**self.graph(), **options}
+        options = {"pe_channels": self.pe_channels} if recurrence is not None else {**self.graph(), **options}
         return Forecaster(
             self.in_channels,
             self.horizon,

@@ -18,6 +18,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "mae": torch.abs,
     "mse": torch.square,
     "distance": lambda error: error.norm(dim=-1),
+    "huber": lambda error: torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none"),
 }
 """From errors ``[M, O]`` of what is there to what a loss is the mean of, by its name."""
 
@@ -32,8 +33,9 @@ class SequenceRecipe(RunRecipe):
 
     Args:
         clips: Number of training sequences, of all epochs together: each once an epoch, in an order of its own.
-        loss: ``"mae"``, the mean absolute error, ``"mse"``, the mean squared one, or ``"distance"``, the mean of the
-            errors' length over all channels, of what is there.
+        loss: ``"mae"``, the mean absolute error, ``"mse"``, the mean squared one, ``"distance"``, the mean of the
+            errors' length over all channels, or ``"huber"``, the squared one below 1 and the absolute one above, of
+            what is there.
         val_clips: Number of validation sequences, looked at after every chunk (None: all).
         test_clips: Number of test sequences (None: all).
         others: Those of :class:`RunRecipe`.
@@ -51,7 +53,7 @@ class SequenceRecipe(RunRecipe):
 
     clips: int
     _: KW_ONLY
-    loss: Literal["mae", "mse", "distance"] = "mae"
+    loss: Literal["mae", "mse", "distance", "huber"] = "mae"
     optimizer: Literal["muon", "muon-hidden", "adamw", "nesterov"] = "adamw"
     val_clips: int | None = None
     test_clips: int | None = None

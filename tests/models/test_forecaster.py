@@ -79,14 +79,21 @@ def test_forecasts_from_every_frame_are_those_of_the_frames_up_to_it():
         model(x, EDGES, num_last=5)
 
 
-def test_nodes_have_vectors_of_their_own():
-    model, x = make(num_nodes=N), torch.randn(1, T, C, dtype=torch.float64).expand(N, T, C)
-    alone = torch.empty(2, 0, dtype=torch.long)
-    out = model(x, alone)
+@pytest.mark.parametrize("own", ["enter", "leave", "pe"])
+def test_nodes_have_something_of_their_own(own):
+    """What of the rest is alike, a ring of nodes that see the same."""
+    model, x = make(num_nodes=N, pe_channels=2), torch.randn(1, T, C, dtype=torch.float64).expand(N, T, C)
+    ring = torch.stack([torch.arange(N), (torch.arange(N) + 1) % N])
+    for name, table in model.own.items():
+        torch.nn.init.normal_(table.weight) if name == own else torch.nn.init.zeros_(table.weight)
+    out = model(x, ring)
     assert (out[0] - out[1]).abs().max() > 1e-9
-    torch.testing.assert_close(model(torch.cat([x, x]), alone)[N:], out)
+    torch.testing.assert_close(model(torch.cat([x, x]), torch.cat([ring, ring + N], 1))[N:], out)
+    torch.nn.init.zeros_(model.own[own].weight)
+    out = model(x, ring)
+    torch.testing.assert_close(out, out[:1].expand_as(out))
     with pytest.raises(ValueError, match="a multiple of num_nodes=5 nodes, got 4 in 'x'"):
-        model(x[:4], alone)
+        model(x[:4], ring[:, :2])
 
 
 def test_errors_count_what_is_there():
