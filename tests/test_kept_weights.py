@@ -12,8 +12,10 @@ from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.models import SMALL, build_row
 from rstg_pyg.predict import Predictor
-from rstg_pyg.training import load_model_weights
+from rstg_pyg.training import evaluate, load_model_weights
+from rstg_pyg.training.pedestrians import tasks
 
+DATA = os.environ.get("RSTG_PYG_DATA")
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -43,3 +45,17 @@ def test_video_weights_tell_motion(tmp_path):
     assert videos.classes == predictor.classes
     right = [predictor.clip(item.video[0])[0].argmax() == item.y for item in videos]
     assert sum(map(int, right)) >= 16
+
+
+@pytest.mark.parametrize("source", ["files", "simulated"])
+def test_pedestrian_weights_are_better_than_constant_velocity(source):
+    """Where people are that it was not trained on; also on walkers that it has never seen the like of."""
+    if source == "files" and not DATA:
+        pytest.skip("RSTG_PYG_DATA does not name a folder with other people's data")
+    for task in tasks("no/such/folder", source=source)[:2]:
+        name = task.name.replace("-", "_")
+        module = task.module("all-temp-stages")
+        settings = load_model_weights(WEIGHTS / f"{name}.pt", module.model)
+        assert settings["network"] == module.config["network"] and settings["task"] == task.name
+        ade = evaluate(module, task.data(), "cpu").test["ade"]
+        assert ade < 0.95 * task.naive()["constant velocity"]["ade"]
