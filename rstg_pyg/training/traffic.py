@@ -15,7 +15,7 @@ from rstg_pyg.training.forecast import SequenceRecipe
 from rstg_pyg.training.forecast_data import ForecastTask
 
 HISTORY, HORIZON, SHORTEST = 12, 12, 3
-TRAINED = 72
+TRAINED = 24
 """Frames of a training sequence; the forecasts from all that have a whole history count."""
 MIN_WEIGHT = 0.5
 """Of an edge: detectors that are nearer than about this see each other."""
@@ -113,7 +113,7 @@ def tasks(
         pe_channels=8,
         num_nodes=len(train.adjacency),
     )
-    recipe = SequenceRecipe(240, loss="huber", batch_size=1, chunk=40, lr=6e-3, weight_decay=0.05)
+    recipe = SequenceRecipe(720, loss="huber", batch_size=3, chunk=120, lr=6e-3, weight_decay=0.05)
     return [
         ForecastTask(
             "traffic",
