@@ -13,8 +13,7 @@ from rstg_pyg.datasets import ClipGenerator, SyncMNIST
 from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.models import SMALL, build_row
 from rstg_pyg.predict import Predictor
-from rstg_pyg.training import load_model_weights
-from rstg_pyg.training.traffic import tasks
+from rstg_pyg.training import evaluate, load_model_weights, pedestrians, traffic
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 DATA = os.environ.get("RSTG_PYG_DATA")
@@ -51,7 +50,7 @@ def test_video_weights_tell_motion(tmp_path):
 @pytest.mark.skipif(not DATA, reason="RSTG_PYG_DATA does not name a folder with traffic/")
 def test_traffic_weights_foretell_speeds():
     """Better than every linear model of all detectors, by every eighth window of the tests."""
-    (task,) = tasks("unused", Path(DATA or "", "traffic"))
+    (task,) = traffic.tasks("unused", Path(DATA or "", "traffic"))
     module = task.module("all-temp-stages")
     settings = load_model_weights(WEIGHTS / "traffic.pt", module.model)
     assert settings["row"] == "all-temp-stages" and settings["network"] == module.config["network"]
@@ -59,3 +58,17 @@ def test_traffic_weights_foretell_speeds():
     with torch.no_grad():
         errors = task.measure(module.eval()(batch), batch)
     assert errors["mae_15"].mean() < 3.0 and errors["mae_60"].mean() < 4.2
+
+
+@pytest.mark.parametrize("source", ["files", "simulated"])
+def test_pedestrian_weights_are_better_than_constant_velocity(source):
+    """Where people are that it was not trained on; also on walkers that it has never seen the like of."""
+    if source == "files" and not DATA:
+        pytest.skip("RSTG_PYG_DATA does not name a folder with other people's data")
+    for task in pedestrians.tasks("no/such/folder", source=source)[:2]:
+        name = task.name.replace("-", "_")
+        module = task.module("all-temp-stages")
+        settings = load_model_weights(WEIGHTS / f"{name}.pt", module.model)
+        assert settings["network"] == module.config["network"] and settings["task"] == task.name
+        ade = evaluate(module, task.data(), "cpu").test["ade"]
+        assert ade < 0.95 * task.naive()["constant velocity"]["ade"]

@@ -5,6 +5,7 @@ from rstg_pyg.models.cnn import ClipCNN, FrameCNN
 from rstg_pyg.models.forecaster import Forecaster, masked_error
 from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, build_graph_row
 from rstg_pyg.models.image_weights import ImageWeights, load_image_weights
+from rstg_pyg.models.motion import MotionForecaster, constant_velocity
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.resnet import VideoResNet
 from rstg_pyg.models.rows import (
@@ -40,6 +41,7 @@ __all__ = [
     "GraphNetwork",
     "ImageWeights",
     "MeanLSTM",
+    "MotionForecaster",
     "Network",
     "NonLocalBlock",
     "Row",
@@ -50,6 +52,7 @@ __all__ = [
     "build_graph_row",
     "build_row",
     "build_video_row",
+    "constant_velocity",
     "describe_rows",
     "describe_video_rows",
     "load_image_weights",

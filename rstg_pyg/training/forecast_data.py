@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.nn import Module
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
@@ -119,6 +120,7 @@ class ForecastTask:
         recipe: How every row is trained.
         train, val, test: See :class:`SequenceData`.
         measure, augment: See :class:`SequenceForecaster`.
+        around: Puts a row's model within another one, as :class:`~rstg_pyg.models.MotionForecaster`.
         naive: Gives the errors on the test data of forecasts that nothing was trained for, by the name of the row.
 
     Example:
@@ -144,6 +146,7 @@ class ForecastTask:
     test: Dataset = field(repr=False)
     measure: Measure | None = None
     augment: Callable[[Data], Data] | None = None
+    around: Callable[[Module], Module] | None = None
     naive: Callable[[], Mapping[str, Mapping[str, float]]] = dict
 
     def data(self, seed: int = 0, num_workers: int = 0) -> SequenceData:
@@ -158,4 +161,5 @@ class ForecastTask:
         """
         config = {"task": self.name, "source": self.source, "row": row, "seed": seed, "network": asdict(self.network)}
         model = build_graph_row(row, self.network)
+        model = model if self.around is None else self.around(model)
         return SequenceForecaster(model, self.recipe, config, self.measure, self.augment)

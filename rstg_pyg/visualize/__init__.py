@@ -11,10 +11,12 @@ from rstg_pyg.visualize.learning_curves import draw_learning_curves
 from rstg_pyg.visualize.pairs import PairAccuracy, digits_in_step, draw_pair_accuracy, pair_accuracy, pair_names
 from rstg_pyg.visualize.regions import draw_attention, draw_graph, draw_regions, scale_colours
 from rstg_pyg.visualize.sheet import COLOURS
+from rstg_pyg.visualize.trajectories import ForecastExplanation, draw_trajectories, explain_forecast
 
 __all__ = [
     "COLOURS",
     "ClipExplanation",
+    "ForecastExplanation",
     "PairAccuracy",
     "animate_clips",
     "animate_graph",
@@ -27,7 +29,9 @@ __all__ = [
     "draw_node_errors",
     "draw_pair_accuracy",
     "draw_regions",
+    "draw_trajectories",
     "explain_clips",
+    "explain_forecast",
     "pair_accuracy",
     "pair_names",
     "place_nodes",
