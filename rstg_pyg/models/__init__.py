@@ -3,6 +3,7 @@
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
 from rstg_pyg.models.cnn import ClipCNN, FrameCNN
 from rstg_pyg.models.forecaster import Forecaster, masked_error
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, build_graph_row
 from rstg_pyg.models.image_weights import ImageWeights, load_image_weights
 from rstg_pyg.models.non_local import NonLocalBlock
 from rstg_pyg.models.resnet import VideoResNet
@@ -25,6 +26,7 @@ from rstg_pyg.models.rows import (
 from rstg_pyg.models.video_classifier import VideoClassifier
 
 __all__ = [
+    "GRAPH_ROWS",
     "PAPER_SIZE",
     "ROWS",
     "SMALL",
@@ -35,6 +37,7 @@ __all__ = [
     "ConvLSTM",
     "Forecaster",
     "FrameCNN",
+    "GraphNetwork",
     "ImageWeights",
     "MeanLSTM",
     "Network",
@@ -44,6 +47,7 @@ __all__ = [
     "VideoNetwork",
     "VideoResNet",
     "VideoRow",
+    "build_graph_row",
     "build_row",
     "build_video_row",
     "describe_rows",

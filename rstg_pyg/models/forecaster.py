@@ -4,6 +4,7 @@ Shape legend: N nodes, ``*`` inner dimensions, T frames seen, H frames foretold,
 foretold, G channels of the graph.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class Forecaster(Module):
         out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
         feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
         from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
+        recurrence: A function from G to a module of one's own in the place of :class:`~rstg_pyg.RSTG`, with its call.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv` (``num_stages``, ``rnn``,
             ``edge_dim``, ``pe_channels``, ``heads``, ...).
 
@@ -71,10 +73,11 @@ class Forecaster(Module):
         *,
         feed_back: bool = False,
         from_last: bool = True,
+        recurrence: Callable[[int], Module] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_options(self, kwargs, RSTG, RSTGConv)
+        check_options(self, kwargs, *((RSTG, RSTGConv) if recurrence is None else ()))
         out_channels = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels, horizon=horizon, channels=channels, out_channels=out_channels)
         check_flags(feed_back=feed_back, from_last=from_last)
@@ -86,13 +89,14 @@ class Forecaster(Module):
         self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
         self.feed_back, self.from_last = feed_back, from_last
         self.lin_in = Linear(in_channels, channels)
-        self.rstg = RSTG(channels, **kwargs)
+        self.rstg = RSTG(channels, **kwargs) if recurrence is None else recurrence(channels)
         self.lin_out = Linear(channels, out_channels * (1 if feed_back else horizon))
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""
         for layer in (self.lin_in, self.rstg, self.lin_out):
-            layer.reset_parameters()
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
 
     def forward(
         self,

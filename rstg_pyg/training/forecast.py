@@ -1,0 +1,193 @@
+"""A forecaster on graphs under Lightning's trainer, and the recipe of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from rstg_pyg.arguments import check_positive
+from rstg_pyg.models.forecaster import masked_error
+from rstg_pyg.training.module import RunModule
+from rstg_pyg.training.recipe import RunRecipe
+
+POWERS = {"mae": 1.0, "mse": 2.0}
+"""The exponent of an error, by the name of the loss."""
+
+Measure = Callable[[Tensor, Data], Mapping[str, Tensor]]
+"""From a prediction and its batch to errors by name, each of any shape, of what counts; see
+:class:`SequenceForecaster`."""
+
+
+@dataclass(frozen=True)
+class SequenceRecipe(RunRecipe):
+    r"""The data and the optimiser of a training run on sequences on graphs: a clip is a sequence here.
+
+    Args:
+        clips: Number of training sequences, of all epochs together: each once an epoch, in an order of its own.
+        loss: ``"mae"``, the mean absolute error, or ``"mse"``, the mean squared one, of what is there.
+        val_clips: Number of validation sequences, looked at after every chunk (None: all).
+        test_clips: Number of test sequences (None: all).
+        others: Those of :class:`RunRecipe`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Source: this package's.
+
+    Example:
+        >>> from rstg_pyg.training import SequenceRecipe
+        >>> SequenceRecipe(1_000, batch_size=32, chunk=500).num_steps
+        32
+    """
+
+    clips: int
+    _: KW_ONLY
+    loss: Literal["mae", "mse"] = "mae"
+    optimizer: Literal["muon", "muon-hidden", "adamw", "nesterov"] = "adamw"
+    val_clips: int | None = None
+    test_clips: int | None = None
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("val_clips", "test_clips")}
+        check_positive(clips=self.clips, **{name: count for name, count in counts.items() if count is not None})
+        super().__post_init__()
+
+
+class SequenceForecaster(RunModule):
+    r"""Train a module from sequences on graphs to their next frames, as a :class:`SequenceRecipe` says.
+
+    .. math::
+        \mathcal{L} = \frac{1}{|\mathcal{M}|} \sum_{(i, k) \in \mathcal{M}} |\hat y_i^k - y_i^k|^p
+
+    over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2. With several
+    processes it is that of the whole batch.
+
+    The weights of the chunk with the least validation loss are kept, in checkpoints too, and tested once, at the end:
+    :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
+    it diverges, see :class:`RunModule`.
+
+    Args:
+        model: What is called as :class:`~rstg_pyg.models.Forecaster` is, with what a batch has of ``x``,
+            ``edge_index``, ``edge_attr``, ``pe``, ``edge_time`` and ``mask``.
+        recipe: Optimiser, schedule and loss.
+        config: What else a checkpoint should say of the run, see :class:`RunModule`.
+        measure: What validation and tests measure beside the loss (default: :func:`forecast_errors`). A measure is the
+            mean of its entries over all batches; of a name that begins with ``"rmse"`` it is the root of that.
+        augment: What is done to a training batch first, by torch's random numbers.
+
+    Shapes:
+        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``. **batch.y_mask:** ``[N, H]`` bool, where there is one.
+
+    Raises:
+        As :class:`RunModule`.
+
+    Source: this package's.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from rstg_pyg.models import Forecaster
+        >>> from rstg_pyg.training import SequenceForecaster, SequenceRecipe
+        >>> module = SequenceForecaster(Forecaster(2, horizon=3, channels=8), SequenceRecipe(64))
+        >>> module(Data(x=torch.randn(4, 5, 2), edge_index=torch.tensor([[0, 1], [1, 2]]))).shape
+        torch.Size([4, 3, 2])
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        recipe: SequenceRecipe,
+        config: Mapping[str, Any] | None = None,
+        measure: Measure | None = None,
+        augment: Callable[[Data], Data] | None = None,
+    ) -> None:
+        super().__init__(model, recipe, config)
+        self.measure = forecast_errors if measure is None else measure
+        self.augment = augment
+        self._best: dict[str, Any] | None = None
+        self._sums: dict[str, Tensor] = {}
+
+    def forward(self, batch: Data) -> Tensor:
+        given = {name: batch.get(name) for name in ("edge_time", "mask")}
+        return self.model(batch.x, batch.edge_index, batch.get("edge_attr"), batch.get("pe"), **given)
+
+    def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
+        batch = batch if self.augment is None else self.augment(batch)
+        prediction, mask = self(batch), batch.get("y_mask")
+        loss = masked_error(prediction.float(), batch.y, mask, POWERS[self.recipe.loss])
+        if self.trainer.world_size > 1 and mask is not None:
+            # Gradients are averaged over the processes, whose shares of what is there differ.
+            total = mask.sum().float()
+            torch.distributed.all_reduce(total)
+            loss = loss * (mask.sum() * self.trainer.world_size / total.clamp(min=1))
+        return loss, loss.detach()[None].clone()
+
+    def validation_step(self, batch: Data, batch_idx: int) -> None:
+        self._add(batch, batch_idx)
+
+    def test_step(self, batch: Data, batch_idx: int) -> None:
+        self._add(batch, batch_idx)
+
+    def _add(self, batch: Data, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._sums = {}
+        prediction = self(batch).float()
+        error = there(prediction - batch.y, batch).abs()
+        errors = {"loss": error ** POWERS[self.recipe.loss], **self.measure(prediction, batch)}
+        for name, entries in errors.items():
+            # In float64, which not every accelerator has.
+            part = torch.tensor([entries.detach().cpu().double().sum(), entries.numel()], dtype=torch.float64)
+            self._sums[name] = self._sums.get(name, 0) + part
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self._log("val")
+        if self.trainer.state.fn == "fit" and (self._best is None or loss < self._best["loss"]):
+            weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+            self._best = {"loss": loss, "step": self.global_step, "weights": weights}
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    def _log(self, stage: str) -> float:
+        """Log the measures of all processes; return the loss."""
+        sums = torch.stack(list(self._sums.values()))
+        if self.trainer.world_size > 1:
+            sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
+        if not sums[0, 1]:
+            raise ValueError("expected at least one frame of a node to count, got none")
+        means = dict(zip(self._sums, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
+        for name, mean in means.items():
+            value = mean**0.5 if name.startswith("rmse") else mean
+            self.log(f"{stage}_{name}", torch.tensor(value, dtype=torch.float64), logger=self._logs)
+        return means["loss"]
+
+    def take_best(self) -> bool:
+        if self._best is None:
+            return False
+        self.model.load_state_dict(self._best["weights"])
+        return True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["best"] = self._best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._best = checkpoint["best"]
+
+
+def there(value: Tensor, batch: Data) -> Tensor:
+    """The entries of ``value [N, H, O]`` that a batch has targets for, ``[M, O]``."""
+    mask = batch.get("y_mask")
+    return value.flatten(0, -2) if mask is None else value[mask]
+
+
+def forecast_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
+    """The absolute and the squared errors of what is there, as ``mae`` and ``rmse``."""
+    error = there(prediction - batch.y, batch)
+    return {"mae": error.abs(), "rmse": error.square()}
