@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from rstg_pyg.arguments import check_choice, check_flags, check_index, check_positive, describe
-from rstg_pyg.datasets.particle_motion import KINDS, draw_start, simulate
+from rstg_pyg.datasets.particle_motion import KINDS, STEP, STEPS_PER_FRAME, draw_start, simulate
 from rstg_pyg.files import FileError, reading, replace_file
 
 SPLITS = {"train": 50_000, "val": 10_000, "test": 10_000}
@@ -120,6 +120,15 @@ class Particles(Dataset):
         self._edge_index = torch.stack([source, destination])
         pulls = torch.from_numpy(interaction) == (1 if kind == "springs" else -1)
         self._edge_label = pulls[:, source, destination].long()
+
+    @property
+    def motion(self) -> tuple[float, float, float]:
+        """How a frame follows from the one before: by how much a velocity of 1 moves a place, by how much one of 0
+        does, and the mean absolute change of a velocity, all as scaled."""
+        middle, half = self.scale.double().sum(1) / 2, self.scale.double().diff(dim=1)[:, 0] / 2
+        seconds = STEP * STEPS_PER_FRAME
+        change = self._frames[:1000, ..., 2:].diff(dim=2).abs().mean()
+        return float(seconds * half[1] / half[0]), float(seconds * middle[1] / half[0]), float(change)
 
     @property
     def processed_file_names(self) -> list[str]:

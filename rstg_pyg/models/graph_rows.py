@@ -1,7 +1,7 @@
 """Forecasters on graphs, side by side: RSTG in its forms, parts of it, and what people write instead; one set of sizes
 for all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class GraphNetwork:
 
 class LinearAutoregression(Module):
     r"""Foretell a node's next frames by one linear map of its last T, the same for all nodes, of the channels that are
-    foretold.
+    foretold. Frames before these do not matter.
 
     .. math::
         \hat{\mathbf{x}}^{T+k} = \mathbf{x}^T + \mathbf{b}_k
@@ -94,7 +94,7 @@ class LinearAutoregression(Module):
         out_channels: Size O of a foretold frame, the first channels (default: C).
 
     Shapes:
-        - **x:** ``[N, *, T, C]``; it is called as :class:`Forecaster` is. **output:** ``[N, *, H, O]``.
+        - **x:** ``[N, *, T, C]``, or more frames; it is called as :class:`Forecaster` is. **output:** ``[N, *, H, O]``.
 
     Example:
         >>> LinearAutoregression(2, history=5, horizon=3)(torch.randn(4, 5, 2)).shape
@@ -121,11 +121,12 @@ class LinearAutoregression(Module):
         edge_time: OptTensor = None,
         mask: OptTensor = None,
     ) -> Tensor:
-        if num_dims(x) < 3 or x.shape[-2:] != self.shape:
-            raise ValueError(f"expected 'x' of shape [N, *, {self.shape[0]}, {self.shape[1]}], got {describe(x)}")
+        history, channels = self.shape
+        if num_dims(x) < 3 or x.size(-2) < history or x.size(-1) != channels:
+            raise ValueError(f"expected 'x' of shape [N, *, T >= {history}, {channels}], got {describe(x)}")
         last = last_there(x, mask)[..., None, : self.out_channels]
-        change = x[..., : self.out_channels] - last
-        change = change if mask is None else torch.where(mask.unsqueeze(-1), change, 0)
+        change = x[..., -history:, : self.out_channels] - last
+        change = change if mask is None else torch.where(mask[..., -history:].unsqueeze(-1), change, 0)
         out = self.lin(change.flatten(-2)).unflatten(-1, (self.horizon, self.out_channels)) + last
         return out if mask is None else torch.where(mask.any(-1)[..., None, None], out, 0)
 
@@ -289,8 +290,8 @@ GRAPH_ROWS: dict[str, GraphRow] = {
 """By name; the forms are those of the paper's ablation."""
 
 
-def build_graph_row(name: str, network: GraphNetwork) -> Module:
-    """Make the forecaster of a row with new weights; ``"NAME:RNN"`` is a row with another cell, as
+def build_graph_row(name: str, network: GraphNetwork, rows: Mapping[str, GraphRow] = GRAPH_ROWS) -> Module:
+    """Make the forecaster of one of ``rows`` with new weights; ``"NAME:RNN"`` is a row with another cell, as
     ``"all-temp-stages:lstm"``.
 
     Raises:
@@ -304,9 +305,9 @@ def build_graph_row(name: str, network: GraphNetwork) -> Module:
         torch.Size([4, 3, 2])
     """
     row, _, rnn = name.partition(":") if isinstance(name, str) else (name, "", "")
-    check_name("the name of a row", row, GRAPH_ROWS)
+    check_name("the name of a row", row, rows)
     if not isinstance(network, GraphNetwork):
         raise ValueError(f"expected 'network' to be a GraphNetwork, got {describe(network)}")
-    if rnn and not GRAPH_ROWS[row].has_cell:
+    if rnn and not rows[row].has_cell:
         raise ValueError(f"expected a row with a recurrent cell before ':{rnn}', got {row!r}")
-    return GRAPH_ROWS[row].build(replace(network, rnn=rnn) if rnn else network)
+    return rows[row].build(replace(network, rnn=rnn) if rnn else network)

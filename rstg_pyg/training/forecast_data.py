@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.models.graph_rows import GraphNetwork, build_graph_row
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, GraphRow, build_graph_row
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.forecast import Measure, SequenceForecaster, SequenceRecipe
 from rstg_pyg.training.weights import CheckpointError
@@ -120,6 +120,7 @@ class ForecastTask:
         train, val, test: See :class:`SequenceData`.
         measure, augment: See :class:`SequenceForecaster`.
         naive: Gives the errors on the test data of forecasts that nothing was trained for, by the name of the row.
+        rows: The networks by name: those of all tasks, and what this one has beside them.
 
     Example:
         >>> from rstg_pyg.models import GraphNetwork
@@ -145,6 +146,7 @@ class ForecastTask:
     measure: Measure | None = None
     augment: Callable[[Data], Data] | None = None
     naive: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+    rows: Mapping[str, GraphRow] = field(default_factory=lambda: GRAPH_ROWS, repr=False)
 
     def data(self, seed: int = 0, num_workers: int = 0) -> SequenceData:
         """Return the sequences of a run."""
@@ -157,5 +159,5 @@ class ForecastTask:
             ValueError: If no row has that name.
         """
         config = {"task": self.name, "source": self.source, "row": row, "seed": seed, "network": asdict(self.network)}
-        model = build_graph_row(row, self.network)
+        model = build_graph_row(row, self.network, self.rows)
         return SequenceForecaster(model, self.recipe, config, self.measure, self.augment)
