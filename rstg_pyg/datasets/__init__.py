@@ -1,8 +1,9 @@
-"""The data sets: SyncMNIST, videos in the form of Something-Something, and particles that act on each other."""
+"""The data sets: SyncMNIST, videos in the form of Something-Something, traffic, and particles that act on each other."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
 from rstg_pyg.datasets.generator import ClipGenerator
+from rstg_pyg.datasets.los_loop import LosLoop
 from rstg_pyg.datasets.mnist import IDXError, read_idx
 from rstg_pyg.datasets.particles import Particles
 from rstg_pyg.datasets.scenes import (
@@ -24,6 +25,7 @@ __all__ = [
     "ClipGenerator",
     "DownloadError",
     "IDXError",
+    "LosLoop",
     "Particles",
     "SomethingSomething",
     "SyncMNIST",

@@ -124,10 +124,10 @@ class Particles(Dataset):
     @property
     def motion(self) -> tuple[float, float, float]:
         """How a frame follows from the one before: by how much a velocity of 1 moves a place, by how much one of 0
-        does, and the mean absolute change of a velocity, all as scaled."""
+        does, and the median absolute change of a velocity (charges that meet make the mean large), all as scaled."""
         middle, half = self.scale.double().sum(1) / 2, self.scale.double().diff(dim=1)[:, 0] / 2
         seconds = STEP * STEPS_PER_FRAME
-        change = self._frames[:1000, ..., 2:].diff(dim=2).abs().mean()
+        change = self._frames[:1000, ..., 2:].diff(dim=2).abs().median()
         return float(seconds * half[1] / half[0]), float(seconds * middle[1] / half[0]), float(change)
 
     @property

@@ -107,9 +107,12 @@ class LinearAutoregression(Module):
         check_positive(in_channels=in_channels, history=history, horizon=horizon, out_channels=self.out_channels)
         self.horizon, self.shape = horizon, (history, in_channels)
         self.lin = Linear(history * self.out_channels, horizon * self.out_channels)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.lin.reset_parameters()
+        r"""Begin with the last frame as the forecast."""
+        for parameter in self.lin.parameters():
+            torch.nn.init.zeros_(parameter)
 
     def forward(
         self,
