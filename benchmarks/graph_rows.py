@@ -24,7 +24,6 @@ import torch
 from command import cpu_name, end_well, markdown, positive, write_csv
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.files import replace_file
-from rstg_pyg.models import GRAPH_ROWS
 from rstg_pyg.training import DivergenceError, ForecastTask, open_run, run_trainer, save_weights, train_and_test
 from rstg_pyg.training.weights import check_settings
 
@@ -77,11 +76,15 @@ def table(tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], me
             by_row.setdefault(held["row"], []).append(held)
         for row, runs in by_row.items():
             ended = [run for run in runs if "diverged" not in run]
-            cells = [_spread([run["test"][measure] for run in ended]) for measure in measures]
+            cells = [
+                _spread([run["test"][measure] for run in ended]) if measure in ended[0]["test"] else ""
+                for measure in measures
+                if ended
+            ] or ["diverged"] * len(measures)
             seeds = str(len(ended)) + f" ({len(runs) - len(ended)} diverged)" * (len(ended) < len(runs))
             minutes = f"{statistics.mean(run['seconds'] for run in ended) / 60:.1f}" if ended else ""
             base, _, rnn = row.partition(":")
-            title = f"{GRAPH_ROWS[base].title}{f', {rnn}' if rnn else ''} (`{row}`)"
+            title = f"{task.rows[base].title}{f', {rnn}' if rnn else ''} (`{row}`)"
             lines.append([title, *cells, seeds, f"{runs[0]['parameters']:,}", minutes])
         parts.append(f"## {task.title}\n\n{markdown(lines)}\n")
     return "\n".join(parts)
@@ -92,8 +95,6 @@ def _number(value: float | None) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "diverged"
     spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
     return f"{_number(statistics.mean(values))}{spread}"
 
@@ -123,7 +124,7 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=DATA_SETS)
-    parser.add_argument("--rows", nargs="+", default=list(GRAPH_ROWS), metavar="ROW", help="NAME or NAME:RNN (all)")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="NAME or NAME:RNN (default: all)")
     parser.add_argument("--parts", nargs="+", metavar="TASK", help="some tasks of the data set alone (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--clips", type=positive, help="another number of training sequences, for a quick look")
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     # Seed by seed, so that a table that is stopped early has all rows.
     for seed in dict.fromkeys(args.seeds):
         for task in tasks:
-            for row in dict.fromkeys(args.rows):
+            for row in dict.fromkeys(args.rows or task.rows):
                 held = train(
                     task, row, seed, args.runs / task.name / row.replace(":", "-") / f"seed{seed}", args.threads
                 )

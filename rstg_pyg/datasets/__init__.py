@@ -1,4 +1,4 @@
-"""The data sets: SyncMNIST, videos in the form of Something-Something, traffic, and particles that act on each other."""
+"""The data sets: SyncMNIST, videos in the form of Something-Something, traffic, and particles that move each other."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast

@@ -70,7 +70,7 @@ class PairForecaster(Module):
 
     Shapes:
         - **x:** ``[N, T, 4]``, places and velocities in the plane. **edge_index:** ``[2, E]``, both directions.
-        - **forward:** ``[N, H, 4]``. **interactions:** ``[E, 1 + L]``, "none" first.
+        - **forward:** ``[N, H, 4]``. **interactions:** ``[E, T, 1 + L]``.
         - **step:** ``frame [N, 4], state -> ([N, H, 4], state)``.
 
     Raises:
@@ -86,7 +86,7 @@ class PairForecaster(Module):
         >>> edges = torch.tensor([[0, 1, 0, 2, 1, 2], [1, 0, 2, 0, 2, 1]])
         >>> x = torch.randn(3, 10, 4) / 4
         >>> model(x, edges).shape, model.interactions(x, edges).shape
-        (torch.Size([3, 20, 4]), torch.Size([6, 2]))
+        (torch.Size([3, 20, 4]), torch.Size([6, 10, 2]))
     """
 
     def __init__(
@@ -165,22 +165,27 @@ class PairForecaster(Module):
         return self._foretell(frame, beliefs[-1][:, -1], pairs), (frame, memory)
 
     def interactions(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Say by which law the nodes of each edge act on each other, as probabilities ``[E, 1 + L]``, "none" first."""
+        """After each frame, say by which law the nodes of an edge act on each other: probabilities ``[E, T, 1 + L]``,
+        "none" first, and all alike after the first frame, before anything has moved."""
         pairs = self._pairs(x, edge_index)
-        return self._believe(x, pairs)[0][-1][pairs.of_edge, -1]
+        beliefs = self._believe(x, pairs)[0][-1]
+        if x.size(1) > 1:
+            start = beliefs.new_full((beliefs.size(0), 1, 1 + self.num_laws), 1 / (1 + self.num_laws))
+            beliefs = torch.cat([start, beliefs], 1)
+        return beliefs[pairs.of_edge]
 
     def pulls(self, interactions: Tensor) -> Tensor:
-        """Whether the likeliest law of :meth:`interactions` pulls nodes at a typical distance together, more than half
-        as much as the law that does so most. Without labels, this names the laws: a spring pulls and "none" does not,
-        unlike charges do and like ones do not.
+        """The probability, by :meth:`interactions`, that nodes pull each other. A law pulls if it does so at a typical
+        distance, more than half as much as the law that does so most. Without labels, this names the laws: a spring
+        pulls and "none" does not, unlike charges do and like ones do not.
 
         Shapes:
-            - **interactions:** ``[*, 1 + L]``. **output:** ``[*]`` bool.
+            - **interactions:** ``[*, 1 + L]``. **output:** ``[*]``.
         """
         apart = torch.tensor([[0.0, 0.0], [TYPICAL, 0.0]], device=interactions.device, dtype=interactions.dtype)
         frame = torch.cat([apart, torch.zeros_like(apart)], 1)
         pull = F.pad(self._law_forces(frame[:1], frame[1:])[0, :, 0], (1, 0))
-        return (pull > pull.max() / 2)[interactions.argmax(-1)]
+        return (interactions * (pull > pull.max() / 2)).sum(-1)
 
     def training_loss(self, batch: Data) -> Tensor:
         r"""The Huber loss of changes of velocity, in units of a typical one, over all frames of ``batch.x`` and
@@ -208,8 +213,8 @@ class PairForecaster(Module):
         return F.huber_loss(error, torch.zeros_like(error))
 
     def measure(self, batch: Data) -> dict[str, Tensor]:
-        """Of every edge whether :meth:`pulls` says the truth, ``batch.edge_label``, as ``interactions``."""
-        said = self.pulls(self.interactions(batch.x, batch.edge_index))
+        """Of every edge whether :meth:`pulls` says the truth after the last frame, as ``interactions``."""
+        said = self.pulls(self.interactions(batch.x, batch.edge_index)[:, -1]) > 0.5
         return {"interactions": (said == batch.edge_label.bool()).float()}
 
     def _pairs(self, x: Tensor, edge_index: Tensor) -> Pairs:

@@ -20,7 +20,7 @@ HORIZON = 20
 STEPS = (1, 10, 20)
 """After how many frames errors are measured."""
 
-SIMULATIONS = {"train": 10_000, "val": 200, "test": 1_000}
+SIMULATIONS = {"train": 10_000, "val": 200, "test": 500}
 NUM_LAWS = {"springs": 1, "charges": 2}
 """Laws that a pair may have beside none."""
 
@@ -43,9 +43,18 @@ def naive_errors(test: Particles) -> Mapping[str, Mapping[str, float]]:
     }
 
 
-def tasks(root: str | os.PathLike, sizes: Mapping[str, int] | None = None) -> list[ForecastTask]:
-    """Return the tasks on springs and on charges; ``sizes`` are the numbers of simulations by split (default:
-    :data:`SIMULATIONS`)."""
+def tasks(
+    root: str | os.PathLike, data_dir: str | os.PathLike | None = None, sizes: Mapping[str, int] | None = None
+) -> list[ForecastTask]:
+    """Return the tasks on springs and on charges.
+
+    Args:
+        root: Where simulations are kept.
+        data_dir: None: there are no files of other people's.
+        sizes: Numbers of simulations by split (default: :data:`SIMULATIONS`).
+    """
+    if data_dir is not None:
+        raise ValueError(f"expected no folder of data, for particles are simulated, got {data_dir}")
     return [_task(os.path.join(root, "Particles"), kind, {**SIMULATIONS, **(sizes or {})}) for kind in KINDS]
 
 
@@ -63,7 +72,7 @@ def _task(root: str, kind: str, sizes: Mapping[str, int]) -> ForecastTask:
         f"Particles, {kind}",
         f"simulations with seed {train.seed}",
         GraphNetwork(in_channels=4, history=train.history, horizon=HORIZON, feed_back=True),
-        SequenceRecipe(8_000, batch_size=16, chunk=2_000, lr=3e-3, loss="mse"),
+        SequenceRecipe(4_800, batch_size=16, chunk=1_600, loss="mse"),
         train,
         val,
         test,

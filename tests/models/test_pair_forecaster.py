@@ -60,19 +60,23 @@ def test_what_one_gains_others_lose_and_places_follow_velocities(model):
     torch.testing.assert_close(place.diff(dim=1), MOTION[0] * middle + MOTION[1], atol=1e-8, rtol=0)
 
 
-def test_both_directions_of_an_edge_are_one_belief(model):
-    said = model.interactions(frames(N), EDGES)
-    torch.testing.assert_close(said.sum(1), torch.ones(EDGES.size(1)).double())
+def test_both_directions_of_an_edge_are_one_belief_of_what_was_seen_so_far(model):
+    x = frames(N)
+    said = model.interactions(x, EDGES)
+    torch.testing.assert_close(said.sum(-1), torch.ones(EDGES.size(1), T).double())
     back = {tuple(edge): number for number, edge in enumerate(EDGES.t().tolist())}
     assert torch.equal(said, said[[back[j, i] for i, j in EDGES.t().tolist()]])
-    assert said[:, 0].std() > 1e-3
+    assert said[:, -1, 0].std() > 1e-3
+    for t in (1, 4):
+        torch.testing.assert_close(model.interactions(x[:, :t], EDGES), said[:, :t])
 
 
 def test_laws_get_their_names_from_what_they_do(model):
     with torch.no_grad():
         model.laws[-1].weight.zero_()
         model.laws[-1].bias.copy_(torch.tensor([-1.0, 0.0, 0.0, 1.0]))
-    assert model.pulls(torch.eye(3).double()).tolist() == [False, False, True]
+    said = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
+    assert model.pulls(said).tolist() == [0.3, 0.8]
 
 
 def test_training_reaches_every_weight_and_sees_all_frames(model):
