@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import Batch
 
 from rstg_pyg import SomethingSomething
-from rstg_pyg.datasets import ClipGenerator, SyncMNIST
+from rstg_pyg.datasets import ClipGenerator, Particles, SyncMNIST
 from rstg_pyg.datasets.made_videos import make_videos
-from rstg_pyg.models import SMALL, build_row
+from rstg_pyg.models import SMALL, PairForecaster, build_row
 from rstg_pyg.predict import Predictor
 from rstg_pyg.training import load_model_weights
+from rstg_pyg.training.particles import OPTIONS
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -43,3 +45,20 @@ def test_video_weights_tell_motion(tmp_path):
     assert videos.classes == predictor.classes
     right = [predictor.clip(item.video[0])[0].argmax() == item.y for item in videos]
     assert sum(map(int, right)) >= 16
+
+
+# kind -> share of pairs told right, error after 20 frames
+PARTICLES = {"springs": (0.95, 2e-4), "charges": (0.7, 4e-2)}
+
+
+@pytest.mark.parametrize("kind", PARTICLES)
+def test_particle_weights_tell_who_acts_on_whom(kind, tmp_path):
+    """50 simulations that it was not trained on."""
+    model = PairForecaster(20, (1.0, 0.0, 1.0), **OPTIONS[kind])
+    settings = load_model_weights(WEIGHTS / f"particles_{kind}.pt", model)
+    assert settings["task"] == f"particles-{kind}"
+    test = Particles(tmp_path, kind, "test", 50, scale=torch.tensor(settings["scale"]), log=False)
+    batch, (right, error) = Batch.from_data_list(list(test)), PARTICLES[kind]
+    with torch.no_grad():
+        assert model.measure(batch)["interactions"].mean() > right
+        assert (model(batch.x, batch.edge_index) - batch.y)[:, -1].square().mean() < error

@@ -13,7 +13,7 @@ from torch.nn import Linear, Module, ReLU, Sequential
 from torch_geometric.data import Data
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_options, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops import GraphIndex
 from rstg_pyg.recurrence import RSTG
@@ -64,6 +64,8 @@ class PairForecaster(Module):
             (:math:`\gamma`), by how much one of 0 does (:math:`\delta`), and a typical change of a velocity.
         channels: Size of the recurrence's features.
         num_laws: Number of laws that are learned, beside "none".
+        opposites: Have the opposite of every law too, after all of them, as for like and unlike charges.
+        field: Learn what else acts on a node by its own place and velocity, such as walls.
         passes: Number of passes.
         rnn, stages, residual, share_space, attention, chrono: Of :class:`~rstg_pyg.RSTG`.
         **kwargs: Further arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv`.
@@ -96,6 +98,8 @@ class PairForecaster(Module):
         channels: int = 32,
         *,
         num_laws: int = 1,
+        opposites: bool = False,
+        field: bool = False,
         passes: int = 3,
         rnn: Any = "gru",
         stages: str | Sequence[str] = ("space", "time"),
@@ -108,14 +112,16 @@ class PairForecaster(Module):
         super().__init__()
         check_options(self, kwargs, RSTG, RSTGConv)
         check_positive(horizon=horizon, channels=channels, num_laws=num_laws, passes=passes)
+        check_flags(opposites=opposites, field=field)
         if len(motion) != 3 or not all(isinstance(value, (int, float)) for value in motion):
             raise ValueError(f"expected 'motion' to be three numbers, got {describe(motion)}")
-        self.horizon, self.num_laws, self.passes = horizon, num_laws, passes
+        self.horizon, self.passes, self.opposites = horizon, passes, opposites
+        self.num_laws = num_laws * (1 + opposites)
         if not motion[2] > 0:
             raise ValueError(f"expected a typical change of a velocity above 0 in 'motion', got {motion[2]}")
         self.register_buffer("motion", torch.tensor([float(value) for value in motion]))
         self.lin_node = Linear(4, channels)
-        self.lin_pair = Linear(7 + num_laws, channels)
+        self.lin_pair = Linear(7 + self.num_laws, channels)
         self.rstg = RSTG(
             channels,
             num_stages=1,
@@ -128,14 +134,14 @@ class PairForecaster(Module):
             edge_dim=7,
             **kwargs,
         )
-        self.lin_belief = Linear(channels, 1 + num_laws)
-        self.laws = Sequential(
-            *(Linear(4, channels), ReLU(), Linear(channels, channels), ReLU(), Linear(channels, 2 * num_laws))
-        )
+        self.lin_belief = Linear(channels, 1 + self.num_laws)
+        self.laws = _mlp(channels, 2 * num_laws)
+        self.field = _mlp(channels, 2) if field else None
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""
-        for layer in (self.lin_node, self.lin_pair, self.rstg, self.lin_belief, *self.laws[::2]):
+        networks = [*self.laws[::2], *([] if self.field is None else self.field[::2])]
+        for layer in (self.lin_node, self.lin_pair, self.rstg, self.lin_belief, *networks):
             layer.reset_parameters()
 
     def forward(
@@ -200,7 +206,7 @@ class PairForecaster(Module):
             raise ValueError(f"expected 6 frames or more to learn from, got {x.size(1)}")
         beliefs, _ = self._believe(x, pairs)
         forces = self._law_forces(x[pairs.first, :-1], x[pairs.second, :-1])
-        change = x[..., 2:].diff(dim=1)
+        change = x[..., 2:].diff(dim=1) - self._field_change(x[:, :-1])
         moves = change.size(1)
         middle = max(1, moves // 4)
         lags = [1, *(int(torch.randint(*ends, ())) for ends in ((1, middle + 1), (middle, moves - 1)))]
@@ -231,7 +237,7 @@ class PairForecaster(Module):
         logits = x.new_zeros(pairs.first.size(0), max(moves, 1), 1 + self.num_laws)
         if moves == 0:
             return [logits.softmax(-1)], memory
-        change = x[..., 2:].diff(dim=1) / self.motion[2]
+        change = (x[..., 2:].diff(dim=1) - self._field_change(x[:, :-1])) / self.motion[2]
         middle = (x[:, 1:, :2] + x[:, :-1, :2]) / 2
         apart, direction, distance = _apart(middle[pairs.first], middle[pairs.second])
         space = [distance / TYPICAL, (distance / TYPICAL).log()]
@@ -268,9 +274,17 @@ class PairForecaster(Module):
         apart, direction, distance = _apart(first[..., :2], second[..., :2] + ahead)
         speed = torch.cat([(velocity * direction).sum(-1, keepdim=True), velocity.norm(dim=-1, keepdim=True)], -1)
         known = torch.cat([distance / TYPICAL, (distance / TYPICAL).log(), speed / TYPICAL], -1)
-        weights = self.laws(known).unflatten(-1, (self.num_laws, 2))
+        weights = self.laws(known).unflatten(-1, (-1, 2))
         forces = weights[..., :1] * apart[..., None, :] / TYPICAL + weights[..., 1:] * direction[..., None, :]
-        return self.motion[2] * forces
+        return self.motion[2] * (torch.cat([forces, -forces], -2) if self.opposites else forces)
+
+    def _field_change(self, frame: Tensor) -> Tensor | float:
+        """What the field alone changes of velocities in the move after frames ``[N, *, 4]``."""
+        if self.field is None:
+            return 0.0
+        place, velocity = frame.split(2, -1)
+        ahead = place + self.motion[0] * velocity + self.motion[1]
+        return TYPICAL * self.field(torch.cat([ahead, velocity / TYPICAL], -1))
 
     def _sum(self, force: Tensor, pairs: Pairs, num_nodes: int) -> Tensor:
         total = force.new_zeros(num_nodes, *force.shape[1:])
@@ -281,12 +295,17 @@ class PairForecaster(Module):
         frames = []
         for _ in range(self.horizon):
             force = _weighed(self._law_forces(frame[pairs.first], frame[pairs.second]), belief)
-            change = self._sum(force, pairs, frame.size(0))
+            change = self._sum(force, pairs, frame.size(0)) + self._field_change(frame)
             place, velocity = frame.split(2, -1)
             place = place + advance * (velocity + change / 2) + drift
             frame = torch.cat([place, velocity + change], -1)
             frames.append(frame)
         return torch.stack(frames, 1)
+
+
+def _mlp(channels: int, out_channels: int) -> Sequential:
+    hidden = Linear(4, channels), ReLU(), Linear(channels, channels), ReLU()
+    return Sequential(*hidden, Linear(channels, out_channels))
 
 
 def find_pairs(edge_index: Tensor, num_nodes: int) -> Pairs:

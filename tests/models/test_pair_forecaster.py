@@ -79,6 +79,23 @@ def test_laws_get_their_names_from_what_they_do(model):
     assert model.pulls(said).tolist() == [0.3, 0.8]
 
 
+def test_opposites_and_a_field():
+    model = PairForecaster(H, MOTION, channels=8, opposites=True, field=True).double()
+    x = frames(N)
+    assert model.interactions(x, EDGES).shape == (EDGES.size(1), T, 3)
+    forces = model._law_forces(x[:2], x[2:])
+    torch.testing.assert_close(forces[..., 0, :], -forces[..., 1, :])
+    assert sorted(model.pulls(torch.eye(3).double()).tolist()) == [0, 0, 1]
+    with torch.no_grad():
+        for weight in model.field[-1].parameters():
+            weight.zero_()
+        without = model(x, EDGES)
+        model.field[-1].bias += 0.1
+        change = (model(x, EDGES) - without)[:, 0, 2:]
+    # The field also changes what was seen of forces; but those add up to nothing.
+    torch.testing.assert_close(change.mean(0), torch.full((2,), 0.025).double())
+
+
 def test_training_reaches_every_weight_and_sees_all_frames(model):
     x = frames(2, N)
     graphs = [Data(x=each[:, :5], y=each[:, 5:], edge_index=EDGES) for each in x]
