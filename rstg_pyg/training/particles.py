@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -61,12 +61,17 @@ def tasks(
 def _task(root: str, kind: str, sizes: Mapping[str, int]) -> ForecastTask:
     train = Particles(root, kind, num_simulations=sizes["train"])
     val, test = (Particles(root, kind, split, sizes[split], scale=train.scale) for split in ("val", "test"))
-    motion = train.motion
 
-    def pairs(network: GraphNetwork) -> PairForecaster:
-        return PairForecaster(network.horizon, motion, network.channels, rnn=network.rnn, **OPTIONS[kind])
+    def pairs(passes: int) -> Callable[[GraphNetwork], PairForecaster]:
+        options = {**OPTIONS[kind], "passes": passes}
+        return lambda network: PairForecaster(
+            network.horizon, train.motion, network.channels, rnn=network.rnn, **options
+        )
 
-    row = GraphRow("pairs", "RSTG on particles and pairs", pairs)
+    own = (
+        GraphRow("pairs", "RSTG on particles and pairs", pairs(3)),
+        GraphRow("pairs-one-pass", "the same with one pass", pairs(1)),
+    )
     return ForecastTask(
         f"particles-{kind}",
         f"Particles, {kind}",
@@ -78,5 +83,5 @@ def _task(root: str, kind: str, sizes: Mapping[str, int]) -> ForecastTask:
         test,
         particle_errors,
         naive=lambda: naive_errors(test),
-        rows={**GRAPH_ROWS, row.name: row},
+        rows={**GRAPH_ROWS, **{row.name: row for row in own}},
     )
