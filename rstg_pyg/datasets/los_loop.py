@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -31,17 +32,18 @@ class LosLoop(Windows):
     r"""Windows over the speeds of 207 detectors on the highways of Los Angeles, every 5 minutes for a week.
 
     The first 80 % of the rows are for training, and the last tenth of these is the validation data; windows lie within
-    their part. Speeds are divided by the greatest one before the tests. As in the published program the last row of the
-    tests is left out. At the end of a part are windows whose targets are there in part: ``y_mask`` says which, so that
-    errors at a shorter horizon count every window that they would have.
+    their part. Speeds are standardised, by mean and deviation of the training data. As in the published program the
+    last row of the tests is left out. At the end of a part are windows whose targets are there in part: ``y_mask`` says
+    which, so that errors at a shorter horizon count every window that they would have.
 
     Args:
         root: Where the files are downloaded to, see :func:`~rstg_pyg.datasets.data_folder.read_data_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
         history: Frames that are seen.
         horizon: Frames to foretell.
-        shortest: How many of these are there at least.
-        stride: Frames from one window to the next.
+        shortest: How many of these are there at least (default: all).
+        stride, gap: See :class:`~rstg_pyg.temporal.Windows`.
+        min_weight: Edges of a smaller weight are left out.
         speeds: ``"los-loop"``, ``"simulated"`` for :func:`simulate_traffic`, or ``"auto"`` for the simulation, and a
             warning, where Los-loop is not at hand and cannot be downloaded.
         data_dir: A folder that holds ``los_speed.csv`` and ``los_adj.csv`` (default: ``traffic`` in the folder that the
@@ -75,30 +77,35 @@ class LosLoop(Windows):
         split: str = "train",
         history: int = 12,
         horizon: int = 12,
-        shortest: int = 1,
+        shortest: int | None = None,
         stride: int = 1,
+        gap: int = 0,
+        min_weight: float = 0.0,
         speeds: str = "auto",
         data_dir: str | os.PathLike | None = None,
     ) -> None:
         check_choice("split", split, SPLITS)
         check_choice("speeds", speeds, SOURCES)
+        shortest = horizon if shortest is None else shortest
         check_positive(history=history, horizon=horizon, shortest=shortest)
         if shortest > horizon:
             raise ValueError(f"expected 'shortest' to be at most horizon={horizon}, got {shortest}")
         speed, adjacency, self.source = _open(root, speeds, data_dir)
         self.split = split
-        num_train = len(speed) * 8 // 10
-        self.max_speed = float(speed[:num_train].max())
-        """By what speeds are divided."""
-        bounds = {"train": (0, num_train * 9 // 10), "val": (num_train * 9 // 10, num_train)}
-        start, stop = bounds.get(split, (num_train, len(speed) - 1))
-        if stop - start < history + shortest:
-            raise ValueError(
-                f"expected at least {history + shortest} rows for history + shortest, got {stop - start} of {split!r}"
-            )
-        part, day = speed[start:stop].T / self.max_speed, torch.arange(start, stop) % STEPS_PER_DAY
+        num_seen = len(speed) * 8 // 10
+        num_train = num_seen * 9 // 10
+        self.mean, self.scale = float(speed[:num_train].mean()), float(speed[:num_train].std())
+        """What is taken from speeds, and by what they are then divided: mean and standard deviation in training."""
+        bounds = {"train": (0, num_train), "val": (num_train, num_seen)}
+        start, stop = bounds.get(split, (num_seen, len(speed) - 1))
+        wanted = history + max(0, gap + shortest)
+        if stop - start < wanted:
+            raise ValueError(f"expected at least {wanted} rows for a window, got {stop - start} of {split!r}")
+        part, day = (speed[start:stop].T - self.mean) / self.scale, torch.arange(start, stop) % STEPS_PER_DAY
         angle = (2 * torch.pi * day / STEPS_PER_DAY).expand_as(part)
-        edge_index = adjacency.fill_diagonal_(0).nonzero().T.contiguous()
+        self.adjacency = adjacency
+        """The weights of all edges, ``[N, N]``, 1 on the diagonal."""
+        edge_index = (adjacency.clone().fill_diagonal_(0) > min_weight).nonzero().T.contiguous()
         series = Data(
             x=_padded(torch.stack([part, angle.sin(), angle.cos()], -1), horizon - shortest),
             edge_index=edge_index,
@@ -106,7 +113,7 @@ class LosLoop(Windows):
             y=_padded(part[..., None], horizon - shortest),
             y_mask=_padded(torch.ones_like(part)[..., None], horizon - shortest)[..., 0].bool(),
         )
-        super().__init__(series, history, horizon, stride)
+        super().__init__(series, history, horizon, stride, gap)
 
 
 def _padded(value: Tensor, count: int) -> Tensor:
@@ -129,6 +136,7 @@ def _open(root: str | os.PathLike, speeds: str, data_dir: str | os.PathLike | No
     return speed, _table(files["los_adj.csv"], "los_adj.csv"), "los-loop"
 
 
+@lru_cache(maxsize=2)
 def _table(content: bytes, name: str, header: bool = False) -> Tensor:
     with reading(name, FileError, "a table of numbers"):
         return torch.from_numpy(
@@ -136,6 +144,7 @@ def _table(content: bytes, name: str, header: bool = False) -> Tensor:
         )
 
 
+@lru_cache(maxsize=1)
 def simulate_traffic(num_detectors: int = 30, num_days: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Speeds on a ring road with detectors one after the other: jams that grow at rush hours and move backwards.
 

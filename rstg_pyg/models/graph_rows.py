@@ -12,7 +12,7 @@ from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.typing import Adj, OptTensor
 
 from rstg_pyg.arguments import check_name, check_positive, describe, num_dims
-from rstg_pyg.models.forecaster import Forecaster, last_there
+from rstg_pyg.models.forecaster import Forecaster, foretold, last_there
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.recurrence import RSTG, TimeStage
@@ -38,6 +38,7 @@ class GraphNetwork:
         dropout: Dropout of attention.
         feed_back: Feed predictions back instead of foretelling all frames at once.
         from_last: Foretell the difference to the last frame.
+        num_nodes: Learn what every node has of its own, of graphs that always have the same ones.
     """
 
     in_channels: int
@@ -55,11 +56,11 @@ class GraphNetwork:
     dropout: float = 0.0
     feed_back: bool = False
     from_last: bool = True
+    num_nodes: int | None = None
 
     def forecaster(self, recurrence: Callable[[int], Module] | None = None, **options: Any) -> Forecaster:
         """Make a forecaster of these sizes around RSTG with these options and ``options``, or around another module."""
-        if recurrence is None:
-            options = {**self.graph(), **options}
+        options = {"pe_channels": self.pe_channels} if recurrence is not None else {**self.graph(), **options}
         return Forecaster(
             self.in_channels,
             self.horizon,
@@ -67,6 +68,7 @@ class GraphNetwork:
             self.out_channels,
             feed_back=self.feed_back,
             from_last=self.from_last,
+            num_nodes=self.num_nodes,
             recurrence=recurrence,
             **options,
         )
@@ -79,7 +81,7 @@ class GraphNetwork:
 
 class LinearAutoregression(Module):
     r"""Foretell a node's next frames by one linear map of its last T, the same for all nodes, of the channels that are
-    foretold. Frames before these do not matter.
+    foretold.
 
     .. math::
         \hat{\mathbf{x}}^{T+k} = \mathbf{x}^T + \mathbf{b}_k
@@ -94,7 +96,8 @@ class LinearAutoregression(Module):
         out_channels: Size O of a foretold frame, the first channels (default: C).
 
     Shapes:
-        - **x:** ``[N, *, T, C]``, or more frames; it is called as :class:`Forecaster` is. **output:** ``[N, *, H, O]``.
+        - **x:** ``[N, *, T, C]``, of which the last T count; it is called as :class:`Forecaster` is.
+          **output:** ``[N, *, H, O]``.
 
     Example:
         >>> LinearAutoregression(2, history=5, horizon=3)(torch.randn(4, 5, 2)).shape
@@ -105,7 +108,7 @@ class LinearAutoregression(Module):
         super().__init__()
         self.out_channels = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels, history=history, horizon=horizon, out_channels=self.out_channels)
-        self.horizon, self.shape = horizon, (history, in_channels)
+        self.history, self.horizon = history, horizon
         self.lin = Linear(history * self.out_channels, horizon * self.out_channels)
         self.reset_parameters()
 
@@ -123,15 +126,22 @@ class LinearAutoregression(Module):
         *,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
+        num_last: int | None = None,
     ) -> Tensor:
-        history, channels = self.shape
-        if num_dims(x) < 3 or x.size(-2) < history or x.size(-1) != channels:
-            raise ValueError(f"expected 'x' of shape [N, *, T >= {history}, {channels}], got {describe(x)}")
-        last = last_there(x, mask)[..., None, : self.out_channels]
-        change = x[..., -history:, : self.out_channels] - last
-        change = change if mask is None else torch.where(mask[..., -history:].unsqueeze(-1), change, 0)
-        out = self.lin(change.flatten(-2)).unflatten(-1, (self.horizon, self.out_channels)) + last
-        return out if mask is None else torch.where(mask.any(-1)[..., None, None], out, 0)
+        history, count = self.history, num_last or 1
+        if num_dims(x) < 3 or x.size(-1) < self.out_channels or x.size(-2) < history + count - 1:
+            raise ValueError(
+                f"expected 'x' of at least {history + count - 1} frames and {self.out_channels} channels, "
+                f"[N, *, T, C], got {describe(x)}"
+            )
+        last = last_there(x, mask, count)[..., : self.out_channels]
+        lags = x[..., x.size(-2) - history - count + 1 :, : self.out_channels].unfold(-2, history, 1)
+        change = lags - last.unsqueeze(-1)
+        if mask is not None:
+            there = mask[..., mask.size(-1) - history - count + 1 :].unfold(-1, history, 1)
+            change = torch.where(there.unsqueeze(-2), change, 0)
+        out = self.lin(change.flatten(-2)).unflatten(-1, (self.horizon, self.out_channels)) + last.unsqueeze(-2)
+        return foretold(out if num_last is not None else out.squeeze(-3), mask, num_last)
 
 
 class ConvRNN(Module):

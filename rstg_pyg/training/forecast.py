@@ -11,12 +11,16 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive
-from rstg_pyg.models.forecaster import masked_error
 from rstg_pyg.training.module import RunModule
 from rstg_pyg.training.recipe import RunRecipe
 
-POWERS = {"mae": 1.0, "mse": 2.0}
-"""The exponent of an error, by the name of the loss."""
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mae": torch.abs,
+    "mse": torch.square,
+    "distance": lambda error: error.norm(dim=-1),
+    "huber": lambda error: torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none"),
+}
+"""From errors ``[M, O]`` of what is there to what a loss is the mean of, by its name."""
 
 Measure = Callable[[Tensor, Data], Mapping[str, Tensor]]
 """From a prediction and its batch to errors by name, each of any shape, of what counts; see
@@ -29,7 +33,9 @@ class SequenceRecipe(RunRecipe):
 
     Args:
         clips: Number of training sequences, of all epochs together: each once an epoch, in an order of its own.
-        loss: ``"mae"``, the mean absolute error, or ``"mse"``, the mean squared one, of what is there.
+        loss: ``"mae"``, the mean absolute error, ``"mse"``, the mean squared one, ``"distance"``, the mean of the
+            errors' length over all channels, or ``"huber"``, the squared one below 1 and the absolute one above, of
+            what is there.
         val_clips: Number of validation sequences, looked at after every chunk (None: all).
         test_clips: Number of test sequences (None: all).
         others: Those of :class:`RunRecipe`.
@@ -47,7 +53,7 @@ class SequenceRecipe(RunRecipe):
 
     clips: int
     _: KW_ONLY
-    loss: Literal["mae", "mse"] = "mae"
+    loss: Literal["mae", "mse", "distance", "huber"] = "mae"
     optimizer: Literal["muon", "muon-hidden", "adamw", "nesterov"] = "adamw"
     val_clips: int | None = None
     test_clips: int | None = None
@@ -64,8 +70,11 @@ class SequenceForecaster(RunModule):
     .. math::
         \mathcal{L} = \frac{1}{|\mathcal{M}|} \sum_{(i, k) \in \mathcal{M}} |\hat y_i^k - y_i^k|^p
 
-    over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2. With several
-    processes it is that of the whole batch.
+    over :math:`\mathcal{M}`, the frames k of nodes i of the batch that are there, with p = 1 or 2, or the length of the
+    error. With several processes it is that of the whole batch.
+
+    Where the targets of training sequences have F - 1 frames more than the horizon H, the forecasts from each of the
+    last F frames that are seen count, which costs as much as one (``Windows(data, T, H + F - 1, gap=1 - F)``).
 
     The weights of the chunk with the least validation loss are kept, in checkpoints too, and tested once, at the end:
     :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
@@ -84,7 +93,8 @@ class SequenceForecaster(RunModule):
         augment: What is done to a training batch first, by torch's random numbers.
 
     Shapes:
-        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``. **batch.y_mask:** ``[N, H]`` bool, where there is one.
+        - **batch.x:** ``[N, T, C]``. **batch.y:** ``[N, H, O]``, in training also ``[N, H + F - 1, O]``.
+          **batch.y_mask:** ``[N, H]`` bool, or as y, where there is one.
 
     Raises:
         As :class:`RunModule`.
@@ -115,8 +125,8 @@ class SequenceForecaster(RunModule):
         self._best: dict[str, Any] | None = None
         self._sums: dict[str, Tensor] = {}
 
-    def forward(self, batch: Data) -> Tensor:
-        given = {name: batch.get(name) for name in ("edge_time", "mask")}
+    def forward(self, batch: Data, **options: Any) -> Tensor:
+        given = {**options, **{name: batch.get(name) for name in ("edge_time", "mask")}}
         return self.model(batch.x, batch.edge_index, batch.get("edge_attr"), batch.get("pe"), **given)
 
     def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -124,8 +134,16 @@ class SequenceForecaster(RunModule):
         if hasattr(self.model, "training_loss"):
             loss = self.model.training_loss(batch)
             return loss, loss.detach()[None].clone()
-        prediction, mask = self(batch), batch.get("y_mask")
-        loss = masked_error(prediction.float(), batch.y, mask, POWERS[self.recipe.loss])
+        y, mask = batch.y, batch.get("y_mask")
+        horizon = getattr(self.model, "horizon", y.size(1))
+        if y.size(1) == horizon:
+            prediction = self(batch)
+        else:
+            prediction = self(batch, num_last=y.size(1) - horizon + 1)
+            y = y.unfold(1, horizon, 1).transpose(2, 3)
+            mask = None if mask is None else mask.unfold(1, horizon, 1)
+        losses = LOSSES[self.recipe.loss](there(prediction.float() - y, mask))
+        loss = losses.sum() / max(1, losses.numel())
         if self.trainer.world_size > 1 and mask is not None:
             # Gradients are averaged over the processes, whose shares of what is there differ.
             total = mask.sum().float()
@@ -143,8 +161,8 @@ class SequenceForecaster(RunModule):
         if batch_idx == 0:
             self._sums = {}
         prediction = self(batch).float()
-        error = there(prediction - batch.y, batch).abs()
-        errors = {"loss": error ** POWERS[self.recipe.loss], **self.measure(prediction, batch)}
+        losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch.get("y_mask")))
+        errors = {"loss": losses, **self.measure(prediction, batch)}
         if hasattr(self.model, "measure"):
             errors |= self.model.measure(batch)
         for name, entries in errors.items():
@@ -189,13 +207,12 @@ class SequenceForecaster(RunModule):
         self._best = checkpoint["best"]
 
 
-def there(value: Tensor, batch: Data) -> Tensor:
-    """The entries of ``value [N, H, O]`` that a batch has targets for, ``[M, O]``."""
-    mask = batch.get("y_mask")
+def there(value: Tensor, mask: Tensor | None) -> Tensor:
+    """The entries of ``value [N, *, O]`` where ``mask [N, *]`` is True, ``[M, O]``; all of them without one."""
     return value.flatten(0, -2) if mask is None else value[mask]
 
 
 def forecast_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
     """The absolute and the squared errors of what is there, as ``mae`` and ``rmse``."""
-    error = there(prediction - batch.y, batch)
+    error = there(prediction - batch.y, batch.get("y_mask"))
     return {"mae": error.abs(), "rmse": error.square()}

@@ -15,6 +15,10 @@ from rstg_pyg.training.forecast import SequenceRecipe
 from rstg_pyg.training.forecast_data import ForecastTask
 
 HISTORY, HORIZON, SHORTEST = 12, 12, 3
+TRAINED = 72
+"""Frames of a training sequence; the forecasts from all that have a whole history count."""
+MIN_WEIGHT = 0.5
+"""Of an edge: detectors that are nearer than about this see each other."""
 STEPS = {15: 3, 30: 6, 60: 12}
 """Frames that are foretold, by their minutes."""
 
@@ -24,17 +28,17 @@ class SpeedErrors:
     that have as many: ``rmse_15``, ``mae_15``, ...
 
     Args:
-        max_speed: By what the speeds of a batch were divided.
+        scale: By what the speeds of a batch were divided.
 
     Shapes:
         - **prediction, batch.y:** ``[N, 12, 1]``. **batch.y_mask:** ``[N, 12]`` bool.
     """
 
-    def __init__(self, max_speed: float) -> None:
-        self.max_speed = max_speed
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
 
     def __call__(self, prediction: Tensor, batch: Data) -> dict[str, Tensor]:
-        error = (prediction - batch.y).squeeze(-1) * self.max_speed
+        error = (prediction - batch.y).squeeze(-1) * self.scale
         errors = {}
         for minutes, steps in STEPS.items():
             of_windows = error[batch.y_mask[:, :steps].all(1), :steps]
@@ -57,7 +61,7 @@ def naive_errors(train: LosLoop, test: LosLoop) -> Mapping[str, Mapping[str, flo
         lags = torch.cat([seen.x[whole, :, 0], torch.ones(int(whole.sum()), 1)], 1).double()
         weights = torch.linalg.lstsq(lags, seen.y[whole, :steps, 0].double()).solution.float()
         found[steps] = past @ weights[:-1] + weights[-1]
-    measure = SpeedErrors(test.max_speed)
+    measure = SpeedErrors(test.scale)
     errors = {name: measure(frames[..., None], known) for name, frames in rows.items()}
     linear = {}
     for minutes, steps in STEPS.items():
@@ -76,11 +80,27 @@ def tasks(
     root: str | os.PathLike, data_dir: str | os.PathLike | None = None, speeds: str = "auto"
 ) -> list[ForecastTask]:
     """Return the one task on traffic; see :class:`~rstg_pyg.datasets.LosLoop` for the arguments."""
-    options = {"history": HISTORY, "horizon": HORIZON, "shortest": SHORTEST, "data_dir": data_dir}
-    train = LosLoop(root, "train", speeds=speeds, **options)
-    val, test = (LosLoop(root, split, speeds=train.source, **options) for split in ("val", "test"))
-    network = GraphNetwork(in_channels=3, out_channels=1, history=HISTORY, horizon=HORIZON, edge_dim=1)
-    recipe = SequenceRecipe(30 * len(train), batch_size=16, chunk=len(train))
+    last = TRAINED - HISTORY
+    long = {"history": TRAINED, "horizon": HORIZON + last, "gap": -last}
+    short = {"history": HISTORY, "horizon": HORIZON, "shortest": SHORTEST}
+    options = {"min_weight": MIN_WEIGHT, "data_dir": data_dir}
+    train = LosLoop(root, "train", speeds=speeds, **long, **options)
+    options["speeds"] = train.source
+    # Windows of the same steps five minutes apart say nearly the same.
+    val = LosLoop(root, "val", stride=2, **short, **options)
+    test = LosLoop(root, "test", **short, **options)
+    network = GraphNetwork(
+        in_channels=3,
+        out_channels=1,
+        history=HISTORY,
+        horizon=HORIZON,
+        num_stages=1,
+        heads=1,
+        edge_dim=1,
+        pe_channels=8,
+        num_nodes=len(train.adjacency),
+    )
+    recipe = SequenceRecipe(240, loss="huber", batch_size=1, chunk=40, lr=6e-3, weight_decay=0.05)
     return [
         ForecastTask(
             "traffic",
@@ -91,7 +111,7 @@ def tasks(
             train,
             val,
             test,
-            SpeedErrors(train.max_speed),
-            naive=lambda: naive_errors(train, test),
+            SpeedErrors(train.scale),
+            naive=lambda: naive_errors(LosLoop(root, "train", **short, **options), test),
         )
     ]

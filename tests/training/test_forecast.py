@@ -92,7 +92,7 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own():
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="'val' to hold at least 99, got 7"):
         make_task(replace(RECIPE, val_clips=99)).data()
-    with pytest.raises(ValueError, match="'loss' to be one of 'mae', 'mse', got 'sum'"):
+    with pytest.raises(ValueError, match="'loss' to be one of 'mae', 'mse', 'distance', 'huber', got 'sum'"):
         replace(RECIPE, loss="sum")
     module = SequenceForecaster(LinearAutoregression(1, T, H), RECIPE, measure=lambda prediction, batch: {})
     nobody = Data(x=torch.zeros(2, T, 1), y=torch.zeros(2, H, 1), y_mask=torch.zeros(2, H, dtype=torch.bool))
