@@ -99,8 +99,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{_number(statistics.mean(values))}{spread}"
 
 
-def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path) -> list[Path]:
-    """Write the runs as they are and the tables; return the paths."""
+def write(
+    name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path, options: str = ""
+) -> list[Path]:
+    """Write the runs as they are and the tables, with the command and its options; return the paths."""
     runs = [run for results in found.values() for run in results]
     measures = list(dict.fromkeys(measure for run in runs for measure in run.get("test", {}) if measure != "loss"))
     flat = [{**run, **{f"{part}_{name}": v for part in PARTS for name, v in run.get(part, {}).items()}} for run in runs]
@@ -115,7 +117,7 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence
     note = (
         f"Errors on the test data by the weights with the least validation loss; mean ± standard deviation of the "
         f"seeds. Every run saw {sequences} training sequences. Data: {sources}. {threads} thread(s) of {machines}, "
-        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}`\n"
+        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}{options}`\n"
     )
     replace_file(paths[1], f"# Forecasts: {name}\n\n{table(tasks, found, measures)}\n{note}".encode())
     return paths
@@ -152,7 +154,9 @@ def main(argv: list[str] | None = None) -> None:
                 )
                 found[task.name].append(held)
                 print(f"{task.name} {row} seed {seed}: {held.get('diverged') or held['test']}", flush=True)
-        paths = write(args.data, tasks, found, args.results)
+        given = {"parts": args.parts, "rows": args.rows, "clips": args.clips and [str(args.clips)]}
+        options = "".join(f" --{option} {' '.join(values)}" for option, values in given.items() if values)
+        paths = write(args.data, tasks, found, args.results, options)
     print("\n".join(map(str, paths)))
 
 
