@@ -53,7 +53,7 @@ class PairForecaster(Module):
     \mathbf{f}_{ij}` along the line between its nodes. Laws are small networks of the distance and the relative velocity
     :math:`g`, the same for all pairs; the first one is fixed: no force. Beliefs are an attention over laws that, unlike
     one over neighbours, can say "none". Nobody tells it who acts on whom: it learns to foretell, with the belief of any
-    frame, the moves of later ones, see :meth:`training_loss`.
+    frame, the moves of others, see :meth:`training_loss`.
 
     Predictions are fed back, with the beliefs of the last frame seen.
 
@@ -197,8 +197,8 @@ class PairForecaster(Module):
         r"""The Huber loss of changes of velocity, in units of a typical one, over all frames of ``batch.x`` and
         ``batch.y``, by the beliefs of every pass.
 
-        A move is explained by the belief of the frame before it, and by those of frames long before it, with lags that
-        are drawn at random: a belief that fits the last move alone would pass otherwise.
+        A belief has to explain the move after its frame, and moves at two lags that are drawn at random, a short and a
+        long one, and that go round from the last move to the first. One that fits the last move alone would pass else.
         """
         x = torch.cat([batch.x, batch.y], 1)
         pairs = self._pairs(x, batch.edge_index)
@@ -208,10 +208,10 @@ class PairForecaster(Module):
         forces = self._law_forces(x[pairs.first, :-1], x[pairs.second, :-1])
         change = x[..., 2:].diff(dim=1) - self._field_change(x[:, :-1])
         moves = change.size(1)
-        middle = max(1, moves // 4)
-        lags = [1, *(int(torch.randint(*ends, ())) for ends in ((1, middle + 1), (middle, moves - 1)))]
+        middle = max(2, moves // 4)
+        lags = [1, *(int(torch.randint(*ends, ())) for ends in ((1, middle), (middle, moves)))]
         error = [
-            (self._sum(_weighed(forces[:, lag:], belief[:, : moves - lag]), pairs, x.size(0)) - change[:, lag:])
+            self._sum(_weighed(forces.roll(-lag, 1), belief), pairs, x.size(0)) - change.roll(-lag, 1)
             for lag in lags
             for belief in beliefs
         ]
