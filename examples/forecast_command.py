@@ -74,10 +74,12 @@ def choose_task(args: argparse.Namespace, tasks: Tasks) -> ForecastTask:
     if name not in found:
         raise ValueError(f"--part: expected one of {', '.join(found)}, got {name!r}")
     task = found[name]
+    # --num-nodes is the number of machines, not of a graph's nodes.
+    network = {option: value for option, value in chosen(args, GraphNetwork).items() if option in NETWORK_OPTIONS}
     recipe = {"chunk": min(task.recipe.chunk, args.clips)} if args.clips else {}
     return replace(
         task,
-        network=replace(task.network, **chosen(args, GraphNetwork)),
+        network=replace(task.network, **network),
         recipe=replace(task.recipe, **{**recipe, **chosen(args, SequenceRecipe)}),
     )
 

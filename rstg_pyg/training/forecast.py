@@ -144,11 +144,11 @@ class SequenceForecaster(RunModule):
             mask = None if mask is None else mask.unfold(1, horizon, 1)
         losses = LOSSES[self.recipe.loss](there(prediction.float() - y, mask))
         loss = losses.sum() / max(1, losses.numel())
-        if self.trainer.world_size > 1 and mask is not None:
+        if self.trainer.world_size > 1:
             # Gradients are averaged over the processes, whose shares of what is there differ.
-            total = mask.sum().float()
+            total = torch.tensor(float(losses.numel()), device=loss.device)
             torch.distributed.all_reduce(total)
-            loss = loss * (mask.sum() * self.trainer.world_size / total.clamp(min=1))
+            loss = loss * (losses.numel() * self.trainer.world_size / total.clamp(min=1))
         return loss, loss.detach()[None].clone()
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:

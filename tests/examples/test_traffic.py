@@ -31,7 +31,9 @@ def test_it_trains_goes_on_tests_and_draws(traffic, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "going on from" in text and "all-temp-stages on a simulated road network" in text
     assert "last value" in text and "linear autoregression" in text
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["mae_60"] == result["mae_60"]
+    held = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert held["test"]["mae_60"] == result["mae_60"]
+    assert (held["network"]["channels"], held["network"]["num_nodes"]) == (8, 30)
     for name in ("map.png", "day.png"):
         assert min(Image.open(tmp_path / "run" / name).size) > 300
     again = traffic.main([*command, "--weights", "run/weights.pt"])
