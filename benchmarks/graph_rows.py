@@ -24,7 +24,6 @@ import torch
 from command import cpu_name, end_well, markdown, positive, write_csv
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.files import replace_file
-from rstg_pyg.models import GRAPH_ROWS
 from rstg_pyg.training import DivergenceError, ForecastTask, open_run, run_trainer, save_weights, train_and_test
 from rstg_pyg.training.weights import check_settings
 
@@ -85,7 +84,7 @@ def table(tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], me
             seeds = str(len(ended)) + f" ({len(runs) - len(ended)} diverged)" * (len(ended) < len(runs))
             minutes = f"{statistics.mean(run['seconds'] for run in ended) / 60:.1f}" if ended else ""
             base, _, rnn = row.partition(":")
-            title = f"{GRAPH_ROWS[base].title}{f', {rnn}' if rnn else ''} (`{row}`)"
+            title = f"{task.rows[base].title}{f', {rnn}' if rnn else ''} (`{row}`)"
             lines.append([title, *cells, seeds, f"{runs[0]['parameters']:,}", minutes])
         parts.append(f"## {task.title}\n\n{markdown(lines)}\n")
     return "\n".join(parts)
@@ -100,8 +99,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{_number(statistics.mean(values))}{spread}"
 
 
-def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path) -> list[Path]:
-    """Write the runs as they are and the tables; return the paths."""
+def write(
+    name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path, options: str = ""
+) -> list[Path]:
+    """Write the runs as they are and the tables, with the command and its options; return the paths."""
     runs = [run for results in found.values() for run in results]
     measures = list(dict.fromkeys(measure for run in runs for measure in run.get("test", {}) if measure != "loss"))
     flat = [{**run, **{f"{part}_{name}": v for part in PARTS for name, v in run.get(part, {}).items()}} for run in runs]
@@ -116,7 +117,7 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence
     note = (
         f"Errors on the test data by the weights with the least validation loss; mean ± standard deviation of the "
         f"seeds. Every run saw {sequences} training sequences. Data: {sources}. {threads} thread(s) of {machines}, "
-        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}`\n"
+        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}{options}`\n"
     )
     replace_file(paths[1], f"# Forecasts: {name}\n\n{table(tasks, found, measures)}\n{note}".encode())
     return paths
@@ -125,7 +126,7 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=DATA_SETS)
-    parser.add_argument("--rows", nargs="+", default=list(GRAPH_ROWS), metavar="ROW", help="NAME or NAME:RNN (all)")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="NAME or NAME:RNN (default: all)")
     parser.add_argument("--parts", nargs="+", metavar="TASK", help="some tasks of the data set alone (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--clips", type=positive, help="another number of training sequences, for a quick look")
@@ -147,13 +148,15 @@ def main(argv: list[str] | None = None) -> None:
     # Seed by seed, so that a table that is stopped early has all rows.
     for seed in dict.fromkeys(args.seeds):
         for task in tasks:
-            for row in dict.fromkeys(args.rows):
+            for row in dict.fromkeys(args.rows or task.rows):
                 held = train(
                     task, row, seed, args.runs / task.name / row.replace(":", "-") / f"seed{seed}", args.threads
                 )
                 found[task.name].append(held)
                 print(f"{task.name} {row} seed {seed}: {held.get('diverged') or held['test']}", flush=True)
-        paths = write(args.data, tasks, found, args.results)
+        given = {"parts": args.parts, "rows": args.rows, "clips": args.clips and [str(args.clips)]}
+        options = "".join(f" --{option} {' '.join(values)}" for option, values in given.items() if values)
+        paths = write(args.data, tasks, found, args.results, options)
     print("\n".join(map(str, paths)))
 
 

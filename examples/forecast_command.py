@@ -24,7 +24,7 @@ from run_command import (  # before torch
 
 # isort: split
 from rstg_pyg.files import naming, replace_file
-from rstg_pyg.models import GRAPH_ROWS, GraphNetwork, build_graph_row
+from rstg_pyg.models import GraphNetwork
 from rstg_pyg.training import (
     ForecastTask,
     RunResult,
@@ -48,11 +48,9 @@ Draw = Callable[[ForecastTask, SequenceForecaster, Path], list[Path]]
 """Draws what a model foretells of the test data into a folder; returns the paths."""
 
 
-def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+def make_parser(name: str, description: str, model: str) -> argparse.ArgumentParser:
     parser = script_parser(f"{name}.py", description)
-    parser.add_argument(
-        "--model", default="all-temp-stages", metavar="NAME", help="row, or row:cell (default: %(default)s)"
-    )
+    parser.add_argument("--model", default=model, metavar="NAME", help="row, or row:cell (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the models and their sizes")
     data = parser.add_argument_group("data")
     data.add_argument("--root", default="data", help="where data are downloaded to (default: %(default)s)")
@@ -86,10 +84,10 @@ def choose_task(args: argparse.Namespace, tasks: Tasks) -> ForecastTask:
     )
 
 
-def list_models(network: GraphNetwork) -> str:
+def list_models(task: ForecastTask) -> str:
     lines = [f"{'--model':<18}{'parameters':>12}"]
-    for name, row in GRAPH_ROWS.items():
-        count = sum(p.numel() for p in build_graph_row(name, network).parameters())
+    for name, row in task.rows.items():
+        count = sum(p.numel() for p in row.build(task.network).parameters())
         lines.append(f"{name:<18}{count:>12,}  {row.title}")
     return "\n".join(lines)
 
@@ -115,9 +113,16 @@ def test_weights(args: argparse.Namespace, module: SequenceForecaster, task: For
     return evaluate(module, task.data(), args.device, args.precision)
 
 
-def forecast(name: str, description: str, tasks: Tasks, draw: Draw, argv: list[str] | None) -> dict[str, float]:
-    """Run a command on a data set; return what was measured on its test data."""
-    parser = make_parser(name, description)
+def forecast(
+    name: str,
+    description: str,
+    tasks: Tasks,
+    draw: Draw,
+    argv: list[str] | None,
+    model: str = "all-temp-stages",
+) -> dict[str, float]:
+    """Run a command on a data set, by default on a row; return what was measured on its test data."""
+    parser = make_parser(name, description, model)
     args = parser.parse_args(argv)
     try:
         check_cuda(args)
@@ -125,7 +130,7 @@ def forecast(name: str, description: str, tasks: Tasks, draw: Draw, argv: list[s
         parser.error(str(error))
     task = choose_task(args, tasks)
     if args.list:
-        print(list_models(task.network))
+        print(list_models(task))
         return {}
     args.out = args.out or Path("runs") / f"{task.name}-{args.model.replace(':', '-')}"
     prepare_machine(args)

@@ -9,9 +9,9 @@ import torch
 from torch_geometric.data import Batch
 
 from rstg_pyg import SomethingSomething
-from rstg_pyg.datasets import ClipGenerator, SyncMNIST
+from rstg_pyg.datasets import ClipGenerator, Particles, SyncMNIST
 from rstg_pyg.datasets.made_videos import make_videos
-from rstg_pyg.models import SMALL, build_row
+from rstg_pyg.models import SMALL, PairForecaster, build_row
 from rstg_pyg.predict import Predictor
 from rstg_pyg.training import evaluate, load_model_weights, pedestrians, traffic
 
@@ -72,3 +72,15 @@ def test_pedestrian_weights_are_better_than_constant_velocity(source):
         assert settings["network"] == module.config["network"] and settings["task"] == task.name
         ade = evaluate(module, task.data(), "cpu").test["ade"]
         assert ade < 0.95 * task.naive()["constant velocity"]["ade"]
+
+
+def test_particle_weights_tell_who_acts_on_whom(tmp_path):
+    """50 simulations that it was not trained on."""
+    model = PairForecaster(20, (1.0, 0.0, 1.0))
+    settings = load_model_weights(WEIGHTS / "particles_springs.pt", model)
+    assert settings["task"] == "particles-springs" and settings["row"] == "pairs"
+    test = Particles(tmp_path, "springs", "test", 50, scale=torch.tensor(settings["scale"]), log=False)
+    batch = Batch.from_data_list(list(test))
+    with torch.no_grad():
+        assert model.measure(batch)["interactions"].mean() > 0.95
+        assert (model(batch.x, batch.edge_index) - batch.y)[:, -1].square().mean() < 2e-4

@@ -1,10 +1,12 @@
-"""The data sets: SyncMNIST, videos in the form of Something-Something, traffic, and pedestrians."""
+"""The data sets: SyncMNIST, videos in the form of Something-Something, and graphs in time: people, particles, traffic,
+and symbols to remember."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
 from rstg_pyg.datasets.generator import ClipGenerator
 from rstg_pyg.datasets.los_loop import LosLoop
 from rstg_pyg.datasets.mnist import IDXError, read_idx
+from rstg_pyg.datasets.particles import Particles
 from rstg_pyg.datasets.pedestrians import Pedestrians
 from rstg_pyg.datasets.scenes import (
     NO_SYNC,
@@ -26,6 +28,7 @@ __all__ = [
     "DownloadError",
     "IDXError",
     "LosLoop",
+    "Particles",
     "Pedestrians",
     "SomethingSomething",
     "SyncMNIST",

@@ -7,6 +7,7 @@ from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, build_graph_row
 from rstg_pyg.models.image_weights import ImageWeights, load_image_weights
 from rstg_pyg.models.motion import MotionForecaster, constant_velocity
 from rstg_pyg.models.non_local import NonLocalBlock
+from rstg_pyg.models.pair_forecaster import PairForecaster
 from rstg_pyg.models.resnet import VideoResNet
 from rstg_pyg.models.rows import (
     PAPER_SIZE,
@@ -44,6 +45,7 @@ __all__ = [
     "MotionForecaster",
     "Network",
     "NonLocalBlock",
+    "PairForecaster",
     "Row",
     "VideoClassifier",
     "VideoNetwork",

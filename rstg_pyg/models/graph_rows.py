@@ -1,7 +1,7 @@
 """Forecasters on graphs, side by side: RSTG in its forms, parts of it, and what people write instead; one set of sizes
 for all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -303,8 +303,8 @@ GRAPH_ROWS: dict[str, GraphRow] = {
 """By name; the forms are those of the paper's ablation."""
 
 
-def build_graph_row(name: str, network: GraphNetwork) -> Module:
-    """Make the forecaster of a row with new weights; ``"NAME:RNN"`` is a row with another cell, as
+def build_graph_row(name: str, network: GraphNetwork, rows: Mapping[str, GraphRow] = GRAPH_ROWS) -> Module:
+    """Make the forecaster of one of ``rows`` with new weights; ``"NAME:RNN"`` is a row with another cell, as
     ``"all-temp-stages:lstm"``.
 
     Raises:
@@ -318,9 +318,9 @@ def build_graph_row(name: str, network: GraphNetwork) -> Module:
         torch.Size([4, 3, 2])
     """
     row, _, rnn = name.partition(":") if isinstance(name, str) else (name, "", "")
-    check_name("the name of a row", row, GRAPH_ROWS)
+    check_name("the name of a row", row, rows)
     if not isinstance(network, GraphNetwork):
         raise ValueError(f"expected 'network' to be a GraphNetwork, got {describe(network)}")
-    if rnn and not GRAPH_ROWS[row].has_cell:
+    if rnn and not rows[row].has_cell:
         raise ValueError(f"expected a row with a recurrent cell before ':{rnn}', got {row!r}")
-    return GRAPH_ROWS[row].build(replace(network, rnn=rnn) if rnn else network)
+    return rows[row].build(replace(network, rnn=rnn) if rnn else network)

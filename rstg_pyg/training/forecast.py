@@ -80,6 +80,9 @@ class SequenceForecaster(RunModule):
     :func:`~rstg_pyg.training.train_and_test` leaves the model with them. How a run is stopped, resumed and ended where
     it diverges, see :class:`RunModule`.
 
+    A model that has a method ``training_loss``, from a batch to its loss, is trained by that instead. One that has a
+    method ``measure``, from a batch to further measures, is measured by it too.
+
     Args:
         model: What is called as :class:`~rstg_pyg.models.Forecaster` is, with what a batch has of ``x``,
             ``edge_index``, ``edge_attr``, ``pe``, ``edge_time`` and ``mask``.
@@ -128,6 +131,9 @@ class SequenceForecaster(RunModule):
 
     def step_loss(self, batch: Data, batch_idx: int) -> tuple[Tensor, Tensor]:
         batch = batch if self.augment is None else self.augment(batch)
+        if hasattr(self.model, "training_loss"):
+            loss = self.model.training_loss(batch)
+            return loss, loss.detach()[None].clone()
         y, mask = batch.y, batch.get("y_mask")
         horizon = getattr(self.model, "horizon", y.size(1))
         if y.size(1) == horizon:
@@ -157,6 +163,8 @@ class SequenceForecaster(RunModule):
         prediction = self(batch).float()
         losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch.get("y_mask")))
         errors = {"loss": losses, **self.measure(prediction, batch)}
+        if hasattr(self.model, "measure"):
+            errors |= self.model.measure(batch)
         for name, entries in errors.items():
             # In float64, which not every accelerator has.
             part = torch.tensor([entries.detach().cpu().double().sum(), entries.numel()], dtype=torch.float64)

@@ -13,7 +13,7 @@ from torch.nn import Module
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.models.graph_rows import GraphNetwork, build_graph_row
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, GraphRow, build_graph_row
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.forecast import Measure, SequenceForecaster, SequenceRecipe
 from rstg_pyg.training.weights import CheckpointError
@@ -122,6 +122,7 @@ class ForecastTask:
         measure, augment: See :class:`SequenceForecaster`.
         around: Puts a row's model within another one, as :class:`~rstg_pyg.models.MotionForecaster`.
         naive: Gives the errors on the test data of forecasts that nothing was trained for, by the name of the row.
+        rows: The networks by name: those of all tasks, and what this one has beside them.
 
     Example:
         >>> from rstg_pyg.models import GraphNetwork
@@ -148,6 +149,7 @@ class ForecastTask:
     augment: Callable[[Data], Data] | None = None
     around: Callable[[Module], Module] | None = None
     naive: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+    rows: Mapping[str, GraphRow] = field(default_factory=lambda: GRAPH_ROWS, repr=False)
 
     def data(self, seed: int = 0, num_workers: int = 0) -> SequenceData:
         """Return the sequences of a run."""
@@ -160,6 +162,6 @@ class ForecastTask:
             ValueError: If no row has that name.
         """
         config = {"task": self.name, "source": self.source, "row": row, "seed": seed, "network": asdict(self.network)}
-        model = build_graph_row(row, self.network)
+        model = build_graph_row(row, self.network, self.rows)
         model = model if self.around is None else self.around(model)
         return SequenceForecaster(model, self.recipe, config, self.measure, self.augment)
