@@ -1,9 +1,10 @@
-"""The data sets: SyncMNIST, and videos in the form of Something-Something."""
+"""The data sets: SyncMNIST, videos in the form of Something-Something, and symbols to remember on any graph."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
 from rstg_pyg.datasets.generator import ClipGenerator
 from rstg_pyg.datasets.mnist import IDXError, read_idx
+from rstg_pyg.datasets.recall import DelayedRecall
 from rstg_pyg.datasets.scenes import (
     NO_SYNC,
     NUM_CLASSES,
@@ -21,6 +22,7 @@ __all__ = [
     "NUM_CLASSES",
     "NUM_PAIRS",
     "ClipGenerator",
+    "DelayedRecall",
     "DownloadError",
     "IDXError",
     "SomethingSomething",
