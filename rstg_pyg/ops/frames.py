@@ -187,10 +187,19 @@ class FrameIndex:
         return F.pad(mask[..., : mask.size(-1) - lag], (lag, 0))
 
     @cached_property
+    def lengths(self) -> Tensor:
+        """``[N * ...]``, how many rows each sequence has."""
+        return self.mask.flatten(0, -2).sum(1)
+
+    @cached_property
+    def ptr(self) -> Tensor:
+        """``[N * ... + 1]``, where the rows of each sequence begin."""
+        return F.pad(self.lengths.cumsum(0), (1, 0))
+
+    @cached_property
     def steps(self) -> Steps:
-        """The rows as sequences over time."""
-        mask = self.mask.flatten(0, -2)
-        lengths = mask.sum(1)
+        """The rows as sequences over time, step by step."""
+        mask, lengths = self.mask.flatten(0, -2), self.lengths
         sequences = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
         rank = torch.empty_like(lengths)
         rank[sequences] = torch.arange(sequences.size(0), device=rank.device)

@@ -61,7 +61,8 @@ class RSTG(Module):
     Args:
         channels: Size C of the node features, in and out.
         num_stages: Number K of space stages.
-        rnn: ``"lstm"``, ``"gru"``, or a function from C to a module of one's own, see :class:`~rstg_pyg.TimeStage`.
+        rnn: ``"lstm"``, ``"gru"``, ``"linear"``, or a function from C to a module of one's own, see
+            :class:`~rstg_pyg.TimeStage`.
         stages: The form: ``"all-temp"`` (as above), ``"1-temp"`` (K space stages, then one time stage),
             ``"space-only"``, ``"time-only"`` (K + 1 time stages), ``"homogeneous"`` (K stages of message passing on the
             space-time graph, see :func:`~rstg_pyg.spacetime_graph`), or a sequence of ``"time"``, ``"space"`` and
@@ -70,6 +71,7 @@ class RSTG(Module):
         share_space: Whether the space stages share their weights.
         norm: Normalisation of every stage's input, see :class:`~rstg_pyg.RSTGConv`.
         residual: Whether every stage adds its input to its output.
+        chrono: Start the time stages with memories of up to so many frames, see :class:`~rstg_pyg.TimeStage`.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTGConv` such as ``pe_channels``, ``heads`` or ``attention``.
 
     Shapes:
@@ -108,6 +110,7 @@ class RSTG(Module):
         share_space: bool = True,
         norm: Norm = None,
         residual: bool = False,
+        chrono: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -119,7 +122,8 @@ class RSTG(Module):
         self.stages = stage_sequence(stages, num_stages)
 
         def time_stage() -> TimeStage:
-            return TimeStage(channels, rnn, norm=norm, residual=residual, bias=kwargs.get("bias", True))
+            bias = kwargs.get("bias", True)
+            return TimeStage(channels, rnn, norm=norm, residual=residual, bias=bias, chrono=chrono)
 
         def space_stage() -> RSTGConv:
             return RSTGConv(channels, channels, norm=norm, residual=residual, **kwargs)

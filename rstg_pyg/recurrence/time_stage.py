@@ -13,20 +13,23 @@ from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_po
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
+from rstg_pyg.recurrence.chrono import chrono_init
+from rstg_pyg.recurrence.linear_rnn import LinearRNN
 from rstg_pyg.watched import everything_is_watched, is_bare
 
 RNNState = Tensor | tuple[Tensor, ...]
-"""``h`` of a GRU or ``(h, c)`` of an LSTM, each ``[N, *, C]``; of a module of one's own, one tensor or several,
+"""``(h, c)`` of an LSTM or ``h`` of the others, each ``[N, *, C]``; of a module of one's own, one tensor or several,
 ``[N, *, ...]``."""
 
 RNN = str | Callable[[int], Module]
-"""``"lstm"``, ``"gru"``, or a function from the width to a module, see :class:`TimeStage`."""
+"""``"lstm"``, ``"gru"``, ``"linear"``, or a function from the width to a module, see :class:`TimeStage`."""
 
 _CELL_ROWS = 128
 """Up to this many nodes, one frame at a time goes through the cell's own function: on a CPU the network's call first
 copies its weights to another layout, which only several frames or many nodes are worth."""
 
 _CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+LINEAR = "linear"
 OWN = "own"
 """The kind of a time stage with a module of the user's."""
 
@@ -49,10 +52,14 @@ class TimeStage(torch.nn.Module):
 
     Args:
         channels: Size C of the node features.
-        rnn: ``"lstm"``, ``"gru"``, or a function from C to a module of one's own, see below.
+        rnn: ``"lstm"``, ``"gru"``, ``"linear"`` for long memories (see
+            :class:`~rstg_pyg.recurrence.linear_rnn.LinearRNN`), or a function from C to a module of one's own, see
+            below.
         norm: Normalisation of the stage's input, see :class:`~rstg_pyg.RSTGConv`.
         residual: Add the stage's input to its output.
-        bias: Learn additive biases, in the two named networks.
+        bias: Learn additive biases, in the named networks.
+        chrono: Start with memories of up to so many frames, in the named networks, see
+            :func:`~rstg_pyg.recurrence.chrono.chrono_init`; None leaves them as they are.
 
     A module of one's own is called with sequences ``x [R, T, C]``, the state that it returned before or None, and
     ``lengths [R]`` or None: how many of a sequence's frames are there, from the first on, at least one. It returns its
@@ -93,25 +100,38 @@ class TimeStage(torch.nn.Module):
     """
 
     def __init__(
-        self, channels: int, rnn: RNN = "lstm", norm: Norm = None, residual: bool = False, bias: bool = True
+        self,
+        channels: int,
+        rnn: RNN = "lstm",
+        norm: Norm = None,
+        residual: bool = False,
+        bias: bool = True,
+        chrono: int | None = None,
     ) -> None:
         super().__init__()
         check_positive(channels=channels)
         if not callable(rnn) or isinstance(rnn, Module):
-            check_choice("rnn", rnn, tuple(_CELLS), "or a function from the width to a module")
+            check_choice("rnn", rnn, (*_CELLS, LINEAR), "or a function from the width to a module")
         check_flags(residual=residual, bias=bias)
         self.channels = channels
         self.residual = residual
         self.norm = resolve_norm(norm, channels)
         self.kind = rnn if isinstance(rnn, str) else OWN
-        named = isinstance(rnn, str)
-        self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True) if named else rnn(channels)
+        if self.kind in _CELLS:
+            self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True)
+        else:
+            self.rnn = LinearRNN(channels, bias) if rnn == LINEAR else rnn(channels)
         if not isinstance(self.rnn, Module):
             raise ValueError(f"expected 'rnn' to make a module from the width, got {describe(self.rnn)}")
+        self.chrono = chrono
+        if chrono is not None:
+            chrono_init(self.rnn, chrono)
 
     def reset_parameters(self) -> None:
         if hasattr(self.rnn, "reset_parameters"):
             self.rnn.reset_parameters()
+        if self.chrono is not None:
+            chrono_init(self.rnn, self.chrono)
         if self.norm is not None and hasattr(self.norm, "reset_parameters"):
             self.norm.reset_parameters()
 
@@ -139,6 +159,10 @@ class TimeStage(torch.nn.Module):
         v = x if self.norm is None else normalised(self.norm, x)
         if self._takes_cell(v):
             out, state = self._one_frame(v, state)
+        elif self.kind == LINEAR:
+            node_shape, before = x.shape[:-2], self._flat(state, x.shape[:-2], v.dtype)
+            out, h = self.rnn(v.flatten(0, -3), None if before is None else before[0])
+            out, state = out.view(v.shape), h.view(*node_shape, -1)
         elif self._takes_operator(v):
             node_shape, rows = x.shape[:-2], v.flatten(0, -3).transpose(0, 1)
             sizes = torch.full((rows.size(0),), rows.size(1), device="cpu")
@@ -173,6 +197,9 @@ class TimeStage(torch.nn.Module):
             before = (v.new_zeros(node_shape.numel(), self.channels),) * (1 + is_lstm(self.rnn, self.kind))
         if frames.num_rows == 0:
             return x, state if before is None else _per_node(before, node_shape)
+        if self.kind == LINEAR:
+            out, h = self.rnn(v, before[0], frames.ptr)
+            return (x + out if self.residual else out), h.view(*node_shape, -1)
         steps = frames.steps
         packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)
         given = None if before is None else tuple(part.index_select(0, steps.sequences) for part in before)
@@ -271,10 +298,11 @@ class TimeStage(torch.nn.Module):
         if state is None:
             return None
         parts = tuple(part.flatten(0, len(node_shape) - 1) for part in self._parts(state, node_shape))
-        return parts if self.kind == OWN else tuple(part.to(dtype) for part in parts)
+        return parts if self.kind in (OWN, LINEAR) else tuple(part.to(dtype) for part in parts)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels}, rnn={type(self.rnn).__name__.lower()!r})"
+        name = type(self.rnn).__name__.lower() if self.kind == OWN else self.kind
+        return f"{type(self).__name__}({self.channels}, rnn={name!r})"
 
 
 def _one_or_all(parts: Sequence[Tensor]) -> RNNState:
