@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch_geometric.data import Data, Dataset
 
-from rstg_pyg.arguments import check_flags, check_index, check_positive, describe, whole_number
+from rstg_pyg.arguments import check_flags, check_index, check_positive, whole_number
 from rstg_pyg.datasets.random_numbers import RandomNumbers
 from rstg_pyg.temporal.series import check_edge_index
 

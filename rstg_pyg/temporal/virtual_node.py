@@ -13,19 +13,19 @@ from rstg_pyg.temporal.series import EDGE, NODE, Series
 class VirtualNode(BaseTransform):
     r"""Append a node that hears all nodes and is heard by all, so that any two nodes are at most two edges apart.
 
-    The form of :class:`torch_geometric.transforms.VirtualNode` for graphs that change: that one puts all new edges into
-    frame 0 where there is an ``edge_time``, and its node is absent where there is a ``mask``. This one is there in every
-    frame in which anybody is, with edges from and to those that are. A graph of regions needs it not: its region of
-    scale 1 is such a node.
+    The form of :class:`torch_geometric.transforms.VirtualNode` for graphs that change: that one puts all new edges
+    into frame 0 where there is an ``edge_time``, and its node is absent where there is a ``mask``. This one is there in
+    every frame in which anybody is, with edges from and to those that are. A graph of regions does not need it: its
+    region of scale 1 is such a node.
 
     Its features are 0, and so are those of its edges; bools of it are False and integers -1, which are nobody's. A loss
-    leaves it out: ``y_mask`` is False there, and ``virtual_mask`` says where it stands. So it is for windows and batches
-    and not for the series that they are cut from, whose future frames it would be asked for.
+    leaves it out: ``y_mask`` is False there, and ``virtual_mask`` says where it stands. So it is for windows and their
+    batches, not for the series that they are cut from, whose next frames it would be asked for.
 
     Shapes:
         - **data:** see :class:`Series`, or a batch of such graphs: each gets a node of its own, its last one.
-        - **output:** as ``data``, of N + 1 nodes and E + 2 N edges, with ``edge_time`` two for every node in every frame
-          in which it is there; **virtual_mask:** ``[N + 1]`` bool.
+        - **output:** as ``data``, of N + 1 nodes and E + 2 N edges, with ``edge_time`` two for every node in every
+          frame in which it is there; **virtual_mask:** ``[N + 1]`` bool.
 
     Raises:
         ValueError: If ``data`` is not a graph that changes, or has a virtual node.

@@ -150,7 +150,9 @@ def test_a_module_of_ones_own_is_a_time_stage(form):
     stage.rnn.forward = lambda x, state, lengths=None: (x, x[:, -1].mean(0))
     with pytest.raises(ValueError, match=r"to give a state of 14 rows, got \[4\]"):
         stage(x)
-    with pytest.raises(ValueError, match="'rnn' to be one of 'lstm', 'gru', 'linear', or a function from the width to a module"):
+    with pytest.raises(
+        ValueError, match="'rnn' to be one of 'lstm', 'gru', 'linear', or a function from the width to a module"
+    ):
         RSTG(C, rnn=torch.nn.GRU(C, C))
     with pytest.raises(ValueError, match="'rnn' to make a module from the width, got 4"):
         RSTG(C, rnn=lambda channels: channels)

@@ -16,7 +16,10 @@ X = torch.randn(NUM_NODES, 6, 4)
     [
         ({"channels": 0}, "'channels' to be a positive int, got 0"),
         ({"num_stages": 0}, "'num_stages' to be a positive int, got 0"),
-        ({"rnn": "rnn"}, "'rnn' to be one of 'lstm', 'gru', 'linear', or a function from the width to a module, got 'rnn'"),
+        (
+            {"rnn": "rnn"},
+            "'rnn' to be one of 'lstm', 'gru', 'linear', or a function from the width to a module, got 'rnn'",
+        ),
         ({"stages": "alltemp"}, "'stages' to be one of 'all-temp'.*got 'alltemp'"),
         ({"stages": []}, "one or more of 'time', 'space' and 'space-time'"),
         ({"stages": ["time", "pace"]}, "'space-time', got .*'pace'"),
