@@ -1,7 +1,7 @@
 """How far a symbol is carried through time and space: DelayedRecall for every time stage and every form of RSTG.
 
-- ``single``: a network for every gap G, trained on clips of that gap alone: two nodes, one edge apart, and every time
-  stage.
+- ``single``: a network for every gap G, trained on clips of that gap alone: two nodes, one edge apart; every time stage
+  in the alternation all-temp.
 - ``mixed``: one network for all, trained on gaps of 0 to 30 frames and distances of 1, 3 and 6 edges in turns, tested
   at gaps that it never saw: a path of seven nodes, three space stages, and every form.
 
@@ -17,7 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,10 +44,14 @@ FORMS = {
     "time-only, linear": {"rnn": "linear", "stages": "time-only"},
     "space-only": {"rnn": "linear", "stages": "space-only"},
     "homogeneous": {"rnn": "linear", "stages": "homogeneous"},
+    "homogeneous, then linear": {"rnn": "linear", "stages": ("space-time",) * 3 + ("time",)},
+    "linear, plain stages": {"rnn": "linear", "norm": None, "residual": False},
     "linear, virtual node": {"rnn": "linear", "virtual": True},
 }
-"""By name the options of RSTG, all-temp where no stages are named."""
+"""By name the options of RSTG: all-temp where no stages are named, with layer norm and residual stages."""
 TIME_STAGES = [form for form, options in FORMS.items() if options.keys() <= {"rnn", "chrono"}]
+ALONE = [*TIME_STAGES, "linear, plain stages"]
+"""What ``single`` trains."""
 GAPS = (0, 3, 10, 30, 100, 300, 1000)
 DISTANCES = (1, 3, 6)
 SYMBOLS = 4
@@ -96,7 +100,7 @@ class Recall(Module):
         if options.pop("chrono", False):
             options["chrono"] = max(run.gaps[-1] + 1, 2) if run.part == "single" else GAPS[-1]
         self.encoder = Linear(SYMBOLS + 2, run.channels)
-        self.rstg = RSTG(run.channels, run.num_stages, norm="layer_norm", residual=True, **options)
+        self.rstg = RSTG(run.channels, run.num_stages, **{"norm": "layer_norm", "residual": True, **options})
         self.head = Linear(run.channels, SYMBOLS)
 
     def forward(self, x: Tensor, asked: Tensor, edge_index: Tensor) -> Tensor:
@@ -148,13 +152,17 @@ def train(run: Run) -> dict:
 @torch.no_grad()
 def test(model: Recall, edges: Tensor, distance: int, gap: int) -> float:
     clips = DelayedRecall(edges, distance, gap, num_symbols=SYMBOLS, train=False)
-    x, y, asked = clips.clips(range(512 if gap < 100 else 128 if gap < 1000 else 64))
+    x, y, asked = clips.clips(range(num_test_clips(gap)))
     return (model.eval()(x, asked, edges).argmax(-1) == y).float().mean().item()
+
+
+def num_test_clips(gap: int) -> int:
+    return 512 if gap < 100 else 128 if gap < 1000 else 64
 
 
 def result(run: Run, folder: Path, trains: bool = True) -> dict | None:
     """What a run came to: read, or trained if it was not."""
-    path, settings = run.path(folder), json.loads(json.dumps(asdict(run)))
+    path, settings = run.path(folder), json.loads(json.dumps({**asdict(run), "options": FORMS[run.form]}))
     if path.exists():
         held = json.loads(path.read_text())
         if held["run"] != settings:
@@ -169,11 +177,9 @@ def result(run: Run, folder: Path, trains: bool = True) -> dict | None:
 
 
 def best_rates(forms: Iterable[str], find: Callable[[Run], dict | None]) -> dict[str, float]:
-    """For every time stage the learning rate with the lowest loss in its trials, and for other forms the linear one's."""
-    rates = {}
-    for form in TIME_STAGES:
-        if form not in forms and form != "linear":
-            continue
+    """For every time stage the rate with the lowest loss in its trials; for other forms that of the linear one."""
+    rates, wanted = {}, {form if form in TIME_STAGES else "linear" for form in forms}
+    for form in (form for form in TIME_STAGES if form in wanted):
         trials = [find(single(form, TRIAL_GAP, lr, TRIAL_SEED)) for lr in RATES]
         if all(trials):
             rates[form] = min(trials, key=lambda held: held["loss"])["run"]["lr"]
@@ -225,8 +231,8 @@ def report(rows: list[dict], results: list[dict]) -> str:
             f"## `{part}`: {what}",
             "",
             f"Accuracy (%) on test clips, mean ± standard deviation over seeds; a guess is right in "
-            f"{100 // SYMBOLS} %. {run['nodes']} nodes, {run['num_stages']} space stage(s), {run['channels']} channels, "
-            f"{run['steps']} steps of {run['batch_size']} clips.",
+            f"{100 // SYMBOLS} %. {run['nodes']} nodes, {run['num_stages']} space stage(s), {run['channels']} "
+            f"channels, {run['steps']} steps of {run['batch_size']} clips.",
             "",
         ]
         for distance in sorted({row["distance"] for row in held}):
@@ -249,7 +255,7 @@ def draw(rows: list[dict], path: Path) -> None:
             )
             if of_form:
                 gap, mean, spread = zip(*of_form, strict=True)
-                style = "--" if "chrono" in form else "-" if number < 5 else ":"
+                style = "--" if "chrono" in form else "-" if form in TIME_STAGES else ":"
                 axes.errorbar(gap, mean, spread, label=form, color=f"C{number}", linestyle=style, marker="o", capsize=2)
         axes.axhline(100 / SYMBOLS, color="black", linewidth=0.8)
         axes.set_xscale("symlog", linthresh=3)
@@ -269,6 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
     parser.add_argument("--gaps", nargs="+", type=int, choices=GAPS, default=GAPS[:-1], help="of the part single")
+    parser.add_argument("--steps", type=positive, help="other steps of every run, for a quick look")
     parser.add_argument("--seeds", type=positive, default=3, help="(default: 3)")
     parser.add_argument("--threads", type=positive, default=1, help="(default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/long-range"), help="where finished runs are kept")
@@ -278,13 +285,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
 
     def find(run: Run) -> dict | None:
+        run = run if args.steps is None else replace(run, steps=args.steps)
         return result(run, args.runs, not args.report_only)
 
     rates = best_rates(args.forms, find)
     runs = []
     for seed in range(args.seeds):
         for part in args.parts:
-            forms = [form for form in rates if part == "mixed" or form in TIME_STAGES]
+            forms = [form for form in rates if part == "mixed" or form in ALONE]
             if part == "mixed":
                 runs += [mixed(form, rates[form], seed) for form in forms]
             else:
