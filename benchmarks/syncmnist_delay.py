@@ -50,7 +50,8 @@ def table(results: dict[tuple[str, int], list[dict]]) -> str:
     some = next(held for found in results.values() for held in found)
     note = (
         f"Accuracy (%) on {some['test_clips']:,} test clips, mean ± standard deviation (number of seeds); "
-        f"{BUDGETS['cpu'].title}, 10 + G frames. Digits of {some['digits']}; torch {some['torch']} on {some['machine']}."
+        f"{BUDGETS['cpu'].title}, 10 + G frames. Digits of {some['digits']}; torch {some['torch']} on "
+        f"{some['machine']}."
     )
     return "\n".join(["# SyncMNIST with a delay of G frames", "", markdown(lines), "", note, ""])
 
