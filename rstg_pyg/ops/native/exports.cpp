@@ -6,6 +6,7 @@
 #include "backward.h"
 #include "cells.h"
 #include "messages.h"
+#include "scan.h"
 #include "sort.h"
 #include "transpose.h"
 
@@ -72,4 +73,12 @@ EXPORT int rstg_cells_forward(const CellArguments* a) {
 
 EXPORT int rstg_cells_backward(const CellArguments* a) {
     return guarded([=] { a->is_gru ? Cells<NUMBER, true>(*a).backward() : Cells<NUMBER, false>(*a).backward(); });
+}
+
+EXPORT int rstg_scan_forward(const ScanArguments* a) {
+    return guarded([=] { with_scan<NUMBER>(*a, [](const auto& scan) { scan.forward(); }); });
+}
+
+EXPORT int rstg_scan_backward(const ScanArguments* a) {
+    return guarded([=] { with_scan<NUMBER>(*a, [](const auto& scan) { scan.backward(); }); });
 }
