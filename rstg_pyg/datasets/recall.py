@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 from torch_geometric.data import Data, Dataset
 
 from rstg_pyg.arguments import check_flags, check_index, check_positive, whole_number
@@ -41,7 +41,7 @@ class DelayedRecall(Dataset):
     and time, and a guess is right once in ``num_symbols``.
 
     Clip i is a function of the seed, the split, the graph, ``distance`` and i. Clips of different ``delay`` agree in
-    what their common frames show, but for the second cue.
+    what their common frames show, but for the second cue. They are made on the CPU.
 
     Args:
         edge_index: The edges of the graph.
@@ -93,13 +93,13 @@ class DelayedRecall(Dataset):
             num_nodes = int(edge_index.max()) + 1
         check_positive(num_nodes=num_nodes, num_clips=num_clips)
         check_edge_index(edge_index, num_nodes)
-        self.edge_index = edge_index
+        self.edge_index = edge_index.cpu()
         self.num_nodes = num_nodes
         self.distance = whole_number("distance", distance, 0)
         self.delay = whole_number("delay", delay, 0)
         self.num_symbols = whole_number("num_symbols", num_symbols, 2)
         self.num_clips = num_clips
-        self._pairs = pairs_at_distance(edge_index, num_nodes, self.distance)
+        self._pairs = pairs_at_distance(self.edge_index, num_nodes, self.distance)
         if len(self._pairs) == 0:
             raise ValueError(f"expected 'distance' of two nodes of the graph, got {distance}: none are so far apart")
         self._uniforms = RandomNumbers(whole_number("seed", seed, 0, 2**64 - 1), SERIES[train], "cpu")
@@ -111,17 +111,15 @@ class DelayedRecall(Dataset):
         Raises:
             IndexError: If there is no such clip.
         """
-        check_index("clip", numbers if isinstance(numbers, Tensor) else tuple(numbers), self.num_clips)
-        numbers = torch.as_tensor(numbers if isinstance(numbers, Tensor) else list(numbers)) % self.num_clips
-        num_frames, size = self.delay + 1, len(numbers)
-        chance, shown = self._uniforms(numbers, 1 + num_frames * self.num_nodes).split_with_sizes(
-            [1, num_frames * self.num_nodes], 1
-        )
+        if not isinstance(numbers, Tensor):
+            numbers = torch.tensor(list(numbers), device="cpu")
+        check_index("clip", numbers, self.num_clips)
+        numbers, num_frames = numbers.cpu() % self.num_clips, self.delay + 1
+        chance, shown = self._uniforms(numbers, 1 + num_frames * self.num_nodes).tensor_split([1], 1)
         source, asked = self._pairs[(chance[:, 0] * len(self._pairs)).long()].unbind(1)
-        symbols = (shown * self.num_symbols).long().view(size, num_frames, self.num_nodes).permute(2, 0, 1)
-        x = torch.zeros(*symbols.shape, self.num_symbols + 2)
-        x[..., : self.num_symbols] = one_hot(symbols, self.num_symbols)
-        clip = torch.arange(size)
+        symbols = (shown * self.num_symbols).long().view(-1, num_frames, self.num_nodes).permute(2, 0, 1)
+        x = pad(one_hot(symbols, self.num_symbols).float(), (0, 2))
+        clip = torch.arange(len(numbers), device="cpu")
         x[source, clip, 0, -2] = 1
         x[asked, clip, -1, -1] = 1
         return RecallClips(x, symbols[source, clip, 0], asked)
@@ -133,7 +131,9 @@ class DelayedRecall(Dataset):
     def get(self, idx: int) -> Data:
         """Make clip number ``idx``."""
         x, y, asked = self.clips([idx])
-        return Data(x=x[:, 0], edge_index=self.edge_index, y=y, asked=torch.arange(self.num_nodes) == asked)
+        return Data(
+            x=x[:, 0], edge_index=self.edge_index, y=y, asked=torch.arange(self.num_nodes, device="cpu") == asked
+        )
 
 
 def pairs_at_distance(edge_index: Tensor, num_nodes: int, distance: int) -> Tensor:
@@ -143,9 +143,9 @@ def pairs_at_distance(edge_index: Tensor, num_nodes: int, distance: int) -> Tens
         >>> pairs_at_distance(torch.tensor([[0, 1], [1, 2]]), 3, 2)
         tensor([[0, 2]])
     """
-    adjacency = torch.zeros(num_nodes, num_nodes)
+    adjacency = edge_index.new_zeros(num_nodes, num_nodes, dtype=torch.float)
     adjacency[edge_index[0], edge_index[1]] = 1
-    reached = newest = torch.eye(num_nodes, dtype=torch.bool)
+    reached = newest = torch.eye(num_nodes, dtype=torch.bool, device=edge_index.device)
     for _ in range(distance):
         newest = (newest.float() @ adjacency > 0) & ~reached
         reached = reached | newest
