@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,16 +31,22 @@ class Work:
 
 
 def time_interleaved(
-    works: Mapping[str, Work], rounds: int, calls: int, device: str, tick: Callable[[], object] = lambda: None
+    works: Mapping[str, Work],
+    rounds: int,
+    calls: int,
+    device: str,
+    tick: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return ``rounds * calls`` times of each work in milliseconds.
 
     In every round each work has one turn: an untimed call, so that it does not pay for the state in which the one
     before it left caches and allocator, then the timed ones. Times at the same place of two lists were taken in the
-    same round. On CUDA, events take the time. ``tick`` is called after every turn.
+    same round. On CUDA, events take the time, else ``clock``: that of the process stands still while others run.
+    ``tick`` is called after every turn.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
-    timed = _cuda_milliseconds if torch.device(device).type == "cuda" else _cpu_milliseconds
+    timed = _cuda_milliseconds if torch.device(device).type == "cuda" else partial(_cpu_milliseconds, clock)
     for _ in range(rounds):
         for name, work in works.items():
             work.prepare()
@@ -51,10 +58,10 @@ def time_interleaved(
     return times
 
 
-def _cpu_milliseconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _cpu_milliseconds(clock: Callable[[], float], run: Callable[[], object]) -> float:
+    start = clock()
     run()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (clock() - start)
 
 
 def _cuda_milliseconds(run: Callable[[], object]) -> float:

@@ -12,10 +12,6 @@ from rstg_pyg.ops.linear import linear
 from rstg_pyg.ops.scan import gated_scan
 from rstg_pyg.watched import is_bare
 
-DECAYS = (0.9, 0.999)
-"""What the channel of the shortest and that of the longest memory keep of their state in a frame, at the start: they
-remember some 10 and 1,000 frames."""
-
 
 class LinearRNN(Module):
     r"""A gated linear recurrence, whose gates see the input alone:
@@ -26,8 +22,8 @@ class LinearRNN(Module):
         \mathbf{h}^t = \mathbf{a}^t \, \mathbf{h}^{t-1} + (1 - \mathbf{a}^t) \, \mathbf{v}^t
 
     A state is a mean of what came in, so it never outgrows it, however long the memory is and however alike the frames
-    are; what a gate lets in is as large as it was. At the start :math:`\sigma(\mathbf{b}_a)` goes from 0.9 to 0.999
-    over the channels, evenly in the logarithm of the memory's length, as in linear recurrent units.
+    are. At the start :math:`\sigma(\mathbf{b}_a)` goes from 0.9 to 0.999 over the channels, memories of some 10 to
+    1,000 frames, as in linear recurrent units.
 
     Nothing but the state goes from frame to frame, so all products are one product of all frames, and the rest costs
     what reading and writing it does. The state is of float32 or wider, whatever the type of the frames: in bfloat16, a
@@ -69,8 +65,7 @@ class LinearRNN(Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         self.lin.reset_parameters()
-        forgotten = torch.logspace(*(torch.tensor(1 - DECAYS[k]).log10() for k in (0, 1)), self.channels)
-        self.decay.copy_(torch.logit(1 - forgotten))
+        self.decay.copy_(-torch.logspace(-1, -3, self.channels).logit())
         if self.bias is not None:
             self.bias.zero_()
 
@@ -82,6 +77,3 @@ class LinearRNN(Module):
         state = gates.new_zeros(count, self.channels, dtype=dtype) if state is None else state.to(dtype)
         out, state = gated_scan(gates, state, ptr)
         return out.view(x.shape), state
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels})"

@@ -66,11 +66,12 @@ def test_sweeps_of_the_whole_block(tmp_path, capsys):
 
 
 def test_time_stage(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["time_stage.py", *TINY, "--output", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["time_stage.py", *TINY, "--stream", "150", "--output", str(tmp_path)])
     time_stage.main()
-    assert "nodes x clips x frames" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nodes x clips x frames" in out and "a stream of 150 frames in torch.float32: at most " in out
     rows = read(tmp_path / "time_stage.csv")
-    assert [row["form"] for row in rows][:3] == ["lstm", "gru", "bound of lstm"]
+    assert [row["form"] for row in rows][:4] == ["lstm", "gru", "linear", "bound of lstm"]
     assert all(float(row["lower quartile ms"]) <= float(row["median ms"]) for row in rows)
 
 

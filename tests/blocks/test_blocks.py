@@ -92,6 +92,7 @@ def test_stream_equals_clip(form):
         (to_vec, {"readout": "mean", "norm": "layer_norm", "residual": True}),
         (to_map, {"rnn": "lstm"}),
         (to_map, {"rnn": "gru"}),
+        (to_map, {"rnn": "linear", "chrono": 9}),
     ]:
         block, state = make(stages=form, **options), None
         for t in range(5):

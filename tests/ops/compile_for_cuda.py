@@ -12,12 +12,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rstg_pyg.ops.triton.messages import destination_grad_kernel, source_grad_kernel, sum_kernel
+from rstg_pyg.ops.triton.scan import scan_grad_kernel, scan_kernel
 from rstg_pyg.ops.triton.scores import pair_dot_kernel, row_sum_kernel
 from rstg_pyg.ops.triton.softmax import softmax_grad_kernel, softmax_kernel
 from rstg_pyg.ops.triton.tiles import tiling
 
 INDICES = ("nodes", "ptr", "sources", "destinations", "edges", "ends")
-WEIGHTS = ("alpha", "alpha_grad", "score", "score_grad", "weight")
+WEIGHTS = ("alpha", "alpha_grad", "score", "score_grad", "weight", "first", "last", "last_grad", "first_grad")
 
 
 def compile_kernel(kernel, architecture, dtype, **constants):
@@ -59,6 +60,9 @@ def compile_all(architecture, dtype, frames, heads, hidden, channels):
 
     for kernel in (softmax_kernel, softmax_grad_kernel):
         compile_kernel(kernel, architecture, "fp64" if dtype == "fp64" else "fp32", block_r=16, block_e=8)
+
+    for kernel in (scan_kernel, scan_grad_kernel):
+        compile_kernel(kernel, architecture, dtype, channels=channels, block_t=16, block_c=64)
 
 
 if __name__ == "__main__":

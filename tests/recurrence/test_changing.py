@@ -91,7 +91,7 @@ def pick(entry, *place):
     return tuple(part[place] for part in entry) if isinstance(entry, tuple) else entry[place]
 
 
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 def test_a_time_stage_leaves_absent_frames_out(rnn):
     stage, x, mask = TimeStage(C, rnn, norm="layer_norm", residual=True).double(), draw(N, 2, T, C), some_mask(2)
     _, state = stage(draw(N, 2, 1, C))
@@ -197,7 +197,7 @@ def test_what_stands_where_nobody_is_does_not_matter_nor_for_gradients(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 @pytest.mark.parametrize("has_time", [True, False])
 @pytest.mark.parametrize("moving", [True, False])
 def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):

@@ -23,6 +23,9 @@ X = torch.randn(NUM_NODES, 6, 4)
         ({"stages": "alltemp"}, "'stages' to be one of 'all-temp'.*got 'alltemp'"),
         ({"stages": []}, "one or more of 'time', 'space' and 'space-time'"),
         ({"stages": ["time", "pace"]}, "'space-time', got .*'pace'"),
+        ({"chrono": 1}, "'chrono' to be an int of 2 or more, or None, got 1"),
+        ({"chrono": 9, "bias": False}, "'chrono' with an LSTM or GRU with biases or a LinearRNN, got LSTM"),
+        ({"chrono": 9, "rnn": lambda channels: torch.nn.ReLU()}, "or a LinearRNN, got ReLU"),
         ({"heads": 3}, "multiple of 'heads'"),
         ({"norm": "group"}, "'norm' to be one of"),
     ],
@@ -59,6 +62,7 @@ H = torch.zeros(NUM_NODES, 4)
         ("lstm", 4, "a state of 4 entries, got int"),
         ("lstm", [(H, None)] * 4, r"got \(\[5, 4\], None\)"),
         ("gru", [H.long()] * 4, r"h of shape \[5, 4\], got torch.int64 of shape \[5, 4\]"),
+        ("linear", [(H, H)] * 4, r"h of shape \[5, 4\], got \(\[5, 4\], \[5, 4\]\)"),
         ("gru", [(H, H)] * 4, r"h of shape \[5, 4\], got \(\[5, 4\], \[5, 4\]\)"),
     ],
 )

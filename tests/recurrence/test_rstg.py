@@ -48,7 +48,7 @@ def test_it_computes_what_the_method_says():
         torch.testing.assert_close(entry, expected[0])
 
 
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("splits", [1, 4, [2, 1, 3]], ids=str)
 def test_clip_equals_stream(form, rnn, splits):
@@ -228,7 +228,7 @@ def test_without_the_flag_the_space_stages_compile_and_the_time_stages_run_betwe
     torch.testing.assert_close(out, rstg(x, EDGES, pe=PE)[0])
 
 
-@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 def test_autocast_is_near_float32_and_its_state_goes_on(rnn):
     rstg = make(rnn=rnn, norm="layer_norm", residual=True).float()
     x, pe = clip().float(), PE.float()
@@ -258,6 +258,7 @@ def test_nothing_is_kept_on_the_module():
 def test_repr():
     assert repr(RSTG(8, num_stages=1)) == "RSTG(8, num_stages=1, stages=('time', 'space', 'time'))"
     assert repr(TimeStage(8, "gru")) == "TimeStage(8, rnn='gru')"
+    assert repr(TimeStage(8, "linear")) == "TimeStage(8, rnn='linear')"
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -23,9 +23,10 @@ struct ScanArguments {
 
 // The state keeps `keep` of itself and takes 1 - `keep`, both exact to their last bits.
 INLINE void gate(Vec<float> decay, Vec<float>& keep, Vec<float>& take) {
-    const Vec<float> e = exp_of_negative(smaller_magnitude(decay)), larger = 1 / (1 + e), smaller = e * larger;
-    keep = decay < 0 ? smaller : larger;
-    take = decay < 0 ? larger : smaller;
+    const Vec<float> bound = broadcast(87.0f), below = decay > bound ? bound : decay;
+    const Vec<float> e = exp_within(below < -bound ? -bound : below);
+    take = 1 / (1 + e);
+    keep = e * take;
 }
 
 INLINE void gate(Vec<double> decay, Vec<double>& keep, Vec<double>& take) {

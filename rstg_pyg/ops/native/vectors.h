@@ -144,9 +144,9 @@ INLINE T sum(Vec<T> v) {
 }
 #endif
 
-// e^x for x <= 0 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r to the power where the next
-// term is below float's precision. Results under 2^-126 are flushed to zero.
-INLINE Vec<float> exp_of_negative(Vec<float> x) {
+// e^x for x from -87 to 87 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r to the power where
+// the next term is below float's precision.
+INLINE Vec<float> exp_within(Vec<float> x) {
     typedef VectorOf<int32_t, kVectorBytes>::type Ints;
     const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
     const Vec<float> shifted = x * 1.44269504f + round;
@@ -164,8 +164,13 @@ INLINE Vec<float> exp_of_negative(Vec<float> x) {
     bits = (bits + 127) << 23;
     Vec<float> scale;
     std::memcpy(&scale, &bits, sizeof scale);
+    return y * scale;
+}
+
+// e^x for x <= 0 or NaN. Results under 2^-126 are flushed to zero.
+INLINE Vec<float> exp_of_negative(Vec<float> x) {
     const Vec<float> zero = {};
-    return x < -87.0f ? zero : y * scale;
+    return x < -87.0f ? zero : exp_within(x);
 }
 
 // Replaces x[0..count) by their exponentials; all of them <= 0 or NaN.
