@@ -211,8 +211,7 @@ def table(rows: list[dict], distance: int) -> str:
         for gap in gaps:
             row = found.get(gap)
             spread = "" if row is None or row["spread"] == "" else f" ± {row['spread']:.0f}"
-            few = "" if row is None or row["seeds"] == 3 else f" ({row['seeds']} seed{'s' * (row['seeds'] > 1)})"
-            line.append("" if row is None else f"{row['mean']:.0f}{spread}{few}")
+            line.append("" if row is None else f"{row['mean']:.0f}{spread}")
         lines.append(line)
     return markdown(lines)
 
@@ -225,12 +224,14 @@ def report(rows: list[dict], results: list[dict]) -> str:
             continue
         run = next(r["run"] for r in results if r["run"]["part"] == part)
         what = "a network for every gap" if part == "single" else "one network for all gaps and distances"
+        size = f"{run['nodes']} nodes, {run['num_stages']} space stage(s), {run['channels']} channels"
+        seeds = sorted({row["seeds"] for row in held})
         parts += [
             f"## `{part}`: {what}",
             "",
-            f"Accuracy (%) on test clips, mean ± standard deviation over seeds; a guess is right in "
-            f"{100 // SYMBOLS} %. {run['nodes']} nodes, {run['num_stages']} space stage(s), {run['channels']} "
-            f"channels, {run['steps']} steps of {run['batch_size']} clips.",
+            f"Accuracy (%) on test clips, mean ± standard deviation over seeds ({' or '.join(map(str, seeds))}; one "
+            f"where there is no ±); a guess is right in {100 // SYMBOLS} %. {size}; {run['steps']} steps of "
+            f"{run['batch_size']} clips.",
             "",
         ]
         for distance in sorted({row["distance"] for row in held}):
@@ -241,10 +242,10 @@ def report(rows: list[dict], results: list[dict]) -> str:
 
 def draw(rows: list[dict], path: Path) -> None:
     panels = list(dict.fromkeys((row["part"], row["distance"]) for row in rows))
-    figure = Figure(figsize=(4.2 * len(panels) + 1.5, 4), layout="constrained")
+    figure = Figure(figsize=(11, 3.6 * -(-len(panels) // 2)), layout="constrained")
     FigureCanvasAgg(figure)
-    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (part, distance) in zip(every, panels, strict=True):
+    every = figure.subplots(-(-len(panels) // 2), 2, sharey=True, squeeze=False).flatten()
+    for axes, (part, distance) in zip(every, panels, strict=False):
         for number, form in enumerate(FORMS):
             of_form = sorted(
                 (row["gap"], row["mean"], row["spread"] or 0)
@@ -253,19 +254,30 @@ def draw(rows: list[dict], path: Path) -> None:
             )
             if of_form:
                 gap, mean, spread = zip(*of_form, strict=True)
-                style = "--" if "chrono" in form else "-" if form in TIME_STAGES else ":"
-                axes.errorbar(gap, mean, spread, label=form, color=f"C{number}", linestyle=style, marker="o", capsize=2)
+                style = {"color": f"C{number % 10}", "marker": "os"[number // 10], "markersize": 5, "capsize": 2}
+                style["linestyle"] = "--" if "chrono" in form else "-" if form in TIME_STAGES else ":"
+                axes.errorbar(gap, mean, spread, label=form, **style)
         axes.axhline(100 / SYMBOLS, color="black", linewidth=0.8)
         axes.set_xscale("symlog", linthresh=3)
         axes.set_xticks(GAPS, [str(gap) for gap in GAPS])
-        axes.set(title=f"{part}, {distance} edge(s) away", xlabel="frames in between", ylim=(0, 105))
+        what = "a network for every gap" if part == "single" else "one network for all"
+        axes.set(
+            title=f"{part}: {what}, d = {distance}", xlabel="G, frames in between", xlim=(-0.3, 1300), ylim=(0, 105)
+        )
         if part == "mixed":
             axes.axvspan(30, 1300, color="gray", alpha=0.12, linewidth=0)
         axes.grid(alpha=0.3)
+    for axes in every[len(panels) :]:
+        axes.remove()
     every[0].set_ylabel("accuracy (%)")
     handles = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.legend(
+        [handles[form] for form in FORMS if form in handles],
+        [form for form in FORMS if form in handles],
+        loc="outside right center",
+        fontsize="small",
+    )
+    figure.savefig(path, dpi=100)
 
 
 def main(argv: list[str] | None = None) -> None:
