@@ -100,7 +100,10 @@ def random_edges(nodes: int, edges: int, frames: int, device: str) -> tuple[Tens
 
 def beside_loops(args: argparse.Namespace, frames: int) -> dict[str, Work]:
     x = torch.randn(args.nodes, frames, args.channels, device=args.device)
-    edges, edge_time = random_edges(args.nodes, args.edges, frames, args.device)
+    # Every pair at most once in a frame: DCRNN takes no others.
+    pairs = torch.stack([torch.randperm(args.nodes**2)[: args.edges] for _ in range(frames)]).to(args.device)
+    edges = torch.stack([pairs // args.nodes, pairs % args.nodes]).flatten(1)
+    edge_time = torch.arange(frames, device=args.device).repeat_interleave(args.edges)
     per_frame = list(edges.split(args.edges, 1))
     rstg = recurrence(args.channels).to(args.device)
     works = {"rstg": training(rstg, lambda x: rstg(x, edges, edge_time=edge_time)[0], x)}

@@ -100,13 +100,17 @@ def check_entries(state: Any, number: int) -> None:
 
 
 def check_mean(state: Any, shape: Sequence[int]) -> None:
-    """Raise unless ``state`` is that of a mean over a stream: None, or (state, mean of the shape, number of frames)."""
+    """Raise unless ``state`` is that of a mean over a stream: None, or (state, mean of the shape, number of frames, of
+    all clips or of each ``[B, 1]``)."""
     if state is not None:
         check_entries(state, 3)
         check_memory("the second entry of the state", state[1], ["a mean"], shape)
         count = state[2]
-        if not isinstance(count, Tensor) or count.dtype != torch.int64 or count.dim() > 0:
-            raise ValueError(f"expected the third entry of the state to be an int64 of shape [], got {describe(count)}")
+        if not isinstance(count, Tensor) or count.dtype != torch.int64 or count.shape not in ((), (shape[0], 1)):
+            raise ValueError(
+                f"expected the third entry of the state to be an int64 of shape [] or [{shape[0]}, 1], "
+                f"got {describe(count)}"
+            )
 
 
 def check_index(what: str, index: Any, count: int) -> None:

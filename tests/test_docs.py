@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "transformers", "timm", "lightning", "av", "PIL", "matplotlib", "tensorflow"}
-OPTIONAL |= {"minGRU_pytorch"}
+OPTIONAL |= {"minGRU_pytorch", "huggingface_hub"}
 """Libraries without which a block is skipped."""
 
 

@@ -5,7 +5,9 @@ import doctest
 import graphlib
 import importlib
 import inspect
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch_geometric
 
 import rstg_pyg
 from rstg_pyg import (
@@ -46,6 +49,23 @@ EXTRAS = [
     "tensorflow",
     "torchmetrics",
 ]
+
+
+def test_the_package_says_what_runs_here_and_what_is_off():
+    command = [sys.executable, "-m", "rstg_pyg"]
+    environment = {**os.environ, "RSTG_PYG_NATIVE": "0"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    off = "off: .* no native kernels: RSTG_PYG_NATIVE=0 is set"
+    for line in (
+        f"torch-geometric +{re.escape(torch_geometric.__version__)}",
+        r"reference \(cpu\) +on",
+        rf"native \(cpu\) +{off}",
+        rf"lstm, gru \(cpu\) +{off}",
+        rf"linear, native \(cpu\) +{off}",
+    ):
+        assert re.search(line, said), line
+    refused = subprocess.run([*command, "me"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "takes no arguments, got me" in refused.stderr
 
 
 HEART = ("arguments", "blocks", "constant_buffers", "conv", "norm", "ops", "recurrence", "regions", "watched")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,19 +28,20 @@ from rstg_pyg.blocks.inserted_blocks import (
 from rstg_pyg.blocks.to_map import RSTGToMap
 
 Block = Module | Mapping[str, Any] | Callable[[int], Module]
+Network = TypeVar("Network", bound=Module)
 
 _WRAPPERS = "DataParallel DistributedDataParallel FSDPModule FullyShardedDataParallel OptimizedModule ScriptModule"
 
 
 def insert_rstg(
-    model: Module,
+    model: Network,
     blocks: Mapping[str, Block],
     *,
     num_frames: int | None = None,
     example: Any = None,
     layout: str | Sequence[int] | None = None,
     class_tokens: int = 0,
-) -> Module:
+) -> Network:
     r"""Put recurrent space-time graphs into a network, each after one of its modules, as "Recurrent Space-time Graph
     Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019, `arXiv:1904.05582
     <https://arxiv.org/abs/1904.05582>`_) does after the stages of a ResNet.

@@ -11,6 +11,7 @@ from torch_geometric.typing import OptTensor
 
 from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.norm import ChannelBatchNorm
+from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.regions import RegionProject
 from rstg_pyg.regions.cells import Scale
 
@@ -39,7 +40,7 @@ class RSTGToMap(RegionBlock):
         - **forward:** ``[B, C, T, H, W] -> [B, C, T, H, W]``; with ``return_attention_weights``,
           ``(volume, [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
           bool, 0 where a clip has no frame.
-        - **step:** ``[B, C, H, W], state -> ([B, C, H, W], state)``.
+        - **step:** ``[B, C, H, W], state -> ([B, C, H, W], state)``, with a ``mask [B]`` of the clips that have it.
 
     Raises:
         ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
@@ -64,11 +65,12 @@ class RSTGToMap(RegionBlock):
         out = volume + maps.transpose(1, 2).to(volume.dtype)
         return out if mask is None else torch.where(mask[:, None, :, None, None], out, 0)
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         volume = self._as_clip(frame)
-        x, state = self.run(volume, state)
-        return self._read_out(x, volume).squeeze(2), state
+        mask = None if mask is None else check_mask(mask, frame.shape[:1]).unsqueeze(1)
+        x, state = self.run(volume, state, mask=mask)
+        return self._read_out(x, volume, mask).squeeze(2), state
 
 
 class ZeroStart:

@@ -2,15 +2,17 @@
 
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_choice, check_entries, check_options
+from rstg_pyg.arguments import check_choice, check_entries, check_memory, check_options
 from rstg_pyg.blocks.region_block import Attention, RegionBlock
 from rstg_pyg.blocks.to_map import ZeroLayerNorm
 from rstg_pyg.blocks.volume_pool import VolumePool, masked_readout, step_mean
 from rstg_pyg.conv import RSTGConv
+from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import SPACE
 
@@ -38,7 +40,7 @@ class RSTGToVec(RegionBlock):
         - **forward:** ``[B, C, T, H, W] -> [B, G]``; with ``return_attention_weights``,
           ``([B, G], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
           bool, of the frames that each clip has.
-        - **step:** ``[B, C, H, W], state -> ([B, G], state)``.
+        - **step:** ``[B, C, H, W], state -> ([B, G], state)``, with a ``mask [B]`` of the clips that have the frame.
 
     Raises:
         ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
@@ -66,16 +68,28 @@ class RSTGToVec(RegionBlock):
             return masked_readout(x.sum(0), mask, self.readout)
         return x[:, :, -1].sum(0) if self.readout == "last" else x.sum(0).mean(1)
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start).
 
-        With ``readout="mean"`` the state is the graph's, the mean in float32 or wider, and the number of frames.
+        With ``readout="mean"`` the state is the graph's, the mean in float32 or wider, and the number of frames. Else
+        it is the graph's; with a mask, which then every frame of the stream needs, the graph's and the last vectors.
         """
         clip = self._as_clip(frame)
-        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
+        if self.readout == "mean":
+            return step_mean(self, clip, state, mask)
+        if mask is None:
+            return self._vector(clip, state)
+        mask, held = check_mask(mask, frame.shape[:1]), None
+        if state is not None:
+            check_entries(state, 2)
+            state, held = state
+            check_memory("the second entry of the state", held, ["the last vectors"], [frame.size(0), self.channels])
+        vector, state = self._vector(clip, state, mask.unsqueeze(1))
+        vector = torch.where(mask.unsqueeze(1), vector, 0 if held is None else held)
+        return vector, (state, vector)
 
-    def _vector(self, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
-        x, state = self.run(clip, state)
+    def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
+        x, state = self.run(clip, state, mask=mask)
         return x[:, :, -1].sum(0), state
 
 
@@ -101,7 +115,7 @@ class RSTGPool(Module):
         - **forward:** ``[B, C, T, H, W] -> [B, C]``; with ``return_attention_weights``,
           ``([B, C], [(edge_index, alpha [E, B, T, heads]), ...])`` with a pair per space stage; with a ``mask [B, T]``,
           bool, of the frames that each clip has.
-        - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
+        - **step:** ``[B, C, H, W], state -> ([B, C], state)``, with a ``mask [B]`` of the clips that have the frame.
 
     Raises:
         ValueError: If an argument is out of its range, or a volume, a frame or a state does not fit.
@@ -142,13 +156,13 @@ class RSTGPool(Module):
             return self._sum(self.pool(volume, mask), vector), attention
         return self._sum(self.pool(volume, mask), self.to_vec(volume, mask=mask))
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         if state is not None:
             check_entries(state, 2)
         graph_state, mean_state = (None, None) if state is None else state
-        vector, graph_state = self.to_vec.step(frame, graph_state)
-        mean, mean_state = self.pool.step(frame, mean_state)
+        vector, graph_state = self.to_vec.step(frame, graph_state, mask)
+        mean, mean_state = self.pool.step(frame, mean_state, mask)
         return self._sum(mean, vector), (graph_state, mean_state)
 
     def _sum(self, mean: Tensor, vector: Tensor) -> Tensor:

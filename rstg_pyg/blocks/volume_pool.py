@@ -65,14 +65,17 @@ class FrameVectorBlock(Module):
 
         With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
         """
+        clip = self._as_clip(frame)
+        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
+
+    def _as_clip(self, frame: Tensor) -> Tensor:
         if num_dims(frame) != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
             raise ValueError(
                 f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
                 f"got {describe(frame)}"
             )
         check_type("frame", frame, self)
-        clip = frame.unsqueeze(2)
-        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
+        return frame.unsqueeze(2)
 
     def _vector(self, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
         vectors, state = self.run(clip, state)
@@ -97,7 +100,7 @@ class VolumePool(FrameVectorBlock):
 
     Shapes:
         - **forward:** ``[B, C, T, H, W] -> [B, C]``; with a ``mask [B, T]``, bool, of the frames that each clip has.
-        - **step:** ``[B, C, H, W], state -> ([B, C], state)``.
+        - **step:** ``[B, C, H, W], state -> ([B, C], state)``, with a ``mask [B]`` of the clips that have the frame.
 
     Raises:
         ValueError: If ``channels`` is not positive, or a volume or a frame does not fit.
@@ -120,6 +123,13 @@ class VolumePool(FrameVectorBlock):
         vectors, _ = self.run(volume)
         return masked_readout(vectors, check_mask(mask, vectors.shape[:2]), self.readout)
 
+    def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
+        """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
+        return step_mean(self, self._as_clip(frame), state, mask)
+
+    def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
+        return super()._vector(clip, state)
+
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the means ``[B, T, C]`` of a volume's frames; there is no memory."""
         return volume.mean((3, 4)).transpose(1, 2), None
@@ -138,16 +148,19 @@ def masked_readout(vectors: Tensor, mask: Tensor, readout: str) -> Tensor:
     return vectors[torch.arange(mask.size(0), device=mask.device), last]
 
 
-def step_mean(block: Any, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
+def step_mean(block: Any, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
     """Take the next frame of a stream, a clip of one, into the mean of what the block's ``_vector`` makes of each."""
     check_mean(state, [clip.size(0), block.channels])
+    mask = None if mask is None else check_mask(mask, clip.shape[:1])
     state, *memory = (None,) if state is None else state
-    vector, state = block._vector(clip, state)
-    mean, *memory = next_mean(vector, *memory)
+    vector, state = block._vector(clip, state) if mask is None else block._vector(clip, state, mask.unsqueeze(1))
+    mean, *memory = next_mean(vector, *memory, mask=mask)
     return mean, (state, *memory)
 
 
-def next_mean(value: Tensor, mean: Tensor | None = None, count: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def next_mean(
+    value: Tensor, mean: Tensor | None = None, count: Tensor | None = None, *, mask: OptTensor = None
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Take the next value of a stream into its mean.
 
     .. math::
@@ -156,7 +169,8 @@ def next_mean(value: Tensor, mean: Tensor | None = None, count: Tensor | None = 
     A sum would outgrow the digits of its type: of ones in bfloat16 it ends at 256.
 
     Shapes:
-        - **value, mean:** alike. **count:** ``[]``, int64: how many values ``mean`` is of.
+        - **value, mean:** alike. **count:** ``[]``, int64: how many values ``mean`` is of, or ``[B, 1]``, of each row.
+        - **mask:** ``[B]`` bool, the rows of ``value [B, G]`` that count; what the others hold does not matter.
         - **output:** the mean in the type of ``value``; ``mean``, in float32 or wider, and ``count`` for the next call.
 
     Example:
@@ -168,6 +182,11 @@ def next_mean(value: Tensor, mean: Tensor | None = None, count: Tensor | None = 
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
     if mean is None:
         mean, count = torch.zeros_like(wide), torch.zeros((), dtype=torch.int64, device=value.device)
-    count = count + 1
-    mean = mean + (wide - mean) / count
+    if mask is None:
+        count = count + 1
+        mean = mean + (wide - mean) / count
+    else:
+        there = mask.unsqueeze(-1)
+        count = count + there
+        mean = mean + torch.where(there, wide - mean, 0) / count.clamp(min=1)
     return mean.to(value.dtype, copy=True), mean, count

@@ -18,6 +18,7 @@ from torch_geometric.utils import scatter, softmax
 from rstg_pyg.ops.block_sums import block_messages, pair_dot, weighted_relu
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.native import attend as native
+from rstg_pyg.ops.native.build import why_no_library
 from rstg_pyg.ops.native.messages import product_messages
 from rstg_pyg.ops.plain import Function, plain_messages, plain_pair_dot, relu_message
 from rstg_pyg.ops.triton import attend as triton
@@ -173,9 +174,10 @@ def _why_not_native(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
     dtype = _dtype_of_products(x)
     if x.is_cpu and native.is_available(dtype):
         return None
+    missing = why_no_library()
     return (
         "expected a CPU, a C++ compiler and float32, float64 or bfloat16 with backend='native', "
-        f"got {dtype} on {x.device}{'' if native.is_available(torch.float32) else ' and no library from a compiler'}"
+        f"got {dtype} on {x.device}{'' if missing is None else f' and no native kernels: {missing}'}"
     )
 
 
@@ -248,7 +250,12 @@ def choose_backend(backend: str, spec: GatherSpec, x: Tensor, has_edge: bool, nu
         )
     if backend == "blocks" and torch.compiler.is_compiling():
         return "reference"
-    reason = _BACKENDS[backend].why_not(spec, x, has_edge)
+    reason = why_not(backend, spec, x, has_edge)
     if reason is not None:
         raise RuntimeError(reason)
     return backend
+
+
+def why_not(backend: str, spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
+    """Why a backend cannot gather from nodes like ``x``; None where it can."""
+    return _BACKENDS[backend].why_not(spec, x, has_edge)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rstg_pyg.ops.linear import linear, transpose
 from rstg_pyg.ops.native.attend import address, check, gradients_like, is_available, library_for
+from rstg_pyg.ops.native.build import why_no_library
 from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient, without_autocast
 from rstg_pyg.watched import operations_are_watched
 
@@ -27,9 +28,10 @@ def why_not(rows: Tensor) -> str | None:
     """A reason why :func:`packed_rnn` cannot run on ``rows``, or None."""
     if rows.is_cpu and rows.dtype in _DTYPES and is_available(rows.dtype):
         return None
+    missing = why_no_library()
     return (
         "expected a CPU, a C++ compiler and float32 or float64, "
-        f"got {rows.dtype} on {rows.device}{'' if is_available() else ' and no library from a compiler'}"
+        f"got {rows.dtype} on {rows.device}{'' if missing is None else f' and no native kernels: {missing}'}"
     )
 
 

@@ -73,7 +73,7 @@ class NodeMemory:
 
     def reset(self) -> None:
         """Forget all nodes."""
-        self.ids = torch.empty(0, dtype=torch.int64)
+        self.ids: Tensor = torch.empty(0, dtype=torch.int64)
         self._written = torch.empty(0, dtype=torch.int64)
         self._clock = 0
         self._state: State | None = None

@@ -154,6 +154,12 @@ def run_trainer(
         )
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
+    if precision == "bf16-mixed" and not cuda and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "expected a CPU with instructions for bfloat16, got one without: convolutions take several times as long "
+            "as in float32 (precision '32-true')",
+            stacklevel=2,
+        )
     several = processes > 1
     own = [ClipMetrics(folder, recipe), chunk_checkpoint(folder)]
     own += [ClipProgress(recipe)] if progress else []

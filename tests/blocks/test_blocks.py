@@ -31,6 +31,10 @@ def to_map(**options):
     return block
 
 
+def pool(**options):
+    return RSTGPool(3, 4, scales=(2, 1), **options).double()
+
+
 def test_to_vec_is_the_sum_of_the_nodes():
     """Against the explicit route: transform, stock loader, RSTG on a batch of graphs, sum per graph."""
     for heatmap_size in (None, 6):
@@ -53,7 +57,7 @@ def test_to_map_spreads_the_nodes_over_their_cells():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("make", [to_vec, to_map, lambda **options: RSTGPool(3, 4, scales=(2, 1), **options).double()])
+@pytest.mark.parametrize("make", [to_vec, to_map, pool])
 def test_clips_of_any_length_give_what_each_gives_alone(form, make):
     block, clips = make(stages=form, input_norm="layer_norm"), volume()
     if isinstance(block, RSTGPool):
@@ -73,6 +77,28 @@ def test_clips_of_any_length_give_what_each_gives_alone(form, make):
     assert not any(weight.grad.isnan().any() for weight in block.parameters() if weight.grad is not None)
     with pytest.raises(ValueError, match=r"expected a bool 'mask' of shape \[2, 5\], got \[2, 5\]"):
         block(clips, mask=mask.double())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stream_of_clips_that_lack_frames_gives_what_the_clips_give(form):
+    clips = volume()
+    mask = torch.tensor([[0, 1, 1, 0, 1], [1, 0, 1, 1, 0]]).bool()
+    clips[~mask[:, None].expand(2, 3, 5)] = float("nan")
+    for make, options in ((to_vec, {"readout": "last"}), (to_vec, {"readout": "mean"}), (to_map, {}), (pool, {})):
+        block, state = make(stages=form, **options), None
+        if make is pool:
+            torch.nn.init.normal_(block.norm.weight)
+        for t in range(5):
+            out, state = block.step(clips[:, :, t], state, mask[:, t])
+            expected = block(clips[:, :, : t + 1], mask=mask[:, : t + 1])
+            torch.testing.assert_close(out, expected[:, :, -1] if make is to_map else expected)
+        with pytest.raises(ValueError, match=r"expected a bool 'mask' of shape \[2\]"):
+            block.step(clips[:, :, 0], state, mask)
+    block = to_vec()
+    with pytest.raises(ValueError, match="expected"):  # of a stream without masks, and of one with them
+        block.step(clips[:, :, 0], block.step(clips[:, :, 0])[1], mask[:, 0])
+    with pytest.raises(ValueError, match="expected"):
+        block.step(clips[:, :, 0], block.step(clips[:, :, 0], None, mask[:, 0])[1])
 
 
 def test_a_fresh_map_block_changes_nothing_and_learns():

@@ -24,7 +24,9 @@ can_build = pytest.mark.skipif(not is_available(), reason="no compiler for the n
 def fresh(monkeypatch, tmp_path):
     """Forget the library that is loaded, and where it is kept."""
     monkeypatch.setenv("RSTG_PYG_CACHE", str(tmp_path))
-    monkeypatch.setattr(calls, "library", build.library.__wrapped__)
+    library = build.library.__wrapped__
+    for module in (build, calls):
+        monkeypatch.setattr(module, "library", library)
     monkeypatch.setattr(build, "_seconds_left", build._SECONDS)
     return monkeypatch
 
@@ -102,6 +104,7 @@ def test_no_compiler_is_no_reason_to_warn(fresh):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not is_available()
+        assert build.why_no_library() == "there is no C++ compiler"
 
 
 @can_build
@@ -189,6 +192,7 @@ def test_a_relative_cache(compiler, monkeypatch):
 def test_switched_off(fresh, tmp_path):
     fresh.setenv("RSTG_PYG_NATIVE", "0")
     assert not is_available()
+    assert build.why_no_library() == "RSTG_PYG_NATIVE=0 is set"
     assert not list(tmp_path.iterdir())
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch_geometric.typing
 from changing_series import N, T, make_rstg, make_series, run
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
+from torch_geometric.loader import DataLoader, NeighborLoader
 
 from rstg_pyg.temporal import NeighborWindows, Series, Windows, pad, sample_neighbors, slice_frames
 
@@ -138,6 +139,21 @@ def test_seeds_get_what_the_whole_graph_gives_them(static, flow, form):
         assert part.num_nodes < 25
         assert torch.equal(part.y, whole.y[part.n_id])
         torch.testing.assert_close(run(rstg, part)[part.seed_mask], run(rstg, whole)[part.n_id][part.seed_mask])
+
+
+@pytest.mark.skipif(
+    not (torch_geometric.typing.WITH_PYG_LIB or torch_geometric.typing.WITH_TORCH_SPARSE),
+    reason="neither pyg-lib nor torch-sparse is installed",
+)
+@pytest.mark.parametrize("static", [True, False])
+def test_a_window_goes_through_the_loader_of_pyg(static):
+    window, rstg = Windows(large_series(static), history=5, horizon=2)[0], make_rstg(edge_dim=2)
+    whole = run(rstg, window)
+    for part in NeighborLoader(window, [-1, -1], batch_size=3, input_nodes=torch.tensor([7, 0, 20, 33])):
+        assert part.num_nodes < 25
+        assert torch.equal(part.y, window.y[part.n_id])
+        seeds = part.n_id[: part.batch_size]
+        torch.testing.assert_close(run(rstg, part)[: part.batch_size], whole[seeds])
 
 
 def test_parts_batch():

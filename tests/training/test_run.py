@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+import warnings
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -245,7 +246,7 @@ def test_fewer_devices_than_asked_for(made):
             made(available, device=device, devices=2)
 
 
-def test_a_trainer_has_what_was_asked_for():
+def test_a_trainer_has_what_was_asked_for(monkeypatch):
     more = CountSteps()
     trainer = run_trainer("run", RECIPE, "cpu", precision="bf16-mixed", callbacks=[more])
     kinds = [type(callback) for callback in trainer.callbacks]
@@ -253,6 +254,15 @@ def test_a_trainer_has_what_was_asked_for():
     assert more in trainer.callbacks
     assert ClipMetrics in kinds and ClipProgress in kinds
     assert StopAfter not in kinds and SameStart not in kinds
+    asks = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: supported))
+    for supported in (True, False):
+        with case(supported), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            monkeypatch.setattr(torch, "ops", asks)
+            run_trainer("run", RECIPE, "cpu", precision="bf16-mixed")
+            monkeypatch.undo()
+            said = [str(one.message) for one in caught if "instructions for bfloat16" in str(one.message)]
+            assert bool(said) is not supported
     quiet = run_trainer("run", RECIPE, "cpu", progress=False, max_minutes=3)
     kinds = [type(callback) for callback in quiet.callbacks]
     assert StopAfter in kinds and ClipProgress not in kinds

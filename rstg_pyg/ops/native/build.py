@@ -59,9 +59,7 @@ def library(number: str, source: Path = _SOURCE) -> ctypes.CDLL | None:
     None where ``RSTG_PYG_NATIVE=0`` is set, on Windows, and where there is no compiler; None with a warning where the
     compiler fails. Warnings also say where it is a slower build, where no cache keeps it, and where ``$CXX`` is wrong.
     """
-    if os.environ.get("RSTG_PYG_NATIVE", "1") == "0" or sys.platform == "win32":
-        return None
-    compiler = _find_compiler()
+    compiler = None if _is_off() else _find_compiler()
     if compiler is None:
         return None
     reason = ""
@@ -77,6 +75,20 @@ def library(number: str, source: Path = _SOURCE) -> ctypes.CDLL | None:
         return loaded
     _warn(f"are off and its PyTorch ones run, which are slower: {shlex.join(compiler)} failed ({reason})")
     return None
+
+
+@torch.compiler.assume_constant_result
+def why_no_library(number: str = "float") -> str | None:
+    """Why :func:`library` has none, in a few words; None where it has one."""
+    if library(number) is not None:
+        return None
+    return _is_off() or ("its compiler failed" if _find_compiler() else "there is no C++ compiler")
+
+
+def _is_off() -> str | None:
+    if os.environ.get("RSTG_PYG_NATIVE", "1") == "0":
+        return "RSTG_PYG_NATIVE=0 is set"
+    return "there are none for Windows" if sys.platform == "win32" else None
 
 
 def _warn(what: str) -> None:
