@@ -3,7 +3,8 @@
 - ``loop``: per frame an attention convolution of PyG on the frame's edges, then a GRU cell; beside it ``rstg``, one
   space stage and one time stage with a GRU, of the same width (and where pytorch-geometric-temporal is installed its
   cells, frame by frame).
-- What ``edge_time`` costs on a graph that does not change, and a mask of True; what half of the frames cost.
+- What ``edge_time`` costs on a graph that does not change, and a mask of True; what half of the frames cost, and a node
+  that hears all.
 - What a doubling of nodes, of edges and of frames costs, up to the size that memory allows.
 - How much memory a long series takes that is trained piece by piece.
 
@@ -18,6 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import GRUCell, Module
+from torch_geometric.data import Data
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
 import command
@@ -25,6 +27,7 @@ from command import aligned, machine, write_csv, write_json
 from measure import Work, median_ratio, peak_bytes, quartiles, time_interleaved
 from rstg_pyg import RSTG
 from rstg_pyg.recurrence import detach_state
+from rstg_pyg.temporal import VirtualNode
 
 
 class Loop(Module):
@@ -117,12 +120,14 @@ def what_changes_cost(args: argparse.Namespace, frames: int) -> dict[str, Work]:
     lengths = torch.arange(args.nodes) % frames + 1
     halves = torch.arange(frames) < lengths[:, None]
     everywhere, halves = everywhere.to(args.device), halves.to(args.device)
+    hub = VirtualNode()(Data(x=x, edge_index=edges))
     repeated = edges.repeat(1, frames), torch.arange(frames, device=args.device).repeat_interleave(args.edges)
     return {
         "static": training(rstg, lambda x: rstg(x, edges)[0], x),
         "static edges with edge_time": training(rstg, lambda x: rstg(x, repeated[0], edge_time=repeated[1])[0], x),
         "mask of True": training(rstg, lambda x: rstg(x, edges, mask=everywhere)[0], x),
         "half of the frames": training(rstg, lambda x: rstg(x, edges, mask=halves)[0], x),
+        "a virtual node": training(rstg, lambda x: rstg(x, hub.edge_index)[0], hub.x),
     }
 
 

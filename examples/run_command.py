@@ -30,7 +30,7 @@ from rstg_pyg.training import RunRecipe
 from rstg_pyg.training.ending import ends_by_signals
 
 NORMS = ["layer_norm", "batch_norm", "none"]
-NETWORK_CHOICES = {"rnn": ["lstm", "gru"], "norm": NORMS, "input_norm": NORMS, "readout": ["last", "mean"]}
+NETWORK_CHOICES = {"rnn": ["lstm", "gru", "linear"], "norm": NORMS, "input_norm": NORMS, "readout": ["last", "mean"]}
 MOST_THREADS = {"small": 4}
 """Of a process, by preset, unless more are asked for: the loops of small networks are too short for more."""
 

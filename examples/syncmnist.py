@@ -111,7 +111,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
     data.add_argument("--clips", type=int, help="number of training clips, all phases of the curriculum together")
     data.add_argument("--no-curriculum", action="store_true", help="the last phase's kind of clips from the start")
-    add_options(data, Recipe, ["size", "test_clips", "val_clips"])
+    add_options(data, Recipe, ["size", "test_clips", "val_clips", "delay"])
     data.add_argument(
         "--authors-test",
         nargs="?",

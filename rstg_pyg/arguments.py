@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,18 @@ def check_positive(**sizes: Any) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"expected {name!r} to be a positive int, got {value!r}")
+
+
+def whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int; raise unless it is an integer within bounds."""
+    span = f"an integer of at least {low}" if high is None else f"an integer within {low} to {high}"
+    try:
+        number = low - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"expected '{name}' to be {span}, got {value!r}")
+    return number
 
 
 def check_flags(**flags: Any) -> None:

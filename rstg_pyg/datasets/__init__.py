@@ -1,5 +1,6 @@
 """The data sets: SyncMNIST, videos in the form of Something-Something, and graphs in time: people, particles, traffic,
 and symbols to remember."""
+"""The data sets: SyncMNIST, videos in the form of Something-Something, and symbols to remember on any graph."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
@@ -8,6 +9,7 @@ from rstg_pyg.datasets.los_loop import LosLoop
 from rstg_pyg.datasets.mnist import IDXError, read_idx
 from rstg_pyg.datasets.particles import Particles
 from rstg_pyg.datasets.pedestrians import Pedestrians
+from rstg_pyg.datasets.recall import DelayedRecall
 from rstg_pyg.datasets.scenes import (
     NO_SYNC,
     NUM_CLASSES,
@@ -25,6 +27,7 @@ __all__ = [
     "NUM_CLASSES",
     "NUM_PAIRS",
     "ClipGenerator",
+    "DelayedRecall",
     "DownloadError",
     "IDXError",
     "LosLoop",

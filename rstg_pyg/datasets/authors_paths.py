@@ -207,15 +207,15 @@ def check_arguments(dataset: Any, digits: str) -> None:
     """Raise unless the arguments of a :class:`~rstg_pyg.datasets.SyncMNIST` go together with ``paths``."""
     if dataset.train:
         raise ValueError("expected 'train' to be False with 'paths', which are those of test clips, got True")
+    for name, default in (("seed", 0), ("no_sync_probability", NO_SYNC_PROBABILITY), ("delay", 0)):
+        found = getattr(dataset, name)
+        if found != default:
+            raise ValueError(f"'{name}' has no effect with 'paths', where nothing is drawn: leave it out, got {found}")
     for name, expected in (("num_digits", NUM_DIGITS), ("num_frames", NUM_FRAMES)):
         found = getattr(dataset, name)
         if found != expected:
             raise ValueError(f"expected '{name}' to be {expected} with 'paths', as in the authors' clips, got {found}")
     if dataset.num_clips > NUM_CLIPS:
         raise ValueError(f"expected 'num_clips' to be at most {NUM_CLIPS} with 'paths', got {dataset.num_clips}")
-    for name, default in (("seed", 0), ("no_sync_probability", NO_SYNC_PROBABILITY)):
-        found = getattr(dataset, name)
-        if found != default:
-            raise ValueError(f"'{name}' has no effect with 'paths', where nothing is drawn: leave it out, got {found}")
     if digits not in ("mnist", "auto"):
         raise ValueError(f"expected 'digits' to be 'mnist' or 'auto' with 'paths', got {digits!r}")

@@ -103,7 +103,7 @@ def draw_starts(uniform: np.ndarray) -> np.ndarray:
     return np.floor(uniform * NUM_STARTS).astype(np.int64)
 
 
-def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool) -> np.ndarray:
+def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool, delay: int = 0) -> np.ndarray:
     r"""Let every digit take one random step per frame, the first two together if asked.
 
     For a coordinate at :math:`x` the step is an integer drawn uniformly from
@@ -116,11 +116,15 @@ def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool) ->
     frame 0 lies one step after it. These are the rules that the paths published with "Recurrent Space-time Graph Neural
     Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019) follow.
 
+    With a ``delay`` of G, digit 1 takes every step G frames after digit 0 did: it walks on its own for G frames, and
+    from there on the two places that are in step are that of digit 0 and that of digit 1 G frames later.
+
     Args:
         starts: Integer top-left coordinates (row, column) before the first step.
         uniform: Uniform numbers in [0, 1), one per frame, digit and coordinate. Those of digit 1 are not used where it
             moves in step with digit 0.
         in_step: Whether digits 0 and 1 move in step.
+        delay: Frames G by which digit 1 is behind digit 0, 0 to T.
 
     Shapes:
         - **starts:** ``[*, D, 2]``.
@@ -141,12 +145,24 @@ def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool) ->
         torch.tensor(np.broadcast_to(starts, (*clips, num_digits, 2)), dtype=torch.float64, device=cpu),
         torch.tensor(uniform, dtype=torch.float64, device=cpu),
         torch.tensor(np.broadcast_to(in_step, clips), dtype=torch.bool, device=cpu),
+        delay,
     )
     return path.numpy()
 
 
-def _walk(starts: Tensor, uniform: Tensor, in_step: Tensor) -> Tensor:
+def _walk(starts: Tensor, uniform: Tensor, in_step: Tensor, delay: int = 0) -> Tensor:
     """The paths [*, D, T, 2] of :func:`walk`, in float64, where whole numbers are exact; writes into ``uniform``."""
+    if delay > 0:
+        # The second digit alone; where it stands in the end is where it starts to repeat the first one's steps.
+        alone = _walk(starts[..., 1:2, :], uniform[..., :delay, 1:2, :].clone(), torch.zeros_like(in_step))[
+            ..., 0, :, :
+        ]
+        starts = starts.clone()
+        starts[..., 1, :] = torch.where(in_step[..., None], alone[..., -1, :].double(), starts[..., 1, :])
+        path = _walk(starts, uniform, in_step)
+        behind = torch.cat((alone, path[..., 1, : path.size(-2) - delay, :]), dim=-2)
+        path[..., 1, :, :] = torch.where(in_step[..., None, None], behind, path[..., 1, :, :])
+        return path
     together = in_step[..., None, None]
     before, behind = starts.clone(), WALK_END - starts
     # Two digits in step walk as one, with the smaller room of the two on either side. Both rooms change by the same
@@ -211,6 +227,7 @@ class SceneSampler:
         seed: The seed.
         no_sync_probability: Probability that all digits move on their own.
         device: The device.
+        delay: Frames by which digit 1 is behind digit 0 where they move in step.
     """
 
     def __init__(
@@ -221,9 +238,11 @@ class SceneSampler:
         seed: int,
         no_sync_probability: float,
         device: torch.device,
+        delay: int = 0,
     ) -> None:
         self.num_digits = num_digits
         self.num_frames = num_frames
+        self.delay = delay
         self.no_sync_probability = no_sync_probability
         self._uniforms = RandomNumbers(seed, SERIES[digits.train], device)
         self._class_of = torch.from_numpy(digits.labels.astype(np.int64)).to(device)
@@ -250,6 +269,7 @@ class SceneSampler:
             (starts * NUM_STARTS).floor_().view(-1, self.num_digits, 2),
             steps.view(-1, self.num_frames, self.num_digits, 2),
             in_step,
+            self.delay,
         )
         return Scenes(images, digits, path, in_step)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import os
 import sys
 import warnings
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from rstg_pyg.arguments import check_flags, check_index
+from rstg_pyg.arguments import check_flags, check_index, whole_number
 from rstg_pyg.datasets.authors_paths import AuthorsPaths, check_arguments, open_paths
 from rstg_pyg.datasets.clip_file import ClipFile
 from rstg_pyg.datasets.digits import open_digits
@@ -24,21 +23,10 @@ from rstg_pyg.datasets.drawing import ClipRenderer
 from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY, NUM_CLASSES, SceneSampler
 
 FORMAT_VERSION = 1
+NUM_FRAMES = 10
 # How many clips are made together, and how many bytes of their frames are kept, where one is asked for after the other.
 AHEAD = 8
 AHEAD_BYTES = 2**23
-
-
-def _whole_number(name: str, value: object, low: int, high: int | None = None) -> int:
-    """Check an integer argument."""
-    span = f"an integer of at least {low}" if high is None else f"an integer within {low} to {high}"
-    try:
-        number = low - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = low - 1
-    if number < low or (high is not None and number > high):
-        raise ValueError(f"expected '{name}' to be {span}, got {value!r}")
-    return number
 
 
 class SyncMNIST(Dataset):
@@ -52,6 +40,9 @@ class SyncMNIST(Dataset):
 
     Clip i is a function of the seed, the split and i, and of nothing else: not of the worker, the process, the batch,
     the order of access, or the number of clips. It shows digit image i modulo the number of images, and others.
+
+    With a ``delay`` of G, the second digit of the pair repeats the first one's moves G frames later, so that what tells
+    the pair lies G frames apart. Until then it walks on its own. Clips with ``delay=0`` are those of the paper.
 
     The images are those of MNIST, from a folder that holds its files, or downloaded to ``root/raw``. Without either,
     and with ``digits="auto"``, a warning says so and the digits that scikit-learn ships take their place. The test
@@ -67,7 +58,7 @@ class SyncMNIST(Dataset):
             written where neither is needed.
         num_digits: Number D of digits, 2 to 10.
         train: Take the training split; else the test split.
-        num_frames: Number T of frames.
+        num_frames: Number T of frames, more than ``delay`` (default: 10 + ``delay``, so that 10 moves are repeated).
         size: Height and width S of the frames.
         num_clips: Number of clips (default: 600,000 for training, 10,000 for test).
         seed: The seed, 0 to 2^64 - 1.
@@ -83,8 +74,9 @@ class SyncMNIST(Dataset):
         log: Print a line for downloads and generation.
         paths: ``"authors"`` for the authors' test clips, or, in place of a download, a copy of their file
             ``predefined_path_test.pickle``. Goes with ``train=False``, 5 digits, 10 frames, at most 10,000 clips and
-            MNIST, for which ``digits="auto"`` then stands, and with neither ``seed`` nor ``no_sync_probability``. None
-            for clips drawn at random.
+            MNIST, for which ``digits="auto"`` then stands, and with neither ``seed``, ``no_sync_probability`` nor
+            ``delay``. None for clips drawn at random.
+        delay: Frames G from a move of the pair's first digit to the same move of its second.
 
     Shapes:
         Attributes of an item:
@@ -121,7 +113,7 @@ class SyncMNIST(Dataset):
         root: str | os.PathLike,
         num_digits: int = 5,
         train: bool = True,
-        num_frames: int = 10,
+        num_frames: int | None = None,
         size: int = 64,
         num_clips: int | None = None,
         seed: int = 0,
@@ -132,6 +124,7 @@ class SyncMNIST(Dataset):
         transform: Callable | None = None,
         log: bool = True,
         paths: str | os.PathLike | None = None,
+        delay: int = 0,
     ) -> None:
         if not isinstance(root, (str, os.PathLike)):
             raise ValueError(f"expected 'root' to be a path, got {root!r}")
@@ -149,13 +142,16 @@ class SyncMNIST(Dataset):
             )
         self.train = train
         self.pregenerate = pregenerate
-        self.num_digits = _whole_number("num_digits", num_digits, 2, 10)
-        self.num_frames = _whole_number("num_frames", num_frames, 1)
-        self.size = _whole_number("size", size, 1)
+        self.num_digits = whole_number("num_digits", num_digits, 2, 10)
+        self.delay = whole_number("delay", delay, 0)
+        self.num_frames = whole_number("num_frames", NUM_FRAMES + self.delay if num_frames is None else num_frames, 1)
+        if self.num_frames <= self.delay:
+            raise ValueError(f"expected 'num_frames' to be more than delay={self.delay}, got {self.num_frames}")
+        self.size = whole_number("size", size, 1)
         if num_clips is None:
             num_clips = 600_000 if train else 10_000
-        self.num_clips = _whole_number("num_clips", num_clips, 1)
-        self.seed = _whole_number("seed", seed, 0, 2**64 - 1)
+        self.num_clips = whole_number("num_clips", num_clips, 1)
+        self.seed = whole_number("seed", seed, 0, 2**64 - 1)
         self.no_sync_probability = float(no_sync_probability)
         if paths is not None:
             check_arguments(self, digits)
@@ -214,6 +210,8 @@ class SyncMNIST(Dataset):
         }
         if self._paths is not None:
             parameters["paths"] = self._paths.fingerprint
+        if self.delay:
+            parameters["delay"] = self.delay
         key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
         return [f"syncmnist_{'train' if self.train else 'test'}_{key}.npy"]
 
@@ -273,7 +271,7 @@ class SyncMNIST(Dataset):
             sample = self._paths.scenes(self._digits, device).at
         else:
             sample = SceneSampler(
-                self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability, device
+                self._digits, self.num_digits, self.num_frames, self.seed, self.no_sync_probability, device, self.delay
             )
         render = ClipRenderer(self._digits.pixels, self.size, device) if draw else None
 

@@ -66,7 +66,7 @@ class Network:
         widths: Filters of the backbone's convolutions.
         channels: Size of the graph's nodes and of the hidden states of Mean + LSTM and Conv + LSTM.
         num_stages: Number K of space stages.
-        rnn: Cell of the graph's time stages, ``"lstm"`` or ``"gru"``.
+        rnn: Of the graph's time stages, ``"lstm"``, ``"gru"`` or ``"linear"``.
         batch_norm: Batch normalisation in the backbone.
         refine: One more convolution at the end of the backbone, see :class:`~rstg_pyg.FrameCNN`.
         padding_mode: What that convolution sees beyond the border of the map.
@@ -229,7 +229,7 @@ class VideoNetwork:
         pool_padding: Padding of the max-pooling after conv1.
         channels: Size of the graph's nodes, at every place.
         num_stages: Number K of space stages.
-        rnn: Cell of the graph's time stages, ``"lstm"`` or ``"gru"``.
+        rnn: Of the graph's time stages, ``"lstm"``, ``"gru"`` or ``"linear"``.
         norm: Normalisation of every stage's input.
         residual: Whether every stage adds its input to its output.
         readout: ``"last"`` or ``"mean"`` over time, of the rows with a vector.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
-from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.arguments import check_choice, check_positive, whole_number
 from rstg_pyg.datasets.scenes import NO_SYNC_PROBABILITY
 
 
@@ -146,6 +146,8 @@ class Recipe(RunRecipe):
         size: Height and width of the frames.
         test_clips: Number of test clips.
         val_clips: Number of validation clips, looked at after every chunk.
+        delay: Frames from a move of the pair's first digit to the same move of its second, see
+            :class:`~rstg_pyg.SyncMNIST`; clips have 10 frames more.
         loss: Whether a batch's loss is the ``"mean"`` or the ``"sum"`` over its clips.
         augment: ``"none"``, or ``"reverse"`` to run every other clip, at random, backwards: digits in step are so then,
             too.
@@ -169,6 +171,7 @@ class Recipe(RunRecipe):
     size: int = 32
     test_clips: int = 2_000
     val_clips: int = 480
+    delay: int = 0
     loss: Literal["mean", "sum"] = "mean"
     augment: Literal["none", "reverse"] = "none"
     raw_pixels: bool = False
@@ -177,6 +180,7 @@ class Recipe(RunRecipe):
         if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
             raise ValueError(f"expected 'phases' to hold at least one Phase, got {self.phases!r}")
         check_positive(size=self.size, test_clips=self.test_clips, val_clips=self.val_clips)
+        whole_number("delay", self.delay, 0)
         super().__post_init__()
 
     @property

@@ -158,6 +158,7 @@ def test_arguments_that_do_not_go_together(make_authors, tmp_path, no_network):
         ({"num_digits": 3}, "expected 'num_digits' to be 5 with 'paths', as in the authors' clips, got 3"),
         ({"num_frames": 9}, "expected 'num_frames' to be 10 with 'paths', as in the authors' clips, got 9"),
         ({"num_clips": 10_001}, "expected 'num_clips' to be at most 10000 with 'paths', got 10001"),
+        ({"delay": 3}, "'delay' has no effect with 'paths', where nothing is drawn: leave it out, got 3"),
         ({"seed": 1}, "'seed' has no effect with 'paths', where nothing is drawn: leave it out, got 1"),
         (
             {"no_sync_probability": 0.5},

@@ -56,6 +56,11 @@ def test_share_of_clips_without_a_pair_in_step(make, device):
 
 
 @withCUDA
+def test_clips_with_a_delay(make, device):
+    check(make(delay=3, no_sync_probability=0.3, size=8), range(40), device)
+
+
+@withCUDA
 @pytest.mark.skipif(not MNIST, reason="RSTG_PYG_MNIST does not name a folder with the files of MNIST")
 def test_mnist(tmp_path, device):
     dataset = SyncMNIST(tmp_path, 3, mnist_dir=MNIST, num_clips=700_000)

@@ -92,6 +92,7 @@ def digest(dataset, numbers):
 
 
 def test_recorded_clips(make):
+    """They were recorded before clips had a ``delay``: without one they are still the same bytes."""
     names = ("num_digits", "num_frames", "size", "train", "seed", "no_sync_probability")
     found = {case: digest(make(num_clips=2**40, **dict(zip(names, case, strict=True))), NUMBERS) for case in RECORDED}
     assert found == RECORDED
@@ -186,6 +187,34 @@ def test_common_frames_of_clips_of_different_lengths_agree(make):
     assert torch.equal(make(size=32, num_frames=5)[4].path, short.path)
 
 
+def test_with_a_delay_the_second_digit_repeats_the_moves_of_the_first(make):
+    for delay in (1, 7):
+        dataset = make(num_clips=100, size=8, delay=delay, no_sync_probability=0.5)
+        for clip in dataset:
+            first, second = clip.path[0, :2].diff(dim=1)
+            follows = torch.equal(first[:9], second[delay:])
+            assert (clip.path.size(2), follows) == (10 + delay, bool(clip.y != 45))
+            assert 0 <= clip.path.min() <= clip.path.max() <= 71
+
+
+def test_a_delay_leaves_the_rest_of_a_clip_as_it_is(make):
+    at_once, later, short = make(), make(delay=6), make(delay=6, num_frames=7)
+    assert later.num_frames == 16
+    for number in range(10):
+        clip, same_digits = later[number], at_once[number]
+        assert torch.equal(clip.digits, same_digits.digits)
+        assert torch.equal(clip.y, same_digits.y)
+        assert torch.equal(clip.path[:, 2:, :10], same_digits.path[:, 2:])
+        assert torch.equal(clip.video[:, :, :7], short[number].video)
+    alone, delayed = make(no_sync_probability=1.0, num_frames=16), make(no_sync_probability=1.0, delay=6)
+    assert same(delayed[3], alone[3])
+
+
+def test_clips_with_a_delay_have_a_file_of_their_own(make):
+    files = [make(num_frames=9, num_clips=2, size=4, pregenerate=True, delay=delay).processed_paths for delay in (0, 3)]
+    assert files[0] != files[1]
+
+
 def test_workers_and_batch_sizes_make_no_difference(make):
     dataset = make(num_clips=12, size=32)
     expected = Batch.from_data_list(list(dataset))
@@ -246,6 +275,8 @@ def test_bad_arguments(make):
         ({"num_digits": True}, "'num_digits' to be an integer .* got True"),
         ({"train": "test"}, "'train' to be True or False, got str"),
         ({"num_frames": 0}, "'num_frames' to be an integer of at least 1, got 0"),
+        ({"delay": -1}, "'delay' to be an integer of at least 0, got -1"),
+        ({"delay": 5, "num_frames": 5}, "'num_frames' to be more than delay=5, got 5"),
         ({"size": 0}, "'size' to be an integer of at least 1, got 0"),
         ({"size": (64, 64)}, r"'size' to be an integer of at least 1, got \(64, 64\)"),
         ({"num_clips": 0}, "'num_clips' to be an integer of at least 1, got 0"),

@@ -32,6 +32,7 @@ def test_bad_options(run, tmp_path):
         (["--batch-size", "33"], ["'batch_size' to be at most 32 (clips, chunk), got 33"]),
         (["--clips", "1"], ["'clips' to be a positive int, got 0"]),
         (["--num-stages", "0"], ["'num_stages' to be a positive int, got 0"]),
+        (["--delay", "-1"], ["'delay' to be an integer of at least 0, got -1"]),
         (["--preset", "large"], ["invalid choice: 'large'"]),
         (["--colour", "red"], ["unrecognized arguments: --colour red"]),
         (["--preset", "paper", "--model", "i3d"], ["--preset paper is the authors' own network"]),

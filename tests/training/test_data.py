@@ -80,6 +80,13 @@ def test_the_curriculum_changes_at_its_clip(data):
     assert data.source == "sklearn"
 
 
+def test_all_clips_have_the_delay_of_the_recipe(tmp_path):
+    data = SyncMNISTData(tmp_path, dataclasses.replace(RECIPE, delay=3), digits="sklearn")
+    assert {clips.delay for clips in [*data.train_clips.datasets, data.test_clips]} == {3}
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    assert {next(iter(loader)).video.size(2) for loader in loaders} == {13}
+
+
 def test_a_curriculum_needs_a_dataset_per_phase():
     with pytest.raises(ValueError, match="one dataset per phase, got 2 phases and 0 datasets"):
         Curriculum(PHASES, [])
