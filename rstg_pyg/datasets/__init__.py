@@ -1,6 +1,5 @@
 """The data sets: SyncMNIST, videos in the form of Something-Something, and graphs in time: people, particles, traffic,
 and symbols to remember."""
-"""The data sets: SyncMNIST, videos in the form of Something-Something, and symbols to remember on any graph."""
 
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.drawing import render_clip, resize_bilinear, stretch_contrast
