@@ -96,8 +96,11 @@ def _number(value: float | None) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
-    return f"{_number(statistics.mean(values))}{spread}"
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return _number(mean)
+    spread = statistics.stdev(values)
+    return f"{_number(mean)} ± {_number(spread) if abs(mean) < 0.1 else f'{spread:.3f}'}"
 
 
 def write(name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path) -> list[Path]:
