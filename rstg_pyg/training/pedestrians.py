@@ -104,7 +104,7 @@ def tasks(
                 scene if source == "files" else f"{scene} of simulated walkers",
                 {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
                 network,
-                SequenceRecipe(20_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
+                SequenceRecipe(60_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
                 *parts,
                 measure=displacement_errors,
                 augment=augmented,
