@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rstg_pyg.datasets.download import download_files
@@ -17,7 +17,7 @@ DATA = "RSTG_PYG_DATA"
 def read_data_files(
     name: str,
     checksums: Mapping[str, str],
-    address: str,
+    address: str | Sequence[str],
     root: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
     log: bool = True,
@@ -28,7 +28,7 @@ def read_data_files(
     Args:
         name: What the data set is called in ``RSTG_PYG_DATA``.
         checksums: The SHA-256 of every file, by its name.
-        address: What stands before a file's name on the network.
+        address: What stands before a file's name on the network; of several, each is tried in turn.
         root: Where downloaded files are kept.
         data_dir: A folder that has the files.
         log: Print a line per download.
@@ -48,7 +48,8 @@ def read_data_files(
     if missing and data_dir is not None:
         raise FileNotFoundError(f"expected {folder} to hold {', '.join(checksums)}, got no {', '.join(missing)}")
     if missing:
-        addresses = {file: [f"{address}{file}"] for file in missing}
+        places = [address] if isinstance(address, str) else address
+        addresses = {file: [f"{place}{file}" for place in places] for file in missing}
         what = f"the files {', '.join(checksums)}"
         download_files(folder, addresses, lambda path, file: _read(path, checksums[file]), what, log)
     return {file: _read(folder / file, checksum) for file, checksum in checksums.items()}

@@ -22,7 +22,13 @@ CHECKSUMS = {
     "los_speed.csv": "7b732d86ae32b2930595becba28aff39dacbfb2197e250fc0332e1744ce2cbf4",
     "los_adj.csv": "7a6eb41e10677992b5af50f5ab187c6c05c5c3a92cb973950cfddbf857361e76",
 }
-ADDRESS = "https://raw.githubusercontent.com/lehaifeng/T-GCN/219a2346/data/"
+_REPOSITORY = "https://raw.githubusercontent.com/lehaifeng/T-GCN"
+ADDRESSES = (
+    f"{_REPOSITORY}/219a2346/data/",
+    f"{_REPOSITORY}/219a2346/T-GCN/T-GCN-PyTorch/data/",
+    f"{_REPOSITORY}/8427128f04157e6fd0b239a8734a468d923cd0c9/data/",
+)
+"""The folder has moved in the course of time."""
 SOURCES = ("auto", "los-loop", "simulated")
 SPLITS = ("train", "val", "test")
 STEPS_PER_DAY = 288
@@ -125,7 +131,7 @@ def _open(root: str | os.PathLike, speeds: str, data_dir: str | os.PathLike | No
     if speeds == "simulated":
         return *simulate_traffic(), speeds
     try:
-        files = read_data_files("traffic", CHECKSUMS, ADDRESS, root, data_dir)
+        files = read_data_files("traffic", CHECKSUMS, ADDRESSES, root, data_dir)
     except DownloadError as error:
         advice = f"put the two files into a folder and name it (data_dir, or its parent in {DATA})"
         if speeds == "los-loop":

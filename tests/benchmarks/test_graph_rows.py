@@ -18,7 +18,7 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setattr(traffic, "tasks", lambda root: make(root, speeds="simulated"))
 
     def run(*argv):
-        folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--clips", "2"]
+        folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--clips", "3"]
         graph_rows.main(["traffic", "--rows", *ROWS, "--seeds", "0", "1", *folders, *argv])
         text = (tmp_path / "results" / "traffic.md").read_text()
         assert "a simulated road network" in text and "simulated" in text.rpartition("Data:")[2]
@@ -43,8 +43,8 @@ def test_a_table_has_naive_rows_and_trained_ones_and_goes_on(start, tmp_path, mo
 
     monkeypatch.setattr(graph_rows, "train_and_test", nothing)
     assert start() == lines
-    with pytest.raises(ValueError, match=r"belongs to a run with other settings .*clips=2 there, 3 now"):
-        start("--clips", "3")
+    with pytest.raises(ValueError, match=r"belongs to a run with other settings .*clips=3 there, 6 now"):
+        start("--clips", "6")
 
 
 def test_a_run_that_diverges_is_a_result(start, monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 from example_scripts import check_refused, end_of, load_example
 from PIL import Image
 
-SMALL = ["--clips", "4", "--chunk", "2", "--val-clips", "4", "--test-clips", "4", "--channels", "8", "--device", "cpu"]
+SMALL = ["--clips", "4", "--chunk", "2", "--val-clips", "4", "--test-clips", "4", "--channels", "8"]
+SMALL += ["--batch-size", "2", "--device", "cpu"]
 
 
 @pytest.fixture
