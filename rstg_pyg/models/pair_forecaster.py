@@ -61,8 +61,8 @@ class PairForecaster(Module):
         horizon: Number H of frames to foretell.
         motion: How a frame follows from the one before, in the units of the data (as
             :attr:`~rstg_pyg.datasets.Particles.motion` gives them): by how much a velocity of 1 moves a place
-            (:math:`\gamma`), by how much one of 0 does (:math:`\delta`), and a typical change of a velocity. Weights hold
-            it.
+            (:math:`\gamma`), by how much one of 0 does (:math:`\delta`), and a typical change of a velocity.
+            It is kept with the weights.
         channels: Size of the recurrence's features.
         num_laws: Number of laws that are learned, beside "none".
         opposites: Have the opposite of every law too, after all of them, as for like and unlike charges.
