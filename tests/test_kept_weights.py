@@ -14,6 +14,7 @@ from rstg_pyg.datasets.made_videos import make_videos
 from rstg_pyg.models import SMALL, PairForecaster, build_row
 from rstg_pyg.predict import Predictor
 from rstg_pyg.training import evaluate, load_model_weights, pedestrians, traffic
+from rstg_pyg.training.particles import OPTIONS
 
 MNIST = os.environ.get("RSTG_PYG_MNIST")
 DATA = os.environ.get("RSTG_PYG_DATA")
@@ -73,13 +74,14 @@ def test_pedestrian_weights_are_better_than_constant_velocity():
         pytest.skip("RSTG_PYG_DATA does not name a folder with pedestrians/")
 
 
-def test_particle_weights_tell_who_acts_on_whom(tmp_path):
+@pytest.mark.parametrize(("kind", "right", "error"), [("springs", 0.95, 2e-4), ("charges", 0.75, 6e-2)])
+def test_particle_weights_tell_who_acts_on_whom(kind, right, error, tmp_path):
     """50 simulations that it was not trained on."""
-    model = PairForecaster(20, (1.0, 0.0, 1.0))
-    settings = load_model_weights(WEIGHTS / "particles_springs.pt", model)
-    assert settings["task"] == "particles-springs" and settings["row"] == "pairs"
-    test = Particles(tmp_path, "springs", "test", 50, scale=torch.tensor(settings["scale"]), log=False)
+    model = PairForecaster(20, **OPTIONS[kind])
+    settings = load_model_weights(WEIGHTS / f"particles_{kind}.pt", model)
+    assert settings["task"] == f"particles-{kind}" and settings["row"] == "pairs"
+    test = Particles(tmp_path, kind, "test", 50, scale=torch.tensor(settings["scale"]), log=False)
     batch = Batch.from_data_list(list(test))
     with torch.no_grad():
-        assert model.measure(batch)["interactions"].mean() > 0.95
-        assert (model(batch.x, batch.edge_index) - batch.y)[:, -1].square().mean() < 2e-4
+        assert model.measure(batch)["interactions"].mean() > right
+        assert (model(batch.x, batch.edge_index) - batch.y)[:, -1].square().mean() < error

@@ -62,6 +62,7 @@ class PairForecaster(Module):
         motion: How a frame follows from the one before, in the units of the data (as
             :attr:`~rstg_pyg.datasets.Particles.motion` gives them): by how much a velocity of 1 moves a place
             (:math:`\gamma`), by how much one of 0 does (:math:`\delta`), and a typical change of a velocity.
+            It is kept with the weights.
         channels: Size of the recurrence's features.
         num_laws: Number of laws that are learned, beside "none".
         opposites: Have the opposite of every law too, after all of them, as for like and unlike charges.
@@ -94,7 +95,7 @@ class PairForecaster(Module):
     def __init__(
         self,
         horizon: int,
-        motion: Sequence[float],
+        motion: Sequence[float] = (1.0, 0.0, 1.0),
         channels: int = 32,
         *,
         num_laws: int = 1,
