@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rstg_pyg.arguments import whole_number
 from rstg_pyg.datasets.digits import DigitImages
 from rstg_pyg.datasets.drawing import CANVAS, SPRITE
 from rstg_pyg.datasets.random_numbers import RandomNumbers
@@ -132,6 +133,9 @@ def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool, de
         - **in_step:** ``[*]``.
         - **output:** ``[*, D, T, 2]``, int64.
 
+    Raises:
+        ValueError: If ``delay`` is not within 0 to T.
+
     Source: the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582.
 
@@ -140,7 +144,8 @@ def walk(starts: np.ndarray, uniform: np.ndarray, in_step: np.ndarray | bool, de
         >>> path[0].tolist()
         [[9, 9], [18, 18], [27, 27]]
     """
-    (*clips, _, num_digits, _), cpu = uniform.shape, torch.device("cpu")
+    (*clips, num_frames, num_digits, _), cpu = uniform.shape, torch.device("cpu")
+    whole_number("delay", delay, 0, num_frames)
     path = _walk(
         torch.tensor(np.broadcast_to(starts, (*clips, num_digits, 2)), dtype=torch.float64, device=cpu),
         torch.tensor(uniform, dtype=torch.float64, device=cpu),
@@ -154,9 +159,8 @@ def _walk(starts: Tensor, uniform: Tensor, in_step: Tensor, delay: int = 0) -> T
     """The paths [*, D, T, 2] of :func:`walk`, in float64, where whole numbers are exact; writes into ``uniform``."""
     if delay > 0:
         # The second digit alone; where it stands in the end is where it starts to repeat the first one's steps.
-        alone = _walk(starts[..., 1:2, :], uniform[..., :delay, 1:2, :].clone(), torch.zeros_like(in_step))[
-            ..., 0, :, :
-        ]
+        second = starts[..., 1:2, :], uniform[..., :delay, 1:2, :].clone(), torch.zeros_like(in_step)
+        alone = _walk(*second).squeeze(-3)
         starts = starts.clone()
         starts[..., 1, :] = torch.where(in_step[..., None], alone[..., -1, :].double(), starts[..., 1, :])
         path = _walk(starts, uniform, in_step)

@@ -84,6 +84,19 @@ def test_pair_draws_from_the_intersection():
     assert (steps == 0).all()
 
 
+def test_a_delayed_pair_takes_the_same_steps():
+    starts, chances = (
+        draw_starts(uniforms(0, 3, 0, 600)).reshape(100, 3, 2),
+        uniforms(0, 3, 1, 5400).reshape(100, 9, 3, 2),
+    )
+    path = walk(starts, chances, True, delay=4)
+    assert (np.diff(path[:, 0, :5], axis=1) == np.diff(path[:, 1, 4:], axis=1)).all()
+    assert (path[:, 2] == walk(starts, chances, True)[:, 2]).all()
+    assert (path[:, 1, :4] == walk(starts, chances, False)[:, 1, :4]).all()
+    with pytest.raises(ValueError, match="expected 'delay' to be an integer within 0 to 9, got 10"):
+        walk(starts, chances, True, delay=10)
+
+
 @withCUDA
 def test_walks_from_the_borders_digit_by_digit(device):
     random = np.random.default_rng(0)
