@@ -24,7 +24,8 @@ import command
 from rstg_pyg.datasets import drawing
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, build_row, cnn
 from rstg_pyg.recurrence import TimeStage
-from rstg_pyg.training import ClipClassifier, MuonAdamW, SyncMNISTData, classifier, full_recipe, small_recipe
+from rstg_pyg.training import ClipClassifier, MuonAdamW, SyncMNISTData, full_recipe, small_recipe
+from rstg_pyg.training import module as run_module
 from rstg_pyg.training.classifier import clip_loss
 from rstg_pyg.training.data import ClipBatches
 
@@ -90,7 +91,7 @@ def one_by_one() -> AbstractContextManager[None]:
         for owner, names in never.items():
             for name in names:
                 stack.enter_context(mock.patch.object(owner, name, lambda *args: None))
-        stack.enter_context(mock.patch.object(classifier, "MuonAdamW", PlainMuonAdamW))
+        stack.enter_context(mock.patch.object(run_module, "MuonAdamW", PlainMuonAdamW))
         yield
 
 
