@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import lightning
+import small_forecasts
 import torch
 from small_runs import RECIPE, SyncMNISTData, fit, model
 
@@ -71,6 +72,17 @@ def run_in_folder(folder, devices, **options):
     torch.save(dataclasses.asdict(result), Path(folder, f"result-{module.global_rank}.pt"))
 
 
+def forecast_in_folder(folder, devices):
+    """Train and test a forecaster; write what this process gets to ``folder/result-RANK.pt``."""
+    recipe = dataclasses.replace(small_forecasts.RECIPE, val_clips=6)  # three for each process
+    task = small_forecasts.make_task(recipe, dataclasses.replace(small_forecasts.NETWORK, dropout=0.0))
+    torch.manual_seed(0)
+    module = task.module("all-temp-stages")
+    trainer = run_trainer(folder, task.recipe, "cpu", devices, progress=False, callbacks=[SaveGradients(folder)])
+    result = train_and_test(module, task.data(), trainer, open_run(folder, module))
+    torch.save({"test": result.test, "val": result.val}, Path(folder, f"result-{module.global_rank}.pt"))
+
+
 def go_on_without_checkpoint(folder):
     """Let the second process find no checkpoint."""
     module, second = ClipClassifier(model(), RECIPE), os.environ.get("LOCAL_RANK") == "1"
@@ -87,6 +99,7 @@ if __name__ == "__main__":
     run_in_folder(root / "run", 2, max_minutes=1e-9)
     run_in_folder(root / "run", 2)
     go_on_without_checkpoint(root / "run")
+    forecast_in_folder(root / "forecast", 2)
     fit_and_test(root / "mean", RECIPE, **TWO)
     fit_and_test(root / "sum", SUM, **TWO)
     fit(root / "whole", net=model(dropout=0.3), callbacks=[SaveSeeds(root)], **TWO)

@@ -3,8 +3,11 @@
 from rstg_pyg.models.baselines import ConvLSTM, MeanLSTM
 from rstg_pyg.models.cnn import ClipCNN, FrameCNN
 from rstg_pyg.models.forecaster import Forecaster, masked_error
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, build_graph_row
 from rstg_pyg.models.image_weights import ImageWeights, load_image_weights
+from rstg_pyg.models.motion import MotionForecaster, constant_velocity
 from rstg_pyg.models.non_local import NonLocalBlock
+from rstg_pyg.models.pair_forecaster import PairForecaster
 from rstg_pyg.models.resnet import VideoResNet
 from rstg_pyg.models.rows import (
     PAPER_SIZE,
@@ -25,6 +28,7 @@ from rstg_pyg.models.rows import (
 from rstg_pyg.models.video_classifier import VideoClassifier
 
 __all__ = [
+    "GRAPH_ROWS",
     "PAPER_SIZE",
     "ROWS",
     "SMALL",
@@ -35,17 +39,22 @@ __all__ = [
     "ConvLSTM",
     "Forecaster",
     "FrameCNN",
+    "GraphNetwork",
     "ImageWeights",
     "MeanLSTM",
+    "MotionForecaster",
     "Network",
     "NonLocalBlock",
+    "PairForecaster",
     "Row",
     "VideoClassifier",
     "VideoNetwork",
     "VideoResNet",
     "VideoRow",
+    "build_graph_row",
     "build_row",
     "build_video_row",
+    "constant_velocity",
     "describe_rows",
     "describe_video_rows",
     "load_image_weights",

@@ -4,11 +4,12 @@ Shape legend: N nodes, ``*`` inner dimensions, T frames seen, H frames foretold,
 foretold, G channels of the graph.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
@@ -18,6 +19,9 @@ from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
+
+OWN_SCALES = {"enter": 0.1, "leave": 0.0, "pe": 0.3}
+"""Standard deviations with which what nodes have of their own begins."""
 
 
 class Forecaster(Module):
@@ -41,12 +45,18 @@ class Forecaster(Module):
         out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
         feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
         from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
+        pe_channels: Size P of the positional encodings.
+        num_nodes: Learn what each of so many nodes has of its own, for graphs, and batches of graphs, that have the
+            same nodes in the same order every time: a vector :math:`\mathbf{u}_i` that is added to what enters the
+            recurrence, a factor :math:`1 + \mathbf{s}_i` of what leaves it, and where none are given the encodings.
+        recurrence: A function from G to a module of one's own in the place of :class:`~rstg_pyg.RSTG`, with its call.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG` and :class:`~rstg_pyg.RSTGConv` (``num_stages``, ``rnn``,
-            ``edge_dim``, ``pe_channels``, ``heads``, ...).
+            ``edge_dim``, ``heads``, ...).
 
     Shapes:
         - **x:** ``[N, *, T, C]``. **edges, edge_time, pe, mask:** as of :class:`~rstg_pyg.RSTG`.
-        - **forward:** ``[N, *, H, O]``. **step:** ``frame [N, *, C], state -> ([N, *, H, O], state)``.
+        - **forward:** ``[N, *, H, O]``, or with ``num_last`` of F ``[N, *, F, H, O]``. **step:** ``frame [N, *, C],
+          state -> ([N, *, H, O], state)``.
 
     Raises:
         ValueError: If an argument is out of its range, or an input does not fit.
@@ -71,10 +81,13 @@ class Forecaster(Module):
         *,
         feed_back: bool = False,
         from_last: bool = True,
+        pe_channels: int = 0,
+        num_nodes: int | None = None,
+        recurrence: Callable[[int], Module] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_options(self, kwargs, RSTG, RSTGConv)
+        check_options(self, kwargs, *((RSTG, RSTGConv) if recurrence is None else ()))
         out_channels = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels, horizon=horizon, channels=channels, out_channels=out_channels)
         check_flags(feed_back=feed_back, from_last=from_last)
@@ -86,13 +99,26 @@ class Forecaster(Module):
         self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
         self.feed_back, self.from_last = feed_back, from_last
         self.lin_in = Linear(in_channels, channels)
-        self.rstg = RSTG(channels, **kwargs)
+        self.num_nodes, self.own = num_nodes, ModuleDict()
+        if num_nodes is not None:
+            check_positive(num_nodes=num_nodes)
+            widths = {"enter": channels, "leave": channels, "pe": pe_channels}
+            self.own.update({name: Embedding(num_nodes, width) for name, width in widths.items() if width})
+        options = {"pe_channels": pe_channels, **kwargs}
+        self.rstg = RSTG(channels, **options) if recurrence is None else recurrence(channels)
         self.lin_out = Linear(channels, out_channels * (1 if feed_back else horizon))
+        self._reset_own()
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""
         for layer in (self.lin_in, self.rstg, self.lin_out):
-            layer.reset_parameters()
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        self._reset_own()
+
+    def _reset_own(self) -> None:
+        for name, table in self.own.items():
+            torch.nn.init.normal_(table.weight, std=OWN_SCALES[name])
 
     def forward(
         self,
@@ -103,9 +129,19 @@ class Forecaster(Module):
         *,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
+        num_last: int | None = None,
     ) -> Tensor:
-        """Foretell the frames after ``x``."""
-        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+        """Foretell the frames after ``x``; with ``num_last`` the frames after each of the last so many frames, all at
+        the cost of one, which is what makes training on long sequences cheap."""
+        if num_last is None:
+            return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+        check_positive(num_last=num_last)
+        if self.feed_back or num_last > x.size(-2):
+            raise ValueError(
+                f"expected 'num_last' to be at most the {x.size(-2)} frames of 'x', and feed_back=False, got "
+                f"{num_last} and {self.feed_back}"
+            )
+        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask, num_last)[0]
 
     def step(
         self,
@@ -132,15 +168,16 @@ class Forecaster(Module):
         pe: OptTensor,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
+        num_last: int | None = None,
     ) -> tuple[Tensor, State]:
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
         h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
-        now, last = last_there(x, mask), last_there(h, mask)
+        now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
         if not self.feed_back:
-            frames = self.lin_out(last).unflatten(-1, (self.horizon, self.out_channels))
+            frames = self._head(last).unflatten(-1, (self.horizon, self.out_channels))
             frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
-            return _only_there(frames, mask), state
+            return foretold(frames, mask, num_last), state
         after = state
         if edge_time is not None:
             if is_sparse(edge_index):
@@ -154,13 +191,13 @@ class Forecaster(Module):
         goes_on = None if mask is None else mask.any(-1, keepdim=True)
         frames = []
         for number in range(self.horizon):
-            change = self.lin_out(last)
+            change = self._head(last)
             now = now + change if self.from_last else change
             frames.append(now)
             if number + 1 < self.horizon:
                 h, after = self._run(now.unsqueeze(-2), after, edge_index, edge_attr, pe, None, goes_on)
                 last = h[..., -1, :]
-        return _only_there(torch.stack(frames, -2), mask), state
+        return foretold(torch.stack(frames, -2), mask), state
 
     def _run(
         self,
@@ -177,21 +214,44 @@ class Forecaster(Module):
         else:
             frames = FrameIndex(x.shape[:-1], mask=mask)
             v = frames.put(self.lin_in(frames.take(x)))
+        if self.own:
+            v = v + self._of_nodes("enter", x.size(0), v.dim())
+            pe = self._of_nodes("pe", x.size(0), 2) if pe is None and "pe" in self.own else pe
         return self.rstg(v, edge_index, edge_attr, pe, state, edge_time=edge_time, mask=mask)
 
+    def _head(self, h: Tensor) -> Tensor:
+        return self.lin_out(h * (1 + self._of_nodes("leave", h.size(0), h.dim())) if self.own else h)
 
-def last_there(x: Tensor, mask: OptTensor = None) -> Tensor:
+    def _of_nodes(self, name: str, num_rows: int, num_dims: int) -> Tensor:
+        """What nodes have of their own, ``[N, 1, ..., 1, width]``."""
+        copies, rest = divmod(num_rows, self.num_nodes)
+        if rest:
+            raise ValueError(f"expected a multiple of num_nodes={self.num_nodes} nodes, got {num_rows} in 'x'")
+        return self.own[name].weight.repeat(copies, 1).view(num_rows, *[1] * (num_dims - 2), -1)
+
+
+def last_there(x: Tensor, mask: OptTensor = None, num_last: int | None = None) -> Tensor:
     """Of every node the last frame in which it is there: ``[N, *, C]`` from ``x [N, *, T, C]`` and ``mask [N, *, T]``;
-    0 of nodes that never are."""
+    0 of nodes that never are. With ``num_last`` that up to each of the last so many frames, ``[N, *, F, C]``."""
+    count = 1 if num_last is None else num_last
+    last = x[..., x.size(-2) - count :, :]
+    if mask is not None:
+        place = _places(mask)[..., x.size(-2) - count :, None]
+        last = torch.where(place < 0, 0, x.gather(-2, place.clamp(min=0).expand(*place.shape[:-1], x.size(-1))))
+    return last.squeeze(-2) if num_last is None else last
+
+
+def _places(mask: Tensor) -> Tensor:
+    """For every frame the number of the last one up to it in which a node is there, ``[N, *, T]``; -1 for none."""
+    return torch.where(mask, torch.arange(mask.size(-1), device=mask.device), -1).cummax(-1).values
+
+
+def foretold(frames: Tensor, mask: OptTensor, num_last: int | None = None) -> Tensor:
+    """``frames [N, *, H, O]``, or with ``num_last [N, *, F, H, O]``, and 0 of nodes that were not there before."""
     if mask is None:
-        return x[..., -1, :]
-    place = (mask * torch.arange(mask.size(-1), device=mask.device)).amax(-1)
-    last = x.gather(-2, place[..., None, None].expand(*place.shape, 1, x.size(-1))).squeeze(-2)
-    return torch.where(mask.any(-1, keepdim=True), last, 0)
-
-
-def _only_there(frames: Tensor, mask: OptTensor) -> Tensor:
-    return frames if mask is None else torch.where(mask.any(-1)[..., None, None], frames, 0)
+        return frames
+    there = _places(mask)[..., -(num_last or 1) :] >= 0
+    return torch.where((there.squeeze(-1) if num_last is None else there)[..., None, None], frames, 0)
 
 
 def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, power: float = 1.0) -> Tensor:

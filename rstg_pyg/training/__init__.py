@@ -1,9 +1,12 @@
-"""Training clip classifiers with Lightning (install the ``examples`` extra)."""
+"""Training clip classifiers and forecasters on graphs with Lightning (install the ``examples`` extra)."""
 
 from rstg_pyg.training.checkpoint import chunk_checkpoint, read_checkpoint
-from rstg_pyg.training.classifier import ClipClassifier, DivergenceError
+from rstg_pyg.training.classifier import ClipClassifier
 from rstg_pyg.training.data import Curriculum, RunData, SyncMNISTData
+from rstg_pyg.training.forecast import SequenceForecaster, SequenceRecipe, forecast_errors
+from rstg_pyg.training.forecast_data import ForecastTask, SequenceData
 from rstg_pyg.training.metrics import ClipMetrics, ClipProgress, run_loggers
+from rstg_pyg.training.module import DivergenceError, RunModule
 from rstg_pyg.training.optimizer import MuonAdamW, graph_matrices, hidden_matrices
 from rstg_pyg.training.recipe import (
     Phase,
@@ -27,17 +30,23 @@ __all__ = [
     "ClipProgress",
     "Curriculum",
     "DivergenceError",
+    "ForecastTask",
     "MuonAdamW",
     "Phase",
     "Recipe",
     "RunData",
+    "RunModule",
     "RunRecipe",
     "RunResult",
+    "SequenceData",
+    "SequenceForecaster",
+    "SequenceRecipe",
     "SyncMNISTData",
     "VideoData",
     "VideoRecipe",
     "chunk_checkpoint",
     "evaluate",
+    "forecast_errors",
     "full_recipe",
     "full_video_recipe",
     "graph_matrices",

@@ -38,7 +38,7 @@ class ChunkCheckpoint(ModelCheckpoint):
 class WholeFiles(TorchCheckpointIO):
     """Write checkpoints by :func:`write_file`: Lightning's own way moves them here from the system's folder for
     temporary files, which on another disk is a copy that can break off. Read them by :func:`read_file`, unless the
-    classifier holds one that :func:`~rstg_pyg.training.open_run` read."""
+    module holds one that :func:`~rstg_pyg.training.open_run` read."""
 
     def __init__(self, module: lightning.LightningModule) -> None:
         super().__init__()
@@ -75,17 +75,17 @@ def chunk_checkpoint(folder: str | os.PathLike) -> ModelCheckpoint:
 
 
 def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule | None = None) -> dict[str, Any]:
-    """Read a checkpoint of a :class:`ClipClassifier`, without running anything that it holds.
+    """Read a checkpoint of a :class:`RunModule`, without running anything that it holds.
 
     Args:
         path: The file.
-        module: The classifier that is to go on from it: settings and weights must be alike.
+        module: What is to go on from it: settings and weights must be alike.
 
     Returns:
         What the file holds: ``"config"`` says of which run it is, ``"global_step"`` how far that was.
 
     Raises:
-        CheckpointError: If the file is damaged, is no checkpoint of a :class:`ClipClassifier`, or one of other settings
+        CheckpointError: If the file is damaged, is no checkpoint of a :class:`RunModule`, or one of other settings
             or another model; the sentence names what differs.
         OSError: If there is no such file or it cannot be read.
     """
@@ -96,11 +96,11 @@ def read_checkpoint(path: str | os.PathLike, module: lightning.LightningModule |
 
 def check_checkpoint(checkpoint: dict[str, Any], module: lightning.LightningModule | None, name: str) -> None:
     """Raise :class:`CheckpointError` unless ``checkpoint``, of a file of that name, holds what a
-    :class:`ClipClassifier` goes on from, and is of the module's settings and weights."""
+    :class:`RunModule` goes on from, and is of the module's settings and weights."""
     missing = [part for part in PARTS if part not in checkpoint]
     if missing:
         raise CheckpointError(
-            f"expected {name} to be a checkpoint of a ClipClassifier, got {describe(checkpoint)} without "
+            f"expected {name} to be a checkpoint of a training run, got {describe(checkpoint)} without "
             f"{', '.join(missing)}"
         )
     for part, kind in PARTS.items():

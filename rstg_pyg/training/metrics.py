@@ -7,6 +7,7 @@ import io
 import math
 import os
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from rstg_pyg.files import FileError, naming, open_file, reading, replace_file, 
 from rstg_pyg.training.recipe import RunRecipe
 
 COLUMNS = ("step", "clips", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "clips_per_second")
-"""Of ``metrics.csv``: optimiser steps and clips so far, the last step's learning rate, means over the steps since the
-row before, the whole validation set's values (at the end of a chunk), seconds of training so far without validation,
-and clips per second since the row before."""
+"""Of ``metrics.csv``, the accuracies for classifiers alone: optimiser steps and clips so far, the last step's learning
+rate, means over the steps since the row before, the whole validation set's values (at the end of a chunk), seconds of
+training so far without validation, and clips per second since the row before."""
 
 
 class ClipMetrics(lightning.Callback):
@@ -55,6 +56,7 @@ class ClipMetrics(lightning.Callback):
         self.seconds = 0.0
         self._measured: list[Tensor] = []
         self._row: dict[str, float] = {}
+        self._columns = COLUMNS
         self._clips = self._clips_before = self._step = 0
         self._lr = self._started = 0.0
 
@@ -65,13 +67,13 @@ class ClipMetrics(lightning.Callback):
         self.seconds = state_dict["seconds"]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._measured = []
+        self._measured, self._columns = [], columns_of(module)
         self._clips = self._clips_before = self.recipe.clips_before(trainer.current_epoch)
         self._step = trainer.global_step
         if trainer.global_step == 0:
             self.seconds = 0.0
         if trainer.is_global_zero:
-            keep_rows(self.path, trainer.global_step)
+            keep_rows(self.path, trainer.global_step, self._columns)
         else:
             # Where the first process refuses the file, the others do not wait for it.
             read_rows(self.path)
@@ -92,20 +94,20 @@ class ClipMetrics(lightning.Callback):
         # Several batches may make one step.
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         if trainer.is_last_batch or (stepped and trainer.global_step % self.every_n_steps == 0):
-            self._make_row(trainer)
+            self._make_row(trainer, module)
             if not trainer.is_last_batch:
                 self._write_row(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if self._row:
-            for name in ("val_loss", "val_accuracy"):
-                if name in trainer.callback_metrics:
+            for name in self._columns:
+                if name.startswith("val_") and name in trainer.callback_metrics:
                     self._row[name] = float(trainer.callback_metrics[name])
             self._write_row(trainer)
         self._started = time.monotonic()
 
-    def _make_row(self, trainer: lightning.Trainer) -> None:
-        loss, accuracy = read_means(self._measured)
+    def _make_row(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        means = read_means(self._measured)
         now = time.monotonic()
         passed, self._started = now - self._started, now
         self.seconds += passed
@@ -113,8 +115,7 @@ class ClipMetrics(lightning.Callback):
             "step": trainer.global_step,
             "clips": self._clips,
             "lr": self._lr,
-            "loss": loss,
-            "accuracy": accuracy,
+            **dict(zip(("loss", *module.measures), means, strict=True)),
             "seconds": round(self.seconds, 3),
             "clips_per_second": round((self._clips - self._clips_before) / passed, 2),
         }
@@ -122,7 +123,7 @@ class ClipMetrics(lightning.Callback):
 
     def _write_row(self, trainer: lightning.Trainer) -> None:
         with naming(self.path), open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(self._row)
+            csv.DictWriter(file, self._columns).writerow(self._row)
             file.flush()
             os.fsync(file.fileno())
         for logger in trainer.loggers:
@@ -131,14 +132,14 @@ class ClipMetrics(lightning.Callback):
 
 
 class ClipProgress(lightning.Callback):
-    """Show clips done, clips per second, time left, and the loss and accuracy of the last steps, smoothed.
+    """Show clips done, clips per second, time left, and what the last steps measured, smoothed.
 
-    Clips are those of all processes; the first one shows them. Loss and accuracy are read once per ``interval``: to
+    Clips are those of all processes; the first one shows them. Loss and measures are read once per ``interval``: to
     read them is to wait for the accelerator.
 
     Args:
         recipe: The run's recipe, which says how many clips there are.
-        interval: Seconds between two looks at loss and accuracy.
+        interval: Seconds between two looks at them.
     """
 
     def __init__(self, recipe: RunRecipe, interval: float = 1.0) -> None:
@@ -169,25 +170,25 @@ class ClipProgress(lightning.Callback):
             return
         self._measured.append(outputs["measured"])
         if time.monotonic() >= self._read_at + self.interval:
-            self._show()
+            self._show(module)
         self._bar.update(batch.num_graphs * trainer.world_size)
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if self._measured:
-            self._show()
+            self._show(module)
         self._bar.close()
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _show(self) -> None:
+    def _show(self, module: lightning.LightningModule) -> None:
         kept = 0.98 ** len(self._measured)
         means = read_means(self._measured)
         before = means if self._smooth is None else self._smooth
         self._smooth = [kept * old + (1 - kept) * new for old, new in zip(before, means, strict=True)]
-        loss, accuracy = self._smooth
-        self._bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+        shown = zip(("loss", *module.measures), self._smooth, strict=True)
+        self._bar.set_postfix({name: f"{value:.3f}" for name, value in shown}, refresh=False)
         self._read_at = time.monotonic()
 
 
@@ -201,15 +202,21 @@ def read_means(measured: list[Tensor]) -> list[float]:
     return means
 
 
-def keep_rows(path: str | os.PathLike, last_step: int) -> None:
-    """Leave the rows of ``path`` up to a step, under the header of :data:`COLUMNS`; make the file where there is none.
+def columns_of(module: lightning.LightningModule) -> tuple[str, ...]:
+    """Those of :data:`COLUMNS` that a module measures."""
+    left_out = {f"{stage}{name}" for stage in ("", "val_") for name in {"accuracy"} - set(module.measures)}
+    return tuple(name for name in COLUMNS if name not in left_out)
+
+
+def keep_rows(path: str | os.PathLike, last_step: int, columns: Sequence[str] = COLUMNS) -> None:
+    """Leave the rows of ``path`` up to a step, under the header of ``columns``; make the file where there is none.
 
     Raises:
         FileError: As :func:`read_rows`; the file stays as it is.
         OSError: If it cannot be written.
     """
     kept = io.StringIO(newline="")
-    writer = csv.DictWriter(kept, COLUMNS)
+    writer = csv.DictWriter(kept, columns)
     writer.writeheader()
     writer.writerows(row for row in read_rows(path) if row["step"] <= last_step)
     replace_file(path, kept.getvalue().encode())

@@ -8,9 +8,10 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -25,10 +26,10 @@ except ImportError:
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
-from rstg_pyg.training.classifier import ClipClassifier
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.ending import ends_together
 from rstg_pyg.training.metrics import ClipMetrics, ClipProgress, run_loggers
+from rstg_pyg.training.module import RunModule
 from rstg_pyg.training.recipe import RunRecipe
 from rstg_pyg.training.weights import CheckpointError
 
@@ -50,8 +51,8 @@ class RunResult:
         clips: Training clips seen, all starts of the run together.
         seconds: Seconds of training, all starts together, without validation and tests.
         finished: Whether all clips of the recipe were seen.
-        test_accuracy: Share of right answers on the test clips; None for a run that is not finished.
-        val_accuracy: The same on the validation clips, by the same weights.
+        test: What was measured on the test clips, by name, as ``"accuracy"``; empty for a run that is not finished.
+        val: The same on the validation clips, by the same weights.
         confusion: Test clips by label and answer, ``[M, M]``; None for a run that is not finished.
         top5_accuracy: Share of test clips whose label is among the five likeliest classes.
     """
@@ -59,10 +60,20 @@ class RunResult:
     clips: int
     seconds: float
     finished: bool
-    test_accuracy: float | None = None
-    val_accuracy: float | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
+    val: Mapping[str, float] = field(default_factory=dict)
     confusion: Tensor | None = None
     top5_accuracy: float | None = None
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share of right answers on the test clips; None for a run that is not finished."""
+        return self.test.get("accuracy")
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """The same on the validation clips."""
+        return self.val.get("accuracy")
 
 
 class StopAfter(lightning.Callback):
@@ -150,7 +161,7 @@ def run_trainer(
     if min(count for count in counts if count is not None) < processes:
         raise ValueError(
             f"expected a clip for each of the {processes} processes in the last chunk, for validation and for tests, "
-            f"got {counts[0]}, {counts[1]} and {'all' if counts[2] is None else counts[2]}"
+            f"got {counts[0]}, {' and '.join('all' if count is None else str(count) for count in counts[1:])}"
         )
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
@@ -233,7 +244,7 @@ def _lock(folder: Path) -> None:
             part.unlink()
 
 
-def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = False) -> Path | None:
+def open_run(folder: str | os.PathLike, module: RunModule, fresh: bool = False) -> Path | None:
     """Make a run's folder, for this process alone, as long as it lives; return the checkpoint to go on from, if the
     folder holds one of the same run.
 
@@ -265,12 +276,12 @@ def open_run(folder: str | os.PathLike, module: ClipClassifier, fresh: bool = Fa
 
 
 def train_and_test(
-    module: ClipClassifier, clips: RunData, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
+    module: RunModule, clips: RunData, trainer: lightning.Trainer, checkpoint: str | os.PathLike | None = None
 ) -> RunResult:
     """Train to the end of the recipe, or of the trainer's time, and test what is finished.
 
     Args:
-        module: The classifier.
+        module: What is trained.
         clips: Its clips.
         trainer: From :func:`run_trainer`.
         checkpoint: Where to go on from, see :func:`open_run`.
@@ -303,19 +314,19 @@ def train_and_test(
         clips_seen = recipe.clips_before(trainer.current_epoch)
         if trainer.current_epoch < recipe.num_chunks:
             return RunResult(clips_seen, seconds, finished=False)
-        if "val_accuracy" not in trainer.callback_metrics:
-            # The checkpoint was that of a run already trained to its end.
+        if module.take_best() or "val_loss" not in trainer.callback_metrics:
+            # Other weights than the last ones, or the checkpoint of a run already trained to its end.
             trainer.validate(module, clips, verbose=False)
-        val_accuracy = float(trainer.callback_metrics["val_accuracy"])
+        val = _named(trainer.callback_metrics, "val_")
         (tested,) = trainer.test(module, clips, verbose=False)
-    return RunResult(clips_seen, seconds, True, tested["test_accuracy"], val_accuracy, module.confusion, module.top5)
+    return RunResult(clips_seen, seconds, True, _named(tested, "test_"), val, **_answers(module))
 
 
-def evaluate(module: ClipClassifier, clips: RunData, device: str = "auto", precision: str = "32-true") -> RunResult:
-    """Test a classifier by its weights as they are, in this process; nothing is written.
+def evaluate(module: RunModule, clips: RunData, device: str = "auto", precision: str = "32-true") -> RunResult:
+    """Test a model by its weights as they are, in this process; nothing is written.
 
     Args:
-        module: The classifier.
+        module: What was trained.
         clips: Its clips.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a device.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
@@ -334,4 +345,13 @@ def evaluate(module: ClipClassifier, clips: RunData, device: str = "auto", preci
         enable_checkpointing=False,
     )
     (tested,) = trainer.test(module, clips, verbose=False)
-    return RunResult(0, 0.0, True, tested["test_accuracy"], confusion=module.confusion, top5_accuracy=module.top5)
+    return RunResult(0, 0.0, True, _named(tested, "test_"), **_answers(module))
+
+
+def _named(measured: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): float(value) for name, value in measured.items() if name.startswith(prefix)}
+
+
+def _answers(module: RunModule) -> dict[str, Any]:
+    """What a classifier alone measures."""
+    return {"confusion": getattr(module, "confusion", None), "top5_accuracy": getattr(module, "top5", None)}

@@ -26,7 +26,7 @@ from rstg_pyg.files import FileError, naming, open_file, reading, replace_file, 
 
 MARK = b"rstg_pyg sha256 "
 PREFIX = "model."
-"""What a :class:`ClipClassifier` puts before the names of its model."""
+"""What a :class:`RunModule` puts before the names of its model."""
 SHOWN = 3
 """How many names an error lists."""
 
@@ -42,7 +42,7 @@ class CheckpointError(FileError):
 
 
 class SavedWeights:
-    r"""What a file of :func:`save_weights`, or a checkpoint of a :class:`ClipClassifier`, holds; read once.
+    r"""What a file of :func:`save_weights`, or a checkpoint of a :class:`RunModule`, holds; read once.
 
     Args:
         path: The file.
@@ -138,7 +138,7 @@ def save_weights(
 
 
 def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]:
-    """Put the weights of a file of :func:`save_weights`, or of a checkpoint of a :class:`ClipClassifier`, into a model.
+    """Put the weights of a file of :func:`save_weights`, or of a checkpoint of a :class:`RunModule`, into a model.
 
     Args:
         path: The file.

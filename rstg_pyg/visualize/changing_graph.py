@@ -13,7 +13,7 @@ from rstg_pyg.files import naming
 from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.visualize.animation import movie_writer
 from rstg_pyg.visualize.regions import THICKEST, THINNEST
-from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MUTED, Sheet, title_height, wrapped
+from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MUTED, TRUE, WRONG, Sheet, title_height, wrapped
 
 SIDE, MARGIN, LINE = 4.6, 0.15, 0.3
 """Inches: the longer side of the plane, around everything, the line of time."""
@@ -29,6 +29,8 @@ def animate_graph(
     edge_time: Tensor | None = None,
     mask: Tensor | None = None,
     alpha: Tensor | None = None,
+    truth: Tensor | None = None,
+    foretold: Tensor | None = None,
     trail: int = 6,
     fps: float = 5,
     title: str | None = None,
@@ -44,13 +46,17 @@ def animate_graph(
         edge_time: The frame of every edge; None where each serves every frame.
         mask: Where a node is there; None for everywhere.
         alpha: Attention weights as :class:`~rstg_pyg.RSTG` returns them, heads included; None to draw all edges alike.
+        truth: Which edges there really are, for ``alpha`` that are probabilities: dotted where they are, and over that
+            as dark as their probability, in green, or in red where there is none.
+        foretold: Where a model took the nodes to be, drawn as rings; NaN in frames of which it said nothing.
         trail: How many frames of a node's way are drawn.
         fps: Frames per second.
         title: Above the picture.
         dpi: Pixels per inch; the picture is about 5 inches wide.
 
     Shapes:
-        - **position:** ``[N, T, 2]``. **edge_index:** ``[2, E]``. **edge_time:** ``[E]``. **mask:** ``[N, T]`` bool.
+        - **position, foretold:** ``[N, T, 2]``. **edge_index:** ``[2, E]``. **edge_time:** ``[E]``.
+        - **mask:** ``[N, T]`` bool. **truth:** ``[E]`` bool.
         - **alpha:** ``[E, T, heads]``, or with ``edge_time`` ``[E, heads]``.
 
     Raises:
@@ -91,22 +97,29 @@ def animate_graph(
             raise ValueError(f"expected 'alpha' of shape {[*expected, 'heads']}, got {describe(alpha)}")
         alpha = alpha.detach().float().cpu().mean(-1)
         weight = alpha[number] if edge_time is not None else alpha[number, place]
+    if truth is not None and (truth.dtype != torch.bool or list(truth.shape) != [graph.num_edges]):
+        raise ValueError(f"expected a bool 'truth' of shape [{graph.num_edges}], got {describe(truth)}")
+    if foretold is not None:
+        if foretold.shape != position.shape:
+            raise ValueError(f"expected 'foretold' of shape {list(position.shape)}, got {describe(foretold)}")
+        foretold = foretold.detach().float().cpu()
     path = Path(path)
     writer = movie_writer(path, fps)
-    picture = _Picture(position, frames.there(), title, trail)
+    picture = _Picture(position, frames.there(), foretold, title, trail)
     writer.times = [round(100 * t / fps) for t in range(position.size(1) + 1)]
     with naming(path), writer.saving(picture.sheet.figure, path, dpi):
         for t in range(position.size(1)):
             now = place == t
-            picture.show(t, graph.source[number[now]], graph.destination[number[now]], weight[now])
+            ends = graph.source[number[now]], graph.destination[number[now]]
+            picture.show(t, *ends, weight[now], None if truth is None else truth.cpu()[number[now]])
             writer.grab_frame()
 
 
 class _Picture:
     """The plane that the nodes move on, in equal units, and a line of time below it."""
 
-    def __init__(self, position: Tensor, there: Tensor, title: str | None, trail: int) -> None:
-        self.position, self.there, self.trail = position, there, trail
+    def __init__(self, position: Tensor, there: Tensor, foretold: Tensor | None, title: str | None, trail: int) -> None:
+        self.position, self.there, self.foretold, self.trail = position, there, foretold, trail
         shown = position[there]
         low, high = (shown.amin(0), shown.amax(0)) if len(shown) else (torch.zeros(2), torch.ones(2))
         span = (high - low).clamp(min=1e-6)
@@ -127,7 +140,7 @@ class _Picture:
         (self.elapsed,) = line.barh(0.5, 0, height=1, color=MUTED)
         self.counter = self.sheet.text(full - MARGIN, top + height + 0.2, "", fontsize=7.5, color=MUTED, ha="right")
 
-    def show(self, t: int, source: Tensor, destination: Tensor, weight: Tensor) -> None:
+    def show(self, t: int, source: Tensor, destination: Tensor, weight: Tensor, truth: Tensor | None) -> None:
         from matplotlib.collections import LineCollection
         from matplotlib.colors import to_rgba
 
@@ -138,8 +151,14 @@ class _Picture:
             side.set_color(FAINT)
         apart = source != destination
         ends = torch.stack([at[source], at[destination]], 1)[apart]
-        share = (weight[apart] / weight.max().clamp(min=1e-12) if len(weight) else weight[apart]).clamp(0, 1)
-        colours = [to_rgba(MUTED, 0.15 + 0.65 * float(one)) for one in share]
+        if truth is None:
+            share = (weight[apart] / weight.max().clamp(min=1e-12) if len(weight) else weight[apart]).clamp(0, 1)
+            colours = [to_rgba(MUTED, 0.15 + 0.65 * float(one)) for one in share]
+        else:
+            share, really = weight[apart].clamp(0, 1), truth[apart].tolist()
+            colours = [to_rgba(TRUE if is_one else WRONG, float(p)) for p, is_one in zip(share, really, strict=True)]
+            lines = LineCollection(ends[really].numpy(), linewidths=0.8, colors=MUTED, linestyles=":", zorder=1)
+            ax.add_collection(lines)
         widths = THINNEST + (THICKEST - THINNEST) * share.square()
         ax.add_collection(LineCollection(ends.numpy(), linewidths=widths.numpy(), colors=colours, zorder=1))
         for before in range(max(0, t - self.trail), t):
@@ -149,5 +168,7 @@ class _Picture:
             lines = LineCollection(ways.numpy(), linewidths=1.6, colors=[to_rgba(COLOURS[0], age)], zorder=2)
             ax.add_collection(lines)
         ax.scatter(*at[here].T.numpy(), s=34, color=COLOURS[0], edgecolors=INK, linewidths=0.6, zorder=3)
+        if self.foretold is not None:
+            ax.scatter(*self.foretold[here, t].T.numpy(), s=90, facecolors="none", edgecolors=COLOURS[4], zorder=4)
         self.elapsed.set_width(t + 1)
         self.counter.set_text(f"{t + 1} / {self.position.size(1)}")

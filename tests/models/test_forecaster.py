@@ -62,6 +62,40 @@ def test_a_node_is_foretold_from_the_last_frame_in_which_it_was_there(feed_back)
             torch.testing.assert_close(model(x[:, : last + 1], edges, pe=pe[:, : last + 1], **upto)[n], out[n])
 
 
+def test_forecasts_from_every_frame_are_those_of_the_frames_up_to_it():
+    model, x, changes = make(num_nodes=N), series(), changing()
+    x[~changes["mask"]] = NAN
+    for given in ({}, changes):
+        x = x if given else series()
+        out = model(x, EDGES, **given, num_last=3)
+        assert out.shape == (N, 3, H, C)
+        for number, t in enumerate(range(T - 3, T)):
+            upto, edges = {}, EDGES
+            if given:
+                keep = given["edge_time"] <= t
+                upto, edges = {"edge_time": given["edge_time"][keep], "mask": given["mask"][:, : t + 1]}, EDGES[:, keep]
+            torch.testing.assert_close(out[:, number], model(x[:, : t + 1], edges, **upto))
+    with pytest.raises(ValueError, match="'num_last' to be at most the 4 frames of 'x', and feed_back=False, got 5"):
+        model(x, EDGES, num_last=5)
+
+
+@pytest.mark.parametrize("own", ["enter", "leave", "pe"])
+def test_nodes_have_something_of_their_own(own):
+    """What of the rest is alike, a ring of nodes that see the same."""
+    model, x = make(num_nodes=N, pe_channels=2), torch.randn(1, T, C, dtype=torch.float64).expand(N, T, C)
+    ring = torch.stack([torch.arange(N), (torch.arange(N) + 1) % N])
+    for name, table in model.own.items():
+        torch.nn.init.normal_(table.weight) if name == own else torch.nn.init.zeros_(table.weight)
+    out = model(x, ring)
+    assert (out[0] - out[1]).abs().max() > 1e-9
+    torch.testing.assert_close(model(torch.cat([x, x]), torch.cat([ring, ring + N], 1))[N:], out)
+    torch.nn.init.zeros_(model.own[own].weight)
+    out = model(x, ring)
+    torch.testing.assert_close(out, out[:1].expand_as(out))
+    with pytest.raises(ValueError, match="a multiple of num_nodes=5 nodes, got 4 in 'x'"):
+        model(x[:4], ring[:, :2])
+
+
 def test_errors_count_what_is_there():
     prediction, target = (torch.randn(N, H, C).double().requires_grad_() for _ in range(2))
     mask = torch.rand(N, H) < 0.5

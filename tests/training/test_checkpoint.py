@@ -249,9 +249,7 @@ def test_weights_that_are_not_finite_numbers_are_refused(small):
 def test_weights_alone_are_nothing_to_go_on_from(run, tmp_path):
     path = tmp_path / "weights.pt"
     path.write_bytes(damaged(b"", "weights"))
-    message = (
-        "to be a checkpoint of a ClipClassifier, got a dict of config, state_dict without random_seed, global_step"
-    )
+    message = "to be a checkpoint of a training run, got a dict of config, state_dict without random_seed, global_step"
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
 

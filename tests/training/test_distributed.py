@@ -35,6 +35,7 @@ def alone(tmp_path_factory):
     shared_runs.fit_and_test(folder / "mean", RECIPE)
     shared_runs.fit_and_test(folder / "sum", shared_runs.SUM)
     shared_runs.run_in_folder(folder / "run", 1)
+    shared_runs.forecast_in_folder(folder / "forecast", 1)
     return folder
 
 
@@ -83,8 +84,19 @@ def test_a_run_in_a_folder_is_that_of_one_process(shared, alone):
     for two in (first, second):
         assert (two["clips"], two["finished"]) == (one["clips"], one["finished"]) == (RECIPE.clips, True)
         torch.testing.assert_close(two["confusion"], one["confusion"])
-        for name in ("test_accuracy", "val_accuracy"):
-            assert two[name] == pytest.approx(one[name])
+        for name in ("test", "val"):
+            assert two[name]["accuracy"] == pytest.approx(one[name]["accuracy"])
+
+
+def test_forecasts_count_what_is_there_in_all_processes(shared, alone):
+    """Their shares of who is there differ."""
+    one, two = (read(folder / "forecast" / "gradients.pt") for folder in (alone, shared[0]))
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
+    one, *both = (
+        read(folder / "forecast" / f"result-{n}.pt") for folder, n in ((alone, 0), (shared[0], 0), (shared[0], 1))
+    )
+    for two in both:
+        assert two["val"] == pytest.approx(one["val"], rel=1e-3) and two["test"] == pytest.approx(one["test"], rel=1e-3)
 
 
 def test_processes_that_do_not_see_the_same_checkpoint_are_refused(shared):

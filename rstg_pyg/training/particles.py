@@ -1,0 +1,87 @@
+"""Particles: where springs or charges take them in 20 frames, from 49 frames that were seen; and who acts on whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from rstg_pyg.datasets.particle_motion import KINDS
+from rstg_pyg.datasets.particles import Particles
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, GraphRow
+from rstg_pyg.models.pair_forecaster import PairForecaster
+from rstg_pyg.training.forecast import SequenceRecipe
+from rstg_pyg.training.forecast_data import ForecastTask
+
+HORIZON = 20
+STEPS = (1, 10, 20)
+"""After how many frames errors are measured."""
+
+SIMULATIONS = {"train": 10_000, "val": 200, "test": 500}
+OPTIONS = {"springs": {}, "charges": {"opposites": True, "field": True}}
+"""Of the row of pairs. Charges attract or repel, and many meet a wall within 20 frames; few springs do."""
+
+
+def particle_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
+    """The squared errors after 1, 10 and 20 frames, as scaled: ``mse_1``, ``mse_10``, ``mse_20``."""
+    return {f"mse_{step}": (prediction[:, step - 1] - batch.y[:, step - 1]).square() for step in STEPS}
+
+
+def naive_errors(test: Particles) -> Mapping[str, Mapping[str, float]]:
+    """The errors of forecasts that know nothing of forces: nothing moves, or everything goes straight on."""
+    batch, (advance, drift, _) = Batch.from_data_list(list(test)), test.motion
+    place, velocity = batch.x[:, -1:].split(2, -1)
+    steps = torch.arange(1.0, HORIZON + 1)[:, None]
+    straight = torch.cat([place + steps * (advance * velocity + drift), velocity.expand(-1, HORIZON, -1)], -1)
+    rows = {"no motion": batch.x[:, -1:].expand(-1, HORIZON, -1), "straight on": straight}
+    return {
+        row: {name: float(value.mean()) for name, value in particle_errors(frames, batch).items()}
+        for row, frames in rows.items()
+    }
+
+
+def tasks(
+    root: str | os.PathLike, data_dir: str | os.PathLike | None = None, sizes: Mapping[str, int] | None = None
+) -> list[ForecastTask]:
+    """Return the tasks on springs and on charges.
+
+    Args:
+        root: Where simulations are kept.
+        data_dir: None: there are no files of other people's.
+        sizes: Numbers of simulations by split (default: :data:`SIMULATIONS`).
+    """
+    if data_dir is not None:
+        raise ValueError(f"expected no folder of data, for particles are simulated, got {data_dir}")
+    return [_task(os.path.join(root, "Particles"), kind, {**SIMULATIONS, **(sizes or {})}) for kind in KINDS]
+
+
+def _task(root: str, kind: str, sizes: Mapping[str, int]) -> ForecastTask:
+    train = Particles(root, kind, num_simulations=sizes["train"])
+    val, test = (Particles(root, kind, split, sizes[split], scale=train.scale) for split in ("val", "test"))
+
+    def pairs(passes: int) -> Callable[[GraphNetwork], PairForecaster]:
+        options = {**OPTIONS[kind], "passes": passes}
+        return lambda network: PairForecaster(
+            network.horizon, train.motion, network.channels, rnn=network.rnn, **options
+        )
+
+    own = (
+        GraphRow("pairs", "RSTG on particles and pairs", pairs(3)),
+        GraphRow("pairs-one-pass", "the same with one pass", pairs(1)),
+    )
+    return ForecastTask(
+        f"particles-{kind}",
+        f"Particles, {kind}",
+        f"simulations with seed {train.seed}",
+        GraphNetwork(in_channels=4, history=train.history, horizon=HORIZON, feed_back=True),
+        SequenceRecipe(9_600, batch_size=16, chunk=1_600, loss="mse"),
+        train,
+        val,
+        test,
+        particle_errors,
+        naive=lambda: naive_errors(test),
+        rows={**GRAPH_ROWS, **{row.name: row for row in own}},
+    )

@@ -1,0 +1,83 @@
+"""Training forecasters: what counts, which weights are tested, and going on from a checkpoint."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_forecasts import RECIPE, H, T, make_task
+from torch_geometric.data import Batch, Data
+
+from rstg_pyg.models import masked_error
+from rstg_pyg.models.graph_rows import LinearAutoregression
+from rstg_pyg.training import (
+    CheckpointError,
+    SequenceForecaster,
+    forecast_errors,
+    open_run,
+    run_trainer,
+    train_and_test,
+)
+from rstg_pyg.training.forecast_data import SequenceBatches
+from rstg_pyg.training.metrics import read_rows
+
+
+def train(folder, task, callbacks=(), minutes=None, row="all-temp-stages"):
+    torch.manual_seed(0)
+    module = task.module(row)
+    trainer = run_trainer(folder, task.recipe, "cpu", max_minutes=minutes, progress=False, callbacks=callbacks)
+    return module, train_and_test(module, task.data(), trainer, open_run(folder, module))
+
+
+def test_it_learns_and_the_best_weights_are_tested(tmp_path):
+    task = make_task(replace(RECIPE, clips=480))
+    before = train(tmp_path / "untrained", make_task(replace(RECIPE, clips=24, lr=1e-9)))[1]
+    module, result = train(tmp_path / "trained", task)
+    assert result.finished and result.test["rmse"] < 0.5 * before.test["rmse"]
+    rows = [row["val_loss"] for row in read_rows(tmp_path / "trained" / "metrics.csv") if "val_loss" in row]
+    assert len(rows) == 20 and "accuracy" not in read_rows(tmp_path / "trained" / "metrics.csv")[0]
+    assert result.val["loss"] == pytest.approx(min(rows), rel=1e-5)
+    batch = Batch.from_data_list(list(task.test))
+    error = masked_error(module.eval()(batch), batch.y, batch.y_mask)
+    assert result.test["mae"] == pytest.approx(float(error), rel=1e-5)
+    squares = forecast_errors(module(batch), batch)["rmse"]
+    assert result.test["rmse"] == pytest.approx(float(squares.mean().sqrt()), rel=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_like_an_unbroken_one(tmp_path):
+    task = make_task(augment=lambda batch: batch.update({"x": batch.x * (0.9 + 0.2 * torch.rand(1))}))
+    whole, expected = train(tmp_path / "whole", task)
+    stopped = [train(tmp_path / "parts", task, minutes=1e-9)[1] for _ in range(3)]
+    assert [result.clips for result in stopped] == [24, 48, 72] and not stopped[-1].finished
+    module, result = train(tmp_path / "parts", task)
+    assert (result.val, result.test) == (expected.val, expected.test)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(module.model.state_dict()[name], value)
+    again = train(tmp_path / "parts", task)[1]
+    assert again.test == expected.test
+    short = replace(task, train=torch.utils.data.Subset(task.train, range(10)))
+    with pytest.raises(CheckpointError, match="the 31 training sequences that the run began with, got 10"):
+        train(tmp_path / "parts", short)
+    with pytest.raises(CheckpointError, match="row='all-temp-stages' there, 'gru' now"):
+        train(tmp_path / "parts", task, row="gru")
+
+
+def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own():
+    items = [Data(x=torch.full((1, 1, 1), i)) for i in range(7)]
+    one, other = ([int(v) for v in SequenceBatches(items, seed)[range(21)].x.flatten()] for seed in (0, 1))
+    epochs = [one[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1] and one != other
+    assert [int(v) for v in SequenceBatches(items, 0)[range(5, 9)].x.flatten()] == one[5:9]
+    assert SequenceBatches(items)[range(2, 4)].x.flatten().tolist() == [2, 3]
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="'val' to hold at least 99, got 7"):
+        make_task(replace(RECIPE, val_clips=99)).data()
+    with pytest.raises(ValueError, match="'loss' to be one of 'mae', 'mse', 'distance', 'huber', got 'sum'"):
+        replace(RECIPE, loss="sum")
+    module = SequenceForecaster(LinearAutoregression(1, T, H), RECIPE, measure=lambda prediction, batch: {})
+    nobody = Data(x=torch.zeros(2, T, 1), y=torch.zeros(2, H, 1), y_mask=torch.zeros(2, H, dtype=torch.bool))
+    nobody.edge_index = torch.empty(2, 0, dtype=torch.long)
+    trainer = run_trainer(tmp_path, RECIPE, "cpu", progress=False)
+    with pytest.raises(ValueError, match="at least one frame of a node to count, got none"):
+        trainer.test(module, torch.utils.data.DataLoader([nobody], batch_size=None), verbose=False)
