@@ -114,7 +114,10 @@ def test_a_network_of_transformers_that_holds_a_block_is_saved_and_loaded(tmp_pa
 
     network, volume = Network(Config()).eval(), torch.rand(2, *VOLUME)
     network.save_pretrained(tmp_path)
-    assert torch.equal(Network.from_pretrained(tmp_path)(volume), network(volume))
+    again = Network.from_pretrained(tmp_path)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+    # Where memory lies decides on some processors how a product is added up.
+    torch.testing.assert_close(again(volume), network(volume))
     half = Network.from_pretrained(tmp_path, dtype=torch.bfloat16)
     torch.testing.assert_close(half(volume.bfloat16()).float(), network(volume), rtol=0.1, atol=0.1)
 
