@@ -1,11 +1,14 @@
 """The site: ``python -m sphinx -W docs build/site``. Pages are Markdown, notebooks among them run while it is built, and
 the reference comes from docstrings. A built site needs no network."""
 
+import os
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for notebooks: small networks, perhaps on a busy machine
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
