@@ -53,7 +53,7 @@ napoleon_use_rtype = False
 
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!rstg_pyg\.).*"), ("py:class", r"rstg_pyg(\.\w+){3,}")]
-suppress_warnings = ["ref.python"]
+suppress_warnings = ["ref.python", "toc.empty_glob"]
 """References into the package have to lead somewhere. Those to other projects are shown as they are, and so are types
 in signatures that no page names. An attribute's name that several classes have (``ref.python``) is no reference."""
 
