@@ -1,5 +1,5 @@
-"""The site: ``python -m sphinx -W docs build/site``. Pages are Markdown, notebooks among them run while it is built, and
-the reference comes from docstrings. A built site needs no network."""
+"""The site: ``python -m sphinx -W docs build/site``. Pages are Markdown, notebooks among them run while it is built,
+and the reference comes from docstrings. A built site needs no network."""
 
 import os
 import re
@@ -104,6 +104,7 @@ def text_of_constant(app, what, name, obj, options, lines):
     if what != "data":
         return
     room, _, short = name.rpartition(".")
+    lines.clear()  # what its type says of itself
     for module in [module for module in sys.modules if module.startswith(f"{room}.")]:
         lines += ModuleAnalyzer.for_module(module).find_attr_docs().get(("", short), [])
 
@@ -124,7 +125,8 @@ def link_into_the_site(app, docname, source):
     text = source[0].replace("](../benchmarks/README.md)", "](benchmarks.md)")
     if docname == "tables":
         names = sorted(path.stem for path in (HERE.parent / "results").glob("*.md"))
-        text += "".join(f"\n({name})=\n```{{include}} ../results/{name}.md\n:heading-offset: 1\n```\n" for name in names)
+        include = "\n({0})=\n```{{include}} ../results/{0}.md\n:heading-offset: 1\n```\n"
+        text += "".join(include.format(name) for name in names)
     source[0] = re.sub(r"\]\(\.\./results/(\w+)\.md\)", r"](#\1)", text)
 
 
