@@ -38,7 +38,7 @@ myst_heading_anchors = 3
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 240
+nb_execution_timeout = 600  # seconds a cell: a busy machine
 nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "no-value": True}
@@ -53,9 +53,10 @@ napoleon_use_rtype = False
 
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!rstg_pyg\.).*"), ("py:class", r"rstg_pyg(\.\w+){3,}")]
-suppress_warnings = ["ref.python", "toc.empty_glob"]
+suppress_warnings = ["ref.python", "myst-nb.lexer"]
 """References into the package have to lead somewhere. Those to other projects are shown as they are, and so are types
-in signatures that no page names. An attribute's name that several classes have (``ref.python``) is no reference."""
+in signatures that no page names. An attribute's name that several classes have (``ref.python``) is no reference,
+and without execution (``-D nb_execution_mode=off``, a quick look) cells have no colours."""
 
 
 def to_mathml(node, text, display):
@@ -120,14 +121,25 @@ def exported_names_are_there(app, env):
                 logging.getLogger(__name__).warning("rstg_pyg.%s.%s is on no page of docs/api", room, name)
 
 
-def link_into_the_site(app, docname, source):
-    """Tables and the page of the benchmarks lie outside of docs/; the site shows them as pages of its own."""
-    text = source[0].replace("](../benchmarks/README.md)", "](benchmarks.md)")
-    if docname == "tables":
-        names = sorted(path.stem for path in (HERE.parent / "results").glob("*.md"))
+OUTSIDE = [
+    (r"\]\((\.\./)?docs/", "]("),
+    (r"\]\(\.\./benchmarks/README\.md\)", "](benchmarks.md)"),
+    (r"\]\(\.\./results/(\w+)\.md\)", r"](#\1)"),
+    (r"\]\(CONTRIBUTING\.md\)", "](contributing.md)"),
+    (r"\]\(CITATION\.cff\)", "](../CITATION.cff)"),
+]
+"""Links of pages that lie outside of docs/, and to them: the site shows these as pages of its own."""
+
+
+def link_into_the_site(app, name, parent_or_text, text=None):
+    text = parent_or_text if text is None else text
+    if name == "index":  # pages that are not there yet
+        text[0] = re.sub(r"(?m)^(\w+)\*\n", lambda match: match[0] if [*HERE.glob(f"{match[1]}*.md")] else "", text[0])
+    if name == "tables":
         include = "\n({0})=\n```{{include}} ../results/{0}.md\n:heading-offset: 1\n```\n"
-        text += "".join(include.format(name) for name in names)
-    source[0] = re.sub(r"\]\(\.\./results/(\w+)\.md\)", r"](#\1)", text)
+        text[0] += "".join(include.format(path.stem) for path in sorted((HERE.parent / "results").glob("*.md")))
+    for link, target in OUTSIDE:
+        text[0] = re.sub(link, target, text[0])
 
 
 def setup(app):
@@ -136,3 +148,4 @@ def setup(app):
     app.connect("env-check-consistency", exported_names_are_there)
     app.connect("autodoc-process-docstring", text_of_constant)
     app.connect("source-read", link_into_the_site)
+    app.connect("include-read", link_into_the_site)
