@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for notebooks: small networks, perhaps on a busy machine
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm, which would want another package
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
@@ -40,6 +41,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds a cell: a busy machine
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # tables
 
 autodoc_default_options = {"members": True, "no-value": True}
 autodoc_inherit_docstrings = False
