@@ -10,7 +10,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+"""Notebooks among them have no block that runs here: the site runs their cells."""
 OPTIONAL = {"torchvision", "transformers", "timm", "lightning", "av", "PIL", "matplotlib", "tensorflow"}
 OPTIONAL |= {"minGRU_pytorch", "huggingface_hub"}
 """Libraries without which a block is skipped."""

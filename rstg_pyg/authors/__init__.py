@@ -6,21 +6,21 @@ Space-time Graph Neural Networks" (NeurIPS 2019, arXiv:1904.05582). The program 
 computes what the program does, and its tests hold it against arrays recorded from the program.
 The departures, numbered as the docstrings here cite them:
 
- 1. SyncMNIST has a batch norm of the node input (epsilon 1e-3, 0.99 of the old statistics, unbiased
-    running variance). A projection to the graph's own width comes after pooling.
- 2. None for the graph: cells that overlap or share a border are neighbours, no self-loops.
- 3. Positions are unnormalised Gaussian heatmaps of standard deviation 2 map cells at every scale,
-    zero outside the node's cell; only messages see them.
- 4. Messages are computed between all N² pairs, a node and itself included, with a ReLU after both
-    layers.
- 5. Attention: the adjacency multiplies the score, and for "additive" is added to it once more after
-    the LeakyReLU. Both layers of the score have biases. Dot products are not scaled.
- 6. The softmax is not masked: a non-neighbour and the node itself have the logit 0 and pass on
-    their messages.
- 7. Each of several heads has a query and a key from the whole node and a projection of the whole
-    message; the heads are concatenated, and nothing follows.
- 8. The gathered sum gets a bias, a norm (with additive attention only) and a ReLU.
- 9. The update ends in a ReLU and a norm; no residual. MLPs per scale share the norm.
+1. SyncMNIST has a batch norm of the node input (epsilon 1e-3, 0.99 of the old statistics, unbiased
+   running variance). A projection to the graph's own width comes after pooling.
+2. None for the graph: cells that overlap or share a border are neighbours, no self-loops.
+3. Positions are unnormalised Gaussian heatmaps of standard deviation 2 map cells at every scale,
+   zero outside the node's cell; only messages see them.
+4. Messages are computed between all N² pairs, a node and itself included, with a ReLU after both
+   layers.
+5. Attention: the adjacency multiplies the score, and for "additive" is added to it once more after
+   the LeakyReLU. Both layers of the score have biases. Dot products are not scaled.
+6. The softmax is not masked: a non-neighbour and the node itself have the logit 0 and pass on
+   their messages.
+7. Each of several heads has a query and a key from the whole node and a projection of the whole
+   message; the heads are concatenated, and nothing follows.
+8. The gathered sum gets a bias, a norm (with additive attention only) and a ReLU.
+9. The update ends in a ReLU and a norm; no residual. MLPs per scale share the norm.
 10. Layer norm takes its statistics over all axes but the batch, with epsilon 1e-12; batch norm is
     one layer used once per stage and frame, with statistics of its own each time.
 11. Time stages stand in front of the space stages 0, 1 and 2 only, however many there are.

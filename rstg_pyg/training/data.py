@@ -224,7 +224,7 @@ class SyncMNISTData(RunData):
     Raises:
         ValueError: If ``test_paths`` does not go with the recipe, or ``batch_size`` is no multiple of the number of
             processes (when training starts).
-        Whatever :class:`~rstg_pyg.SyncMNIST` raises.
+        Exception: Whatever :class:`~rstg_pyg.SyncMNIST` raises.
 
     Source: SyncMNIST and its training in arXiv:1904.05582 (NeurIPS 2019); the curriculum is this package's.
 

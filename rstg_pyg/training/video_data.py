@@ -65,7 +65,7 @@ class VideoData(RunData):
         ValueError: If a step has more clips than there are videos (when training starts), or there are fewer videos to
             validate or test on than processes.
         CheckpointError: By ``fit``, if a run is to go on with other videos than it began with; it is a ValueError.
-        Whatever :class:`~rstg_pyg.datasets.SomethingSomething` raises.
+        Exception: Whatever :class:`~rstg_pyg.datasets.SomethingSomething` raises.
 
     Source: clips and evaluation are those of arXiv:1904.05582 (NeurIPS 2019).
 
