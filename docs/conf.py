@@ -126,7 +126,7 @@ def exported_names_are_there(app, env):
 OUTSIDE = [
     (r"\]\((\.\./)?docs/", "]("),
     (r"\]\(\.\./benchmarks/README\.md\)", "](benchmarks.md)"),
-    (r"\]\(\.\./results/(\w+)\.md\)", r"](#\1)"),
+    (r"\]\(\.\./results/(\w+)\.md\)", r"](#results-\1)"),
     (r"\]\(CONTRIBUTING\.md\)", "](contributing.md)"),
     (r"\]\(CITATION\.cff\)", "](../CITATION.cff)"),
 ]
@@ -138,7 +138,7 @@ def link_into_the_site(app, name, parent_or_text, text=None):
     if name == "index":  # pages that are not there yet
         text[0] = re.sub(r"(?m)^(\w+)\*\n", lambda match: match[0] if [*HERE.glob(f"{match[1]}*.md")] else "", text[0])
     if name == "tables":
-        include = "\n({0})=\n```{{include}} ../results/{0}.md\n:heading-offset: 1\n```\n"
+        include = "\n(results-{0})=\n```{{include}} ../results/{0}.md\n:heading-offset: 1\n```\n"
         text[0] += "".join(include.format(path.stem) for path in sorted((HERE.parent / "results").glob("*.md")))
     for link, target in OUTSIDE:
         text[0] = re.sub(link, target, text[0])
