@@ -16,6 +16,7 @@ from rstg_pyg.ops.gather import BACKENDS, GatherSpec, why_not
 from rstg_pyg.ops.recurrent import why_not as why_not_recurrent
 from rstg_pyg.ops.scan import BACKENDS as SCANS
 from rstg_pyg.ops.scan import why_not as why_not_scan
+from rstg_pyg.recurrence.time_stage import onednn_lacks_bfloat16
 
 PACKAGES = (
     "torch",
@@ -44,7 +45,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 def devices() -> Iterator[tuple[str, str]]:
     """What PyTorch computes on."""
-    bfloat16 = "" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ", bfloat16 by slow means"
+    bfloat16 = ", bfloat16 by slow means" if onednn_lacks_bfloat16() else ""
     capability = torch.backends.cpu.get_cpu_capability()
     yield "cpu", f"{torch.get_num_threads()} of {os.cpu_count()} threads, {capability}{bfloat16}"
     for number in range(torch.cuda.device_count()):
@@ -68,9 +69,9 @@ def _state(reason: str | None) -> str:
     return "on" if reason is None else f"off: {reason}"
 
 
-def main() -> None:
-    if sys.argv[1:]:
-        sys.exit(f"python -m rstg_pyg takes no arguments, got {' '.join(sys.argv[1:])}")
+def main(argv: list[str] | None = None) -> None:
+    if arguments := sys.argv[1:] if argv is None else argv:
+        sys.exit(f"python -m rstg_pyg takes no arguments, got {' '.join(arguments)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = {"versions": [*versions()], "devices": [*devices()], "backends": [*backends()]}

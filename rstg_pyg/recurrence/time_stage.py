@@ -330,9 +330,15 @@ def autocast_takes_float16(rows: Tensor | PackedSequence) -> bool:
     return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
+def onednn_lacks_bfloat16() -> bool:
+    """Whether oneDNN finds no instructions for bfloat16 in this CPU. Its convolutions take several times as long in it
+    then as in float32, and its LSTM is an error."""
+    return torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def run_rnn(rnn: Module, rows: Tensor | PackedSequence, memory: Any | None = None) -> tuple[Tensor, Any]:
     """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
-    somebody follows the operations, it is made of several, not of oneDNN's one.
+    somebody follows the operations, or oneDNN cannot, it is made of several, not of oneDNN's one.
 
     Shapes:
         - **rows:** ``[R, T, C]``, or packed. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
@@ -353,7 +359,9 @@ def run_rnn(rnn: Module, rows: Tensor | PackedSequence, memory: Any | None = Non
         with torch.autocast(rows.data.device.type, enabled=False):
             out, last = rnn(rows.to(dtype), memory)
     else:
-        with _without_onednn() if everything_is_watched() else nullcontext():
+        on_cpu = not rows.is_cuda and torch.is_autocast_enabled("cpu")
+        several = everything_is_watched() or (on_cpu and onednn_lacks_bfloat16())
+        with _without_onednn() if several else nullcontext():
             out, last = rnn(rows, memory)
     layers = (last[0] if isinstance(last, tuple) else last).size(0)
     if layers != 1:

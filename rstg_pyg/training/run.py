@@ -25,6 +25,7 @@ except ImportError:
     fcntl = None
 
 from rstg_pyg.arguments import check_choice, check_positive
+from rstg_pyg.recurrence.time_stage import onednn_lacks_bfloat16
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.ending import ends_together
@@ -165,7 +166,7 @@ def run_trainer(
         )
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"expected 'max_minutes' to be above 0, got {max_minutes}")
-    if precision == "bf16-mixed" and not cuda and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16-mixed" and not cuda and onednn_lacks_bfloat16():
         warnings.warn(
             "expected a CPU with instructions for bfloat16, got one without: convolutions take several times as long "
             "as in float32 (precision '32-true')",

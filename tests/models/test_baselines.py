@@ -240,7 +240,7 @@ def test_states_are_checked():
         (
             RSTGToVec(3, readout="mean"),
             (None, torch.zeros(2, 3), 0.5),
-            "third entry of the state to be an int64 of shape [], got 0.5",
+            "third entry of the state to be an int64 of shape [] or [2, 1], got 0.5",
         ),
         (RSTGPool(3), (None,), "a state of 2 entries, got 1"),
         (ConvLSTM(3, 4), (torch.zeros(2, 4, 5, 5),) * 2, "each of shape [2, 4, 5, 6], got ([2, 4, 5, 5]"),
