@@ -86,6 +86,7 @@ def test_nobody_there_and_what_stands_where_nobody_is():
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="older compilers say that they export: the plain form runs")
 def test_one_compiled_graph_without_any_flag_takes_other_numbers_of_frames():
     torch._dynamo.reset()
     rstg = RSTG(C, rnn="linear", num_stages=1, norm="layer_norm")
