@@ -77,7 +77,8 @@ class FrameVectorBlock(Module):
         check_type("frame", frame, self)
         return frame.unsqueeze(2)
 
-    def _vector(self, clip: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
+        """Of a clip of one frame; ``mask [B, 1]`` is of no matter to blocks without memory, which alone get one."""
         vectors, state = self.run(clip, state)
         return vectors[:, -1], state
 
@@ -127,9 +128,6 @@ class VolumePool(FrameVectorBlock):
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         return step_mean(self, self._as_clip(frame), state, mask)
 
-    def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
-        return super()._vector(clip, state)
-
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the means ``[B, T, C]`` of a volume's frames; there is no memory."""
         return volume.mean((3, 4)).transpose(1, 2), None
@@ -153,7 +151,7 @@ def step_mean(block: Any, clip: Tensor, state: Any, mask: OptTensor = None) -> t
     check_mean(state, [clip.size(0), block.channels])
     mask = None if mask is None else check_mask(mask, clip.shape[:1])
     state, *memory = (None,) if state is None else state
-    vector, state = block._vector(clip, state) if mask is None else block._vector(clip, state, mask.unsqueeze(1))
+    vector, state = block._vector(clip, state, None if mask is None else mask.unsqueeze(1))
     mean, *memory = next_mean(vector, *memory, mask=mask)
     return mean, (state, *memory)
 

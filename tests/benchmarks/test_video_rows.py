@@ -73,9 +73,12 @@ def test_counting_leaves_the_network_alone():
 
 
 def test_the_table(tmp_path, capsys):
-    video_rows.main([*TINY, "--checkpoint", "--rows", "i3d+rstg:res3-4", "nonlocal", "--results", str(tmp_path)])
+    # Of fewer frames the optimiser takes more memory than what the graph keeps.
+    video_rows.main(
+        [*TINY, "--frames", "16", "--checkpoint", "--rows", "i3d+rstg:res3-4", "nonlocal", "--results", str(tmp_path)]
+    )
     out = capsys.readouterr().out
-    assert "2 clips of 4 frames of 32 x 32, 32-true; medians of 1 calls" in out
+    assert "2 clips of 16 frames of 32 x 32, 32-true; medians of 1 calls" in out
     with (tmp_path / "video_rows_small.csv").open(newline="") as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
     graph, twice = "i3d+rstg:res3-4", "i3d+rstg:res3-4, computed twice"
@@ -84,15 +87,14 @@ def test_the_table(tmp_path, capsys):
     for name in ("i3d", "nonlocal", graph):
         net = VIDEO_ROWS[name].build(network)
         assert int(rows[name]["parameters"]) == sum(p.numel() for p in net.parameters())
-        assert int(rows[name]["flops"]) == forward_flops(net, (1, 3, 4, 32, 32))
-        assert float(rows[name]["training_frames_per_s"]) == pytest.approx(8000 / float(rows[name]["training_ms"]))
+        assert int(rows[name]["flops"]) == forward_flops(net, (1, 3, 16, 32, 32))
+        assert float(rows[name]["training_frames_per_s"]) == pytest.approx(32000 / float(rows[name]["training_ms"]))
     assert int(rows[graph]["added_flops"]) == int(rows[graph]["flops"]) - int(rows["i3d"]["flops"]) > 0
     assert int(rows[graph]["added_parameters"]) == int(rows[graph]["parameters"]) - int(rows["i3d"]["parameters"])
     assert rows["i3d"]["added_flops"] == rows["i3d"]["backbone"] == ""
     assert {rows[name]["backbone"] for name in ("nonlocal", graph, twice)} == {"i3d"}
     assert rows[twice]["parameters"] == rows[graph]["parameters"]
-    # On some processors the peak of so small a network lies in its convolutions, before the graph.
-    assert float(rows[twice]["peak_mib"]) <= float(rows[graph]["peak_mib"])
+    assert float(rows[twice]["peak_mib"]) < float(rows[graph]["peak_mib"])
     # Weights, momentum and gradients are there at once.
     assert float(rows["i3d"]["peak_mib"]) > 3 * 4 * int(rows["i3d"]["parameters"]) / 2**20
     text = (tmp_path / "video_rows_small.md").read_text()

@@ -115,7 +115,12 @@ def test_a_network_of_transformers_that_holds_a_block_is_saved_and_loaded(tmp_pa
     network, volume = Network(Config()).eval(), torch.rand(2, *VOLUME)
     network.save_pretrained(tmp_path)
     again = Network.from_pretrained(tmp_path)
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in network.state_dict().items())
+    for mine, other in (
+        (network.state_dict(), again.state_dict()),
+        (dict(network.named_buffers()), dict(again.named_buffers())),
+    ):
+        assert list(mine) == list(other)
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
     # Where memory lies decides on some processors how a product is added up.
     torch.testing.assert_close(again(volume), network(volume))
     half = Network.from_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -27,6 +27,7 @@ def fresh(monkeypatch, tmp_path):
     library = build.library.__wrapped__
     for module in (build, calls):
         monkeypatch.setattr(module, "library", library)
+    build.why_no_library.cache_clear()
     monkeypatch.setattr(build, "_seconds_left", build._SECONDS)
     return monkeypatch
 
@@ -105,6 +106,9 @@ def test_no_compiler_is_no_reason_to_warn(fresh):
         warnings.simplefilter("error")
         assert not is_available()
         assert build.why_no_library() == "there is no C++ compiler"
+    # Every call of a layer asks: nothing is looked for twice.
+    fresh.setattr(build, "_find_compiler", lambda: pytest.fail("looked for again"))
+    assert build.why_no_library() == "there is no C++ compiler"
 
 
 @can_build

@@ -78,6 +78,7 @@ def library(number: str, source: Path = _SOURCE) -> ctypes.CDLL | None:
 
 
 @torch.compiler.assume_constant_result
+@functools.cache
 def why_no_library(number: str = "float") -> str | None:
     """Why :func:`library` has none, in a few words; None where it has one."""
     if library(number) is not None:
