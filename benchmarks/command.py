@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -17,6 +18,9 @@ import torch_geometric
 
 import rstg_pyg
 from rstg_pyg.allocator import keep_freed_memory
+
+TEXTS = {"name", "task", "row", "source", "digits", "precision", "machine", "torch", "diverged", "settings", "curve"}
+"""What is no number in a table of runs."""
 
 
 def positive(text: str) -> int:
@@ -153,6 +157,22 @@ def write_csv(records: Iterable[dict[str, Any]], path: Path) -> None:
         writer = csv.DictWriter(file, fieldnames=list(records[0]))
         writer.writeheader()
         writer.writerows(records)
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Finished runs as :func:`write_csv` wrote them, what was empty left out; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            {name: cell if name in TEXTS else json.loads(cell) for name, cell in line.items() if cell}
+            for line in csv.DictReader(file)
+        ]
+
+
+def digest(settings: Any) -> str:
+    """A short name for all that a run's result depends on."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

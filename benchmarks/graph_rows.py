@@ -1,8 +1,9 @@
 """Train forecasters on graphs on equal terms, row by row and seed by seed, and write the tables that come out.
 
 Every row sees the same sequences in the same order and gets the same recipe; the weights with the least validation loss
-are tested, once, at the end. Results go to results/ (CSV and Markdown). A table that was stopped goes on where it was
-when the same command is given again.
+are tested, once, at the end. Results go to results/ (CSV and Markdown). A run that stands in the CSV is not trained
+again, so that several machines can take turns; one that was stopped goes on where it was when the same command is given
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -21,33 +22,24 @@ from pathlib import Path
 import lightning
 import torch
 
-from command import cpu_name, end_well, markdown, positive, write_csv
+from command import cpu_name, digest, end_well, markdown, positive, read_csv, write_csv
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.arguments import check_name
 from rstg_pyg.files import replace_file
 from rstg_pyg.training import DivergenceError, ForecastTask, open_run, run_trainer, save_weights, train_and_test
-from rstg_pyg.training.weights import check_settings
+from rstg_pyg.training.module import RunModule
 
 DATA_SETS = ("traffic", "pedestrians", "particles")
 """Modules of ``rstg_pyg.training`` whose ``tasks(root)`` are the parts of a table."""
-PARTS = ("test", "val")
-"""Of a result: what was measured, by name."""
 
 
-def train(task: ForecastTask, row: str, seed: int, folder: Path, threads: int) -> dict:
+def train(module: RunModule, task: ForecastTask, row: str, seed: int, folder: Path, threads: int) -> dict:
     """Train a row to its end, test it, and write what came of it: that it diverged is a result too. What is finished is
-    read, what was begun goes on.
-
-    Raises:
-        CheckpointError: If the folder is of a run with other settings.
-    """
-    torch.set_num_threads(threads)
-    lightning.seed_everything(seed, verbose=False)
-    module = task.module(row, seed)
+    read, what was begun goes on."""
     path = folder / "result.json"
     if path.exists():
-        held = json.loads(path.read_text())
-        check_settings(held.pop("config"), module.config, f"{folder} (choose another --runs, or remove it)")
-        return held
+        return json.loads(path.read_text())
+    torch.set_num_threads(threads)
     trainer = run_trainer(folder, task.recipe, "cpu", progress=sys.stderr.isatty())
     checkpoint = open_run(folder, module)
     held = {"task": task.name, "row": row, "seed": seed, "source": task.source}
@@ -58,26 +50,54 @@ def train(task: ForecastTask, row: str, seed: int, folder: Path, threads: int) -
         held["diverged"] = str(error)
     else:
         save_weights(module.model, folder / "weights.pt", module.config)
-        held |= {"test": result.test, "val": result.val, "sequences": result.clips, "seconds": round(result.seconds, 1)}
-    held |= {"machine": cpu_name(), "threads": threads, "torch": torch.__version__}
-    replace_file(path, (json.dumps({**held, "config": module.config}) + "\n").encode())
+        measured = {"test": result.test, "val": result.val}
+        held |= {f"{part}_{name}": value for part, errors in measured.items() for name, value in errors.items()}
+        held |= {"sequences": result.clips, "seconds": round(result.seconds, 1)}
+    held |= {"machine": cpu_name(), "threads": threads, "torch": torch.__version__, "settings": digest(module.config)}
+    replace_file(path, (json.dumps(held) + "\n").encode())
     return held
 
 
-def table(tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], measures: Sequence[str]) -> str:
+def with_clips(task: ForecastTask, clips: int | None) -> ForecastTask:
+    if clips is None:
+        return task
+    return replace(task, recipe=replace(task.recipe, clips=clips, chunk=min(clips, task.recipe.chunk)))
+
+
+def read_kept(path: Path, tasks: Sequence[ForecastTask]) -> list[dict]:
+    """The runs that a table's CSV holds.
+
+    Raises:
+        ValueError: If some are of other settings than the tasks', which would be lost.
+    """
+    by_name, kept = {task.name: task for task in tasks}, read_csv(path)
+    for held in kept:
+        task = by_name.get(held["task"])
+        if task is not None and digest(task.module(held["row"], held["seed"]).config) != held["settings"]:
+            raise ValueError(
+                f"expected the runs in {path} to have these settings, which {held['task']}, {held['row']} with seed "
+                f"{held['seed']} has not: choose another --results, or remove that line"
+            )
+    return kept
+
+
+def table(tasks: Sequence[ForecastTask], found: Sequence[dict], measures: Sequence[str]) -> str:
     """One table per task: naive rows, then trained ones as mean ± standard deviation of the seeds."""
     parts = []
     for task in tasks:
+        by_row: dict[str, list[dict]] = {}
+        for held in found:
+            if held["task"] == task.name:
+                by_row.setdefault(held["row"], []).append(held)
+        if not by_row:
+            continue
         lines = [["row", *measures, "seeds", "parameters", "min a run"]]
         for name, errors in task.naive().items():
             lines.append([name, *(_number(errors.get(measure)) for measure in measures), "", "", ""])
-        by_row: dict[str, list[dict]] = {}
-        for held in found[task.name]:
-            by_row.setdefault(held["row"], []).append(held)
         for row, runs in by_row.items():
             ended = [run for run in runs if "diverged" not in run]
             cells = [
-                _spread([run["test"][measure] for run in ended]) if measure in ended[0]["test"] else ""
+                _spread([run[f"test_{measure}"] for run in ended]) if f"test_{measure}" in ended[0] else ""
                 for measure in measures
                 if ended
             ] or ["diverged"] * len(measures)
@@ -102,25 +122,25 @@ def _spread(values: Sequence[float]) -> str:
     return f"{_number(mean)} ± {_number(spread) if abs(mean) < 0.1 else f'{spread:.3f}'}"
 
 
-def write(
-    name: str, tasks: Sequence[ForecastTask], found: Mapping[str, Sequence[dict]], folder: Path, options: str = ""
-) -> list[Path]:
-    """Write the runs as they are and the tables, with the command and its options; return the paths."""
-    runs = [run for results in found.values() for run in results]
-    measures = list(dict.fromkeys(measure for run in runs for measure in run.get("test", {}) if measure != "loss"))
-    flat = [{**run, **{f"{part}_{name}": v for part in PARTS for name, v in run.get(part, {}).items()}} for run in runs]
-    columns = [column for column in dict.fromkeys(chain.from_iterable(flat)) if column not in PARTS]
+def write(name: str, tasks: Sequence[ForecastTask], found: Sequence[dict], folder: Path) -> list[Path]:
+    """Write the runs as they are and the tables; return the paths."""
+    runs = sorted(found, key=lambda run: (run["task"], run["seed"]))
+    columns = list(dict.fromkeys(chain.from_iterable(runs)))
+    measures = [column.removeprefix("test_") for column in columns if column.startswith("test_")]
+    measures.remove("loss")
     paths = [folder / f"{name}.csv", folder / f"{name}.md"]
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv([{column: run.get(column, "") for column in columns} for run in flat], paths[0])
+    write_csv([{column: run.get(column, "") for column in columns} for run in runs], paths[0])
     machines, threads, torches, sequences, sources = (
         " and ".join(sorted({str(run[key]) for run in runs if key in run}))
         for key in ("machine", "threads", "torch", "sequences", "source")
     )
+    others = {run["sequences"] for run in runs if "sequences" in run} - {task.recipe.clips for task in tasks}
+    cut = " with `--clips`" if others else ""
     note = (
         f"Errors on the test data by the weights with the least validation loss; mean ± standard deviation of the "
         f"seeds. Every run saw {sequences} training sequences. Data: {sources}. {threads} thread(s) of {machines}, "
-        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}{options}`\n"
+        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}`{cut}\n"
     )
     replace_file(paths[1], f"# Forecasts: {name}\n\n{table(tasks, found, measures)}\n{note}".encode())
     return paths
@@ -139,27 +159,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=positive, default=1, help="threads of a run (default: %(default)s)")
     args = parser.parse_args(argv)
     make: Callable[[str], list[ForecastTask]] = importlib.import_module(f"rstg_pyg.training.{args.data}").tasks
-    tasks = [task for task in make(args.root) if args.parts is None or task.name in args.parts]
-    if not tasks:
-        parser.error(f"--parts: expected some of {', '.join(task.name for task in make(args.root))}")
-    if args.clips is not None:
-        size = min(args.clips, tasks[0].recipe.chunk)
-        tasks = [replace(task, recipe=replace(task.recipe, clips=args.clips, chunk=size)) for task in tasks]
+    tasks = make(args.root)
+    for name in args.parts or ():
+        check_name("--parts", name, [task.name for task in tasks])
+    asked = [with_clips(task, args.clips) for task in tasks if args.parts is None or task.name in args.parts]
     keep_freed_memory()
-    found: dict[str, list[dict]] = {task.name: [] for task in tasks}
+    found = read_kept(args.results / f"{args.data}.csv", asked)
+    kept = {held["settings"] for held in found}
     paths: list[Path] = []
     # Seed by seed, so that a table that is stopped early has all rows.
     for seed in dict.fromkeys(args.seeds):
-        for task in tasks:
+        for task in asked:
             for row in dict.fromkeys(args.rows or task.rows):
-                held = train(
-                    task, row, seed, args.runs / task.name / row.replace(":", "-") / f"seed{seed}", args.threads
-                )
-                found[task.name].append(held)
-                print(f"{task.name} {row} seed {seed}: {held.get('diverged') or held['test']}", flush=True)
-        given = {"parts": args.parts, "rows": args.rows, "clips": args.clips and [str(args.clips)]}
-        options = "".join(f" --{option} {' '.join(values)}" for option, values in given.items() if values)
-        paths = write(args.data, tasks, found, args.results, options)
+                lightning.seed_everything(seed, verbose=False)
+                module = task.module(row, seed)
+                if digest(module.config) in kept:
+                    continue
+                folder = args.runs / f"{task.name}-{row.replace(':', '-')}-seed{seed}-{digest(module.config)}"
+                held = train(module, task, row, seed, folder, args.threads)
+                found.append(held)
+                print(held, flush=True)
+        paths = write(args.data, tasks, found, args.results)
     print("\n".join(map(str, paths)))
 
 

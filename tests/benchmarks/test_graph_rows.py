@@ -1,13 +1,19 @@
 """The tables of forecasts: what is written, going on, and what diverged."""
 
 import csv
+import importlib
+import os
 import re
+import shutil
+from pathlib import Path
 
 import graph_rows
 import pytest
 
 from rstg_pyg.training import DivergenceError, traffic
 
+DATA = os.environ.get("RSTG_PYG_DATA")
+RESULTS = Path(__file__).parents[2] / "results"
 ROWS = ["gru", "autoregression"]
 
 
@@ -43,8 +49,21 @@ def test_a_table_has_naive_rows_and_trained_ones_and_goes_on(start, tmp_path, mo
 
     monkeypatch.setattr(graph_rows, "train_and_test", nothing)
     assert start() == lines
-    with pytest.raises(ValueError, match=r"belongs to a run with other settings .*clips=3 there, 6 now"):
+    # Another machine has no folder of runs, but the CSV.
+    shutil.rmtree(tmp_path / "runs")
+    assert start() == lines
+    before = (tmp_path / "results" / "traffic.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"traffic.csv to have these settings, which traffic, gru with seed 0 has not"):
         start("--clips", "6")
+    assert (tmp_path / "results" / "traffic.csv").read_bytes() == before
+
+
+@pytest.mark.skipif(not DATA, reason="RSTG_PYG_DATA does not name a folder with traffic/ and pedestrians/")
+@pytest.mark.parametrize(("data", "clips"), [("traffic", None), ("pedestrians", 20_000)])
+def test_the_results_that_are_kept_are_of_the_tasks(data, clips, tmp_path):
+    tasks = importlib.import_module(f"rstg_pyg.training.{data}").tasks(tmp_path)
+    kept = graph_rows.read_kept(RESULTS / f"{data}.csv", [graph_rows.with_clips(task, clips) for task in tasks])
+    assert {held["task"] for held in kept} == {task.name for task in tasks}
 
 
 def test_a_run_that_diverges_is_a_result(start, monkeypatch):

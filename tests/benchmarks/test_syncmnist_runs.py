@@ -1,7 +1,6 @@
-"""Runs of SyncMNIST networks: which are taken as they are, gone on with or refused, and the queue of them."""
+"""Runs of SyncMNIST networks: which are read, gone on with or trained, and the queue of them."""
 
 import json
-import re
 import runpy
 import sys
 import threading
@@ -15,141 +14,96 @@ import pytest
 import syncmnist_runs
 import torch
 from syncmnist_runs import Run, read_result, run_all
-from tiny_table import BUDGET, pretend, train_here
+from tiny_table import ROWS, pretend, train_here
 
-from rstg_pyg.training import CheckpointError, DivergenceError, Recipe
+from rstg_pyg.training import DivergenceError, Recipe
 
-RUN = BUDGET.run("positional", "muon", 0)
-OTHER = replace(RUN, recipe=RUN.recipe.with_clips(48))
+RUN = ROWS.run("positional", 0, "sklearn")
 
 
 @pytest.fixture
 def args(tmp_path):
     """The options of the machine."""
     places = {"runs": tmp_path / "runs", "root": tmp_path / "data", "mnist_dir": None}
-    return Namespace(**places, digits="sklearn", device="cpu", precision="bf16-mixed", jobs=1, threads=1, compile=False)
+    return Namespace(**places, device="cpu", precision="bf16-mixed", jobs=1, threads=1, compile=False)
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The folders of the runs that were trained, without training: validation accuracy 0.5, test accuracy 0.4."""
-    folders = []
-    train = pretend(lambda run: (0.5, 0.4))
+    """Names and seeds of the runs that were trained, without training: a test accuracy of 0.4."""
+    found = []
+    train = pretend(lambda run: 0.4)
     monkeypatch.setattr(
-        syncmnist_runs, "train_in_process", lambda run, args: folders.append(run.folder) or train(run, args)
+        syncmnist_runs, "train_in_process", lambda run, args: found.append((run.name, run.seed)) or train(run, args)
     )
-    return folders
-
-
-def content(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return found
 
 
 def changed(args, **options):
     return Namespace(**{**vars(args), **options})
 
 
-def result_of(args):
-    return args.runs / RUN.folder / "result.json"
-
-
 # Which results are taken
 
 
 def test_a_finished_run_is_read_and_not_trained(args, trained):
-    (first,) = run_all([RUN], args, "title")
-    assert run_all([RUN], args, "title") == [first] == [read_result(RUN, args)]
-    assert trained == [RUN.folder]
-    assert (first["row"], first["test_accuracy"]) == ("positional", 0.4)
-    # Results come in the order of the runs.
-    trained.clear()
-    runs = [replace(RUN, folder=str(seed), seed=seed) for seed in (3, 1, 2)]
-    run_all(runs[1:2], args, "title")
-    assert [held["seed"] for held in run_all(runs, args, "title")] == [3, 1, 2]
-    assert trained == ["1", "3", "2"]
+    run_all([RUN], args)
+    first = read_result(RUN, args.runs)
+    run_all([RUN, replace(RUN, seed=3)], args)
+    assert trained == [("positional", 0), ("positional", 3)]
+    assert (first["name"], first["test_accuracy"]) == ("positional", 0.4)
+    assert read_result(RUN, args.runs) == first
 
 
-SETTINGS = [
-    (OTHER, {}, r"phases=\(.* there, \(.* now"),
-    (replace(RUN, seed=1), {}, "seed=0 there, 1 now"),
-    (replace(RUN, network=replace(RUN.network, channels=5)), {}, r"network\.channels=4 there, 5 now"),
-    (RUN, {"digits": "mnist"}, "digits='sklearn' there, 'mnist' now"),
-    (RUN, {"precision": "32-true"}, "precision='bf16-mixed' there, '32-true' now"),
-]
-
-
-def test_a_result_of_other_settings_is_neither_taken_nor_lost(args, trained):
-    run_all([RUN], args, "title")
-    before, folder = content(args.runs), re.escape(str(args.runs / RUN.folder))
-    for run, options, difference in SETTINGS:
-        other = changed(args, **options)
-        assert read_result(run, other) is None
-        message = rf"^{folder} belongs to a run with other settings \({difference}\); choose another --runs, or remove"
-        with pytest.raises(CheckpointError, match=message):
-            run_all([replace(RUN, folder="new"), run], other, "title")
-        assert content(args.runs) == before
-    assert trained == [RUN.folder]
-
-
-def test_a_checkpoint_of_other_settings_is_not_lost(args, trained):
-    run_all([RUN], args, "title")
-    result_of(args).replace(args.runs / RUN.folder / "last.ckpt")
-    before = content(args.runs)
-    with pytest.raises(CheckpointError, match="belongs to a run with other settings"):
-        run_all([OTHER], args, "title")
-    assert content(args.runs) == before
-    (args.runs / RUN.folder / "last.ckpt").unlink()
-    assert run_all([OTHER], args, "title")[0]["clips"] == 48
+def test_a_run_of_other_settings_has_a_folder_of_its_own(args, trained):
+    others = [
+        replace(RUN, recipe=RUN.recipe.with_clips(48)),
+        replace(RUN, seed=1),
+        replace(RUN, network=replace(RUN.network, channels=5)),
+        replace(RUN, digits="mnist"),
+        replace(RUN, row="all-temp-stages"),
+    ]
+    run_all([RUN], args)
+    assert [read_result(other, args.runs) for other in others] == [None] * 5
+    run_all([*others, RUN], args)
+    assert len(trained) == 1 + len(others)
+    # What a table calls it is no setting.
+    assert replace(RUN, name="another").settings == RUN.settings
 
 
 def test_a_begun_run_of_another_precision_is_not_gone_on_with(args):
     assert train_here(RUN, args) is None
     checkpoint = (args.runs / RUN.folder / "last.ckpt").read_bytes()
-    result_of(args).unlink()
+    (args.runs / RUN.folder / "result.json").unlink()
     failure = train_here(RUN, changed(args, precision="32-true"))
     assert "last.ckpt belongs to a run with other settings (precision='bf16-mixed' there, '32-true' now)" in failure
     assert (args.runs / RUN.folder / "last.ckpt").read_bytes() == checkpoint
-    assert read_result(RUN, args) is None
+    assert read_result(RUN, args.runs) is None
 
 
-def test_any_digits_and_results_that_do_not_say_their_precision(args, trained):
-    run_all([RUN], args, "title")
-    assert read_result(RUN, changed(args, digits="auto"))["digits"] == "sklearn"
-    held = json.loads(result_of(args).read_text())
-    del held["precision"]
-    result_of(args).write_text(json.dumps(held))
-    assert read_result(RUN, changed(args, precision="32-true")) == held
-
-
-def test_a_description_says_everything_and_a_damaged_one_is_named(args, trained):
+def test_a_description_says_everything():
+    other = replace(RUN, recipe=RUN.recipe.with_clips(48))
     assert Run.from_json(RUN.to_json()) == RUN
-    assert Run.from_json(OTHER.to_json()) == OTHER != RUN
+    assert Run.from_json(other.to_json()) == other != RUN
     held = json.loads(RUN.to_json())
     del held["recipe"]["augment"]
     assert Run.from_json(json.dumps(held)).recipe.augment == Recipe.augment
-    run_all([RUN], args, "title")
-    path = args.runs / RUN.folder / "run.json"
-    text = path.read_text()
-    for damaged in (text[:50], text.replace('"seed"', '"speed"'), "{}", "3", text.replace('"muon"', '"none"')):
-        path.write_text(damaged)
-        with pytest.raises(ValueError, match=f"^expected {re.escape(str(path))} to describe a run, got: "):
-            read_result(RUN, args)
 
 
 # The queue
 
 
 def test_runs_that_fail_are_named_after_the_others_have_ended(args, monkeypatch):
-    train = pretend(lambda run: (0.5, 0.4))
+    train = pretend(lambda run: 0.4)
     monkeypatch.setattr(
         syncmnist_runs,
         "train_in_process",
-        lambda run, args: f"{run.folder}: no luck" if "bad" in run.folder else train(run, args),
+        lambda run, args: f"{run.name}: no luck" if "bad" in run.name else train(run, args),
     )
-    runs = [replace(RUN, folder=folder) for folder in ("bad1", "good1", "bad2", "good2")]
+    runs = [replace(RUN, name=name, seed=seed) for seed, name in enumerate(("bad1", "good1", "bad2", "good2"))]
     with pytest.raises(RuntimeError, match=r"^bad1: no luck; bad2: no luck$"):
-        run_all(runs, changed(args, jobs=2), "title")
-    assert [read_result(run, args) is not None for run in runs] == [False, True, False, True]
+        run_all(runs, changed(args, jobs=2))
+    assert [read_result(run, args.runs) is not None for run in runs] == [False, True, False, True]
 
 
 def test_a_run_that_diverges_is_a_result_and_is_not_trained_again(args, trained, monkeypatch):
@@ -158,20 +112,23 @@ def test_a_run_that_diverges_is_a_result_and_is_not_trained_again(args, trained,
 
     monkeypatch.setattr(syncmnist_runs, "train_and_test", diverge)
     monkeypatch.setattr(syncmnist_runs, "train_in_process", train_here)
-    (held,) = run_all([RUN], args, "title")
+    run_all([RUN], args)
+    held = read_result(RUN, args.runs)
     assert held["diverged"] == "expected a finite loss, got nan at step 7"
     assert "test_accuracy" not in held
     assert not (args.runs / RUN.folder / "weights.pt").exists()
     monkeypatch.undo()
-    assert run_all([RUN], args, "title") == [held]
+    run_all([RUN], args)
+    assert read_result(RUN, args.runs) == held
 
 
 def test_a_run_in_a_process_of_its_own(args):
     run = replace(RUN, row="mean-lstm")
-    (held,) = run_all([run], args, "title")
-    assert (held["row"], held["clips"], held["digits"]) == ("mean-lstm", 32, "sklearn")
+    run_all([run], args)
+    held = read_result(run, args.runs)
+    assert (held["clips"], held["digits"], held["settings"]) == (32, "sklearn", run.settings)
     assert 0 <= held["test_accuracy"] <= 1
-    files = {path.name for path in (args.runs / RUN.folder).iterdir()}
+    files = {path.name for path in (args.runs / run.folder).iterdir()}
     assert {"run.json", "result.json", "last.ckpt", "weights.pt", "metrics.csv"} <= files
 
 
@@ -193,7 +150,7 @@ def test_how_a_process_ended(args, monkeypatch):
         commands.append(command)
     assert commands[0][1:3] == [syncmnist_runs.__file__, str(args.runs / RUN.folder / "run.json")]
     assert commands[0][3:] == [
-        *["--root", str(args.root), "--digits", "sklearn", "--device", "cpu", "--precision", "bf16-mixed"],
+        *["--root", str(args.root), "--device", "cpu", "--precision", "bf16-mixed"],
         *["--runs", str(args.runs), "--threads", "3", "--compile"],
     ]
     assert commands == [commands[0]] * 4
@@ -217,12 +174,11 @@ def test_an_interrupt_begins_no_more_runs(args, monkeypatch):
     monkeypatch.setattr(syncmnist_runs, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(syncmnist_runs, "train_in_process", train)
     with pytest.raises(KeyboardInterrupt):
-        run_all([replace(RUN, folder=str(seed), seed=seed) for seed in range(5)], args, "title")
+        run_all([replace(RUN, seed=seed) for seed in range(5)], args)
     assert begun in ([0], [0, 1])
 
 
 def test_how_many_runs_at_a_time(monkeypatch):
-    monkeypatch.setattr(syncmnist_runs.os, "cpu_count", lambda: 8)
     monkeypatch.setattr(syncmnist_runs.os, "cpu_count", lambda: 8)
     for cuda, options, jobs in [
         (False, {}, 8),
@@ -249,19 +205,17 @@ def command(monkeypatch, capsys, script, *options):
 
 
 def test_bad_input_ends_the_commands_with_one_sentence(tmp_path, monkeypatch, capsys):
-    for script in ["syncmnist_table.py", "syncmnist_recipe.py"]:
-        for option in ("--jobs", "--threads", "--clips"):
-            code, said = command(monkeypatch, capsys, script, option, "0")
-            assert (code, said) == (2, f"{script}: error: argument {option}: expected a positive int, got '0'")
-        code, said = command(monkeypatch, capsys, script, "--mnist-dir", tmp_path / "none", "--runs", tmp_path / "runs")
-        assert code == 2
-        assert said.startswith(f"{script}: ")
-        assert str(tmp_path / "none") in said
-        assert list(tmp_path.iterdir()) == []
+    script, places = "syncmnist_table.py", ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    for option in ("--jobs", "--threads", "--clips"):
+        code, said = command(monkeypatch, capsys, script, "rows", option, "0")
+        assert (code, said) == (2, f"{script}: error: argument {option}: expected a positive int, got '0'")
+    code, said = command(monkeypatch, capsys, script, "rows", "--mnist-dir", tmp_path / "none", *places)
+    assert (code, said.startswith(f"{script}: "), str(tmp_path / "none") in said) == (2, True, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_run_ends_its_process_with_one_sentence(args, monkeypatch, capsys):
-    path = syncmnist_runs.begin(replace(RUN, row="conv-ltsm"), args)
-    options = ["--runs", args.runs, "--root", args.root, "--digits", "sklearn", "--device", "cpu"]
+    path = syncmnist_runs.begin(replace(RUN, row="conv-ltsm"), args.runs)
+    options = ["--runs", args.runs, "--root", args.root, "--device", "cpu"]
     code, said = command(monkeypatch, capsys, "syncmnist_runs.py", path, *options)
     assert (code, said.endswith("got 'conv-ltsm' (did you mean 'conv-lstm'?)")) == (2, True)
