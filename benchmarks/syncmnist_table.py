@@ -1,8 +1,8 @@
 """Train SyncMNIST networks on equal terms, and write the table that comes out.
 
-``rows``: every row of the paper's table, on three digits as published. ``five``: two of them on five digits. ``paper``:
-networks of the paper's size on five digits. ``recipe``: what each choice of the recipe is worth. ``delay``: the second
-digit of the pair repeats the first one's moves some frames later.
+``rows``: every row of the paper's table, on three digits as published. ``paper``: networks of the paper's size on five
+digits, for a GPU. ``recipe``: what each choice of the recipe is worth. ``delay``: the second digit of the pair repeats
+the first one's moves some frames later.
 
 A table is a CSV of finished runs in results/, with their settings, and a Markdown table. A run that stands in the CSV
 is not trained again, so that several machines can take turns; a table that was stopped goes on where it was when the
@@ -70,13 +70,24 @@ DELAYED = {
 }
 
 
-def only_last_phase(recipe: Recipe) -> tuple[Phase, ...]:
-    return (replace(recipe.task, clips=recipe.clips),)
-
-
 CHANGES = {
     "the recipe": Variant("positional"),
-    "no curriculum": Variant("positional", recipe={"phases": only_last_phase(THREE)}),
+    "Muon at 0.003": Variant("positional", recipe={"muon_lr": 0.003}),
+    "Muon at 0.012": Variant("positional", recipe={"muon_lr": 0.012}),
+    "Muon for the graph's matrices alone": Variant("positional", recipe={"optimizer": "muon"}),
+    "AdamW at 0.001": Variant("positional", recipe={"optimizer": "adamw", "lr": 1e-3}),
+    "no curriculum": Variant("positional", recipe={"phases": (replace(THREE.task, clips=THREE.clips),)}),
+    "batches of 8": Variant("positional", recipe={"batch_size": 8}),
+    "batches of 32": Variant("positional", recipe={"batch_size": 32}),
+    "constant learning rate": Variant("positional", recipe={"schedule": "constant"}),
+    "no gradient clipping": Variant("positional", recipe={"gradient_clip": None}),
+    "LSTM for GRU": Variant("positional", {"rnn": "lstm"}),
+    "two pairs of stages": Variant("positional", {"num_stages": 2}),
+    "readout of the last frame": Variant("positional", {"readout": "last"}),
+    "no norm in the stages": Variant("positional", {"norm": None}),
+    "no residual stages": Variant("positional", {"residual": False}),
+    "no batch norm of the node features": Variant("positional", {"input_norm": None}),
+    "zeros around the map": Variant("positional", {"padding_mode": "zeros"}),
 }
 
 TABLES = {
