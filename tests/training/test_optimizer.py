@@ -13,6 +13,12 @@ from rstg_pyg.training import MuonAdamW
 from rstg_pyg.training.optimizer import graph_matrices, hidden_matrices
 
 
+@pytest.fixture(autouse=True)
+def torch_in_float32(monkeypatch):
+    """torch's Muon orthogonalises in bfloat16, ours on CPUs in float32: with one type they take the same steps."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+
+
 def model(**options):
     torch.manual_seed(0)
     return VideoClassifier(FrameCNN(1, (4,), **options), RSTGToVec(4, scales=(2, 1), num_stages=1), num_classes=46)
@@ -71,8 +77,7 @@ def test_matrices_of_all_sizes_step_as_torch_has_them_step():
         together.step()
         alone.step()
         for one, other in zip(ours, theirs, strict=True):
-            size = other.abs().max().item()
-            torch.testing.assert_close(one, other, rtol=0, atol=2**-6 * size)
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
         for one, other in zip(ours, theirs, strict=True):
             state = together.state[one]["momentum_buffer"]
             torch.testing.assert_close(state, alone.state[other]["momentum_buffer"])
@@ -151,8 +156,7 @@ def test_a_kernel_steps_as_the_matrix_of_its_rows():
                 descend(net, optimizer, [step])
                 matrix.grad = kernel.grad.flatten(1).clone()
                 reference.step()
-                # Of steps of about 0.2, bfloat16 has eight bits.
-                torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=0.2 * 2**-8)
+                torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=1e-4)
             assert (kernel.data_ptr(), kernel.stride()) == (storage, stride)
 
 
@@ -212,7 +216,7 @@ def test_groups_that_come_later_train_too():
                 one.grad, two.grad = torch.full((2, 3, 3), step + 1.0)
                 optimizer.step()
                 reference.step()
-            assert torch.equal(one, two)
+            torch.testing.assert_close(one, two)
             assert not torch.equal(one, torch.eye(3))
 
 
