@@ -16,6 +16,7 @@ from torch_geometric.typing import OptTensor
 from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
+from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.ops.frames import check_mask
@@ -29,7 +30,7 @@ Attention = list[tuple[Tensor, Tensor]]
 """Of every space stage ``(edge_index [2, E], alpha [E, B, T, heads])``."""
 
 
-class RegionBlock(ConstantBuffers):
+class RegionBlock(Formula, ConstantBuffers):
     r"""From a feature volume to the nodes of its regions, after :class:`~rstg_pyg.RSTG` ran on them.
 
     With a ``mask [B, T]``, clips may be of different lengths or lack frames: where it is False, a frame is as if left
@@ -76,6 +77,7 @@ class RegionBlock(ConstantBuffers):
         self.in_channels, self.channels = in_channels, channels
         self.heatmap_size = heatmap_size
         self.pool = RegionPool(scales)
+        self.formula = {"scales": self.pool.scales}
         self.reset_buffers()
         self.lin_in = Identity() if channels == in_channels else Linear(in_channels, channels)
         self.input_norm = resolve_norm(input_norm, channels, "input_norm")

@@ -62,6 +62,7 @@ class RSTGToVec(RegionBlock):
             readout = "mean" if set(self.rstg.stages) == {SPACE} else "last"
         check_choice("readout", readout, ("last", "mean"))
         self.readout = readout
+        self.formula["readout"] = readout
 
     def _read_out(self, x: Tensor, volume: Tensor, mask: OptTensor = None) -> Tensor:
         if mask is not None:

@@ -19,6 +19,7 @@ from torch_geometric.utils.sparse import set_sparse_value
 from rstg_pyg.arguments import check_flags, check_options
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
 from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, project
+from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops.frames import FrameIndex, join_frames, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
@@ -26,7 +27,7 @@ from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
 
 
-class RSTGConv(MessagePassing):
+class RSTGConv(Formula, MessagePassing):
     r"""The space stage of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
     `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_): send, gather by attention, update.
 
@@ -147,13 +148,14 @@ class RSTGConv(MessagePassing):
         self.dropout = dropout
         self.backend = backend
 
-        self._formula = {
+        self.formula = {
             "heads": heads,
             "send_act_last": send_act_last,
             "update_act_last": update_act_last,
             "residual": residual,
         }
-        """What the sizes of the weights do not tell; state dicts carry it beside the version of each module."""
+        named = {"act": act, "aggr": kwargs["aggr"]}
+        self.formula |= {name: value for name, value in named.items() if value is None or isinstance(value, str)}
 
         self.norm = resolve_norm(norm, in_channels)
 
@@ -171,22 +173,6 @@ class RSTGConv(MessagePassing):
         for module in (self.norm, self.send, self.pair_score, self.update_mlp):
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        getattr(destination, "_metadata", {}).setdefault(prefix[:-1], {}).update(self._formula)
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], strict: bool, *lists: list[str]
-    ) -> None:
-        *_, errors = lists
-        for name, own in self._formula.items():
-            if local_metadata.get(name, own) != own:
-                errors.append(
-                    f"expected weights of {name}={own!r} for {prefix[:-1] or self!r}, got those of "
-                    f"{name}={local_metadata[name]!r}; dict(state_dict) loads them all the same"
-                )
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     @overload
     def forward(

@@ -15,6 +15,7 @@ from torch_geometric.utils import is_sparse
 
 from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
 from rstg_pyg.conv import RSTGConv
+from rstg_pyg.formula import Formula
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
@@ -24,7 +25,7 @@ OWN_SCALES = {"enter": 0.1, "leave": 0.0, "pe": 0.3}
 """Standard deviations with which what nodes have of their own begins."""
 
 
-class Forecaster(Module):
+class Forecaster(Formula):
     r"""Foretell a node's next H frames from what all nodes of a graph did.
 
     .. math::
@@ -98,6 +99,7 @@ class Forecaster(Module):
             )
         self.in_channels, self.horizon, self.out_channels = in_channels, horizon, out_channels
         self.feed_back, self.from_last = feed_back, from_last
+        self.formula = {"from_last": from_last}
         self.lin_in = Linear(in_channels, channels)
         self.num_nodes, self.own = num_nodes, ModuleDict()
         if num_nodes is not None:

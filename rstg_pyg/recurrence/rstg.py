@@ -15,6 +15,7 @@ from torch_geometric.utils import is_sparse
 from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.conv.inputs import changing_graph
+from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.index import GraphIndex
@@ -35,7 +36,7 @@ space-time stage; each ``[N, *, C]``. Of a graph that changes, the entry of a sp
 input, who was there, ``[N, *]`` bool, and where nodes move their last encodings ``[N, *, P]``."""
 
 
-class RSTG(Module):
+class RSTG(Formula):
     r"""The recurrent space-time graph of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu,
     NeurIPS 2019, `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_) over sequences on a graph.
 
@@ -102,8 +103,8 @@ class RSTG(Module):
     def __init__(
         self,
         channels: int,
-        num_stages: int = 3,
         *,
+        num_stages: int = 3,
         rnn: RNN = "lstm",
         stages: str | Sequence[str] = "all-temp",
         share_time: bool = True,
@@ -120,6 +121,7 @@ class RSTG(Module):
         self.channels = channels
         self.num_stages = num_stages
         self.stages = stage_sequence(stages, num_stages)
+        self.formula = {"stages": self.stages}
 
         def time_stage() -> TimeStage:
             bias = kwargs.get("bias", True)

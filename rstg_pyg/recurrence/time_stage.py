@@ -10,6 +10,7 @@ from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
+from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
@@ -41,7 +42,7 @@ def check_sequence(x: Tensor, channels: int) -> None:
         raise ValueError(f"expected a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}], got {describe(x)}")
 
 
-class TimeStage(torch.nn.Module):
+class TimeStage(Formula):
     r"""The time stage of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta, Leordeanu, NeurIPS 2019,
     `arXiv:1904.05582 <https://arxiv.org/abs/1904.05582>`_).
 
@@ -115,6 +116,7 @@ class TimeStage(torch.nn.Module):
         check_flags(residual=residual, bias=bias)
         self.channels = channels
         self.residual = residual
+        self.formula = {"residual": residual}
         self.norm = resolve_norm(norm, channels)
         self.kind = rnn if isinstance(rnn, str) else OWN
         if self.kind in _CELLS:

@@ -1,9 +1,11 @@
 """What PyTorch's users do to any module: build it without memory, change its type, share and replace its parts."""
 
+import re
 from itertools import chain
 
 import pytest
 import torch
+from cases import case
 from torch.nn import GRU, LSTM
 
 from rstg_pyg import (
@@ -232,24 +234,34 @@ def test_the_rest_learns_as_before_where_a_part_is_frozen():
 
 
 def test_weights_of_another_formula_are_refused_though_they_fit(tmp_path):
+    places = {"residual": "rstg.time_stages.0", "stages": "rstg", "scales": None, "readout": None}
     for name, value, own in [
         ("heads", 4, 1),
         ("send_act_last", True, False),
         ("update_act_last", True, False),
+        ("act", "elu", "relu"),
+        ("aggr", "mean", "sum"),
         ("residual", True, False),
+        ("stages", ("time", "space", "space", "time"), ("time", "space", "time")),
+        ("scales", ((3, 3), (1, 1)), ((2, 2), (1, 1))),
+        ("readout", "mean", "last"),
     ]:
-        other, block = RSTGToVec(8, **SMALL, **{name: value}), RSTGToVec(8, **SMALL)
+        other, block = RSTGToVec(8, **{**SMALL, name: value}), RSTGToVec(8, **SMALL)
         torch.save(other.state_dict(), tmp_path / "state.pt")
         state = torch.load(tmp_path / "state.pt", weights_only=True)
-        message = f"of {name}={own} for 'rstg.space_stages.0', got those of {name}={value}"
-        for strict in (True, False):
-            with pytest.raises(RuntimeError, match=message):
-                block.load_state_dict(state, strict=strict)
-        save_weights(other, tmp_path / "weights.pt")
-        with pytest.raises(CheckpointError, match=f"weights.pt to be a file of this model's weights, got: .*{message}"):
-            load_model_weights(tmp_path / "weights.pt", block)
-        load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **SMALL, **{name: value}))
-        block.load_state_dict(dict(state))
+        place = places.get(name, "rstg.space_stages.0") or repr(block)
+        message = re.escape(f"of {name}={own!r} for {place}, got those of {name}={value!r}")
+        with case(name):
+            for strict in (True, False):
+                with pytest.raises(RuntimeError, match=message):
+                    block.load_state_dict(state, strict=strict)
+            save_weights(other, tmp_path / "weights.pt")
+            with pytest.raises(
+                CheckpointError, match=f"weights.pt to be a file of this model's weights, got: .*{name}="
+            ):
+                load_model_weights(tmp_path / "weights.pt", block)
+            load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **{**SMALL, name: value}))
+            block.load_state_dict(dict(state))
 
 
 def test_batch_norms_that_several_processes_share_normalise_channels():
