@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict
 from torch.utils.hooks import RemovableHandle
 
+from rstg_pyg.arguments import check_positive
+
 HOLDER = "rstg_blocks"
 """The attribute of a network that holds the blocks, and what their names in its ``state_dict`` start with."""
 
@@ -74,20 +76,22 @@ class InsertedBlocks(ModuleDict):
         return tuple(self._places)
 
     @contextmanager
-    def streaming(self, states: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def streaming(self, states: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """While it is open, the network takes a stream's next frame in this thread, and its blocks run by ``step``.
 
         The network is called once within it, with one frame: features of 4 dimensions are ``[B, C, H, W]``. Nothing of
         the stream stays on the modules.
 
         Args:
-            states: The blocks' states after the frame before, by module name; empty at the start. They stay as is.
+            states: The blocks' states after the frame before, by module name; none at the start. They stay as is, so
+                take the new ones: ``with ... as states``.
 
         Shapes:
             - **yields:** the states after the frame. A block that did not run keeps the one it had.
 
         Raises:
-            ValueError: From the network, if a block has no ``step``, runs twice, or gets more than one frame.
+            ValueError: If a state is of no block; from the network, if a block has no ``step``, runs twice, or gets
+                more than one frame.
 
         Example:
             >>> import torch
@@ -101,10 +105,14 @@ class InsertedBlocks(ModuleDict):
             >>> features.shape
             torch.Size([2, 16, 14, 14])
         """
+        states = {} if states is None else dict(states)
+        unknown = [name for name in states if as_key(name) not in self]
+        if unknown:
+            raise ValueError(f"expected states of {', '.join(self._places)}, got one of {unknown[0]!r}")
         thread = get_ident()
         if thread in self._streams:
             raise ValueError("expected one stream of a network at a time in a thread, got one within another")
-        stream = self._streams[thread] = _Stream(dict(states))
+        stream = self._streams[thread] = _Stream(states)
         try:
             yield stream.states
         finally:
@@ -249,6 +257,8 @@ def to_volume(features: Tensor, num_frames: int | None, name: str, layout: Layou
         >>> to_volume(torch.zeros(20, 50, 64), num_frames=10, name="blocks.3", layout=Tokens((7, 7), others=1)).shape
         torch.Size([2, 64, 10, 7, 7])
     """
+    if num_frames is not None:
+        check_positive(num_frames=num_frames)
     if isinstance(layout, Tokens):
         length = layout.others + math.prod(layout.size)
         clip, frame = (f"{length}, C", None) if len(layout.size) == 3 else (None, f"{length}, C")

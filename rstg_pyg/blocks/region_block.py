@@ -145,13 +145,13 @@ class RegionBlock(Formula, ConstantBuffers):
 
     @overload
     def forward(
-        self, volume: Tensor, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
+        self, volume: Tensor, *, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
     ) -> Tensor: ...
     @overload
     def forward(
-        self, volume: Tensor, return_attention_weights: Literal[True], mask: OptTensor = None
+        self, volume: Tensor, *, return_attention_weights: Literal[True], mask: OptTensor = None
     ) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
+    def forward(self, volume: Tensor, *, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
         x, _, *attention = self.run(volume, None, return_attention_weights, mask)
         out = self._read_out(x, volume, mask)
         return (out, *attention) if return_attention_weights else out

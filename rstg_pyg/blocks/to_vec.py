@@ -145,13 +145,13 @@ class RSTGPool(Module):
 
     @overload
     def forward(
-        self, volume: Tensor, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
+        self, volume: Tensor, *, return_attention_weights: Literal[False] | None = None, mask: OptTensor = None
     ) -> Tensor: ...
     @overload
     def forward(
-        self, volume: Tensor, return_attention_weights: Literal[True], mask: OptTensor = None
+        self, volume: Tensor, *, return_attention_weights: Literal[True], mask: OptTensor = None
     ) -> tuple[Tensor, Attention]: ...
-    def forward(self, volume: Tensor, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
+    def forward(self, volume: Tensor, *, return_attention_weights: bool | None = None, mask: OptTensor = None) -> Any:
         if return_attention_weights:
             vector, attention = self.to_vec(volume, return_attention_weights=True, mask=mask)
             return self._sum(self.pool(volume, mask), vector), attention

@@ -77,8 +77,9 @@ def check_inputs(
     if index.flow != conv.flow and index.has_flow:
         raise ValueError(f"expected an index with flow={conv.flow!r}, got {index.flow!r}")
     if (pe is None) != (conv.pe_channels == 0):
-        got = "none" if pe is None else f"shape {describe(pe)}"
-        raise ValueError(f"expected 'pe' of width pe_channels={conv.pe_channels}, got {got}")
+        wanted = f"'pe' of width {conv.pe_channels}" if pe is None else "no 'pe'"
+        got = "none" if pe is None else describe(pe)
+        raise ValueError(f"expected {wanted} with pe_channels={conv.pe_channels}, got {got}")
     if pe is not None:
         _check_rows("pe", pe, x, num_nodes, conv.pe_channels, has_time)
     if edge_attr is not None and conv.edge_dim is None:

@@ -142,6 +142,10 @@ def test_a_layout_that_is_not_clear():
     fails(unclear, OneSize(), {"conv": OPTIONS}, num_frames=2, example=frames)
     insert_rstg(OneSize(), {"conv": OPTIONS}, num_frames=2, example=frames, layout="channels_first")(frames)
     net = insert_rstg(OneSize(), {"conv": {"in_channels": 8, **OPTIONS}}, num_frames=2)
+    net.rstg_blocks.num_frames = 0
+    with pytest.raises(ValueError, match="expected 'num_frames' to be a positive int, got 0"):
+        net(frames)
+    net.rstg_blocks.num_frames = 2
     with pytest.raises(ValueError) as caught:
         net(frames)
     assert str(caught.value) == unclear

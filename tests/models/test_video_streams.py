@@ -195,7 +195,9 @@ def test_errors_of_blocks_in_streams():
     layer = nn.Conv3d(3, 3, 1)
     blocks = insert_rstg(nn.Sequential(layer), {"0": {"in_channels": 3, **BLOCK}}).rstg_blocks
     clip = torch.rand(1, 3, 2, 8, 8)
-    with blocks.streaming({}):
+    with pytest.raises(ValueError, match="expected states of 0, got one of '2'"), blocks.streaming({"2": ()}):
+        pass
+    with blocks.streaming():
         with pytest.raises(ValueError, match="features of '0' of one frame of a stream, got 2 frames"):
             layer(clip)
         layer(clip[:, :, :1])
