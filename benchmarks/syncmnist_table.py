@@ -22,7 +22,7 @@ from command import end_well, markdown, positive, read_csv, write_csv
 from rstg_pyg.arguments import check_name
 from rstg_pyg.files import replace_file
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network
-from rstg_pyg.training import Phase, Recipe, full_recipe, small_recipe
+from rstg_pyg.training import Recipe, full_recipe, small_recipe
 from rstg_pyg.visualize import draw_learning_curves
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 

@@ -148,9 +148,9 @@ def load_model_weights(path: str | os.PathLike, model: Module) -> dict[str, Any]
         The settings that the file holds.
 
     Raises:
-        CheckpointError: If the file is damaged or of another kind; its weights have other names, shapes or ``heads``
-            than the model's, were made for another ``residual`` or ``*_act_last`` of a space stage, or are complex or
-            not finite. The model is as it was. Settings that do not show in weights are not compared.
+        CheckpointError: If the file is damaged or of another kind; its weights have other names or shapes than the
+            model's, are of another formula (such as other ``heads``, ``stages`` or ``scales``), complex or not finite.
+            The model is as it was.
         OSError: If it cannot be read.
     """
     saved = SavedWeights(path)
