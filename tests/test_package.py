@@ -69,7 +69,7 @@ def test_the_package_says_what_runs_here_and_what_is_off():
         rstg_pyg_command.main(["me"])
 
 
-HEART = ("arguments", "blocks", "constant_buffers", "conv", "norm", "ops", "recurrence", "regions", "watched")
+HEART = ("arguments", "blocks", "constant_buffers", "conv", "formula", "norm", "ops", "recurrence", "regions", "watched")
 """What the rest of the package stands on."""
 
 
