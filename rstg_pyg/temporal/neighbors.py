@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_choice, check_index, check_positive, describe, num_dims
-from rstg_pyg.temporal.series import Series, is_integer, subgraph
+from rstg_pyg.arguments import check_choice, check_index, check_positive, describe, is_integer, num_dims
+from rstg_pyg.temporal.series import Series, subgraph
 from rstg_pyg.temporal.windows import Windows
 
 
@@ -144,7 +144,7 @@ def _check_counts(num_neighbors: object) -> None:
 
 def _check_nodes(nodes: object, num_nodes: int) -> None:
     if num_dims(nodes) != 1 or not is_integer(nodes):
-        raise ValueError(f"expected integer 'nodes' of shape [S], got {describe(nodes)}")
+        raise ValueError(f"expected integer 'nodes' of shape [S], got {describe(nodes, typed=True)}")
     wrong = nodes[(nodes < 0) | (nodes >= num_nodes)]
     if wrong.numel() > 0:
         raise IndexError(f"expected 'nodes' within 0 to {num_nodes - 1}, got {wrong[0].item()}")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_flags, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_flags, describe, is_integer, num_dims
 from rstg_pyg.temporal.convert import check_once
-from rstg_pyg.temporal.series import check_edge_index, is_integer
+from rstg_pyg.temporal.series import check_edge_index
 
 MAX_PLACES = 2**31
 """Of nodes and frames: more are a step or a window that does not fit the times."""
@@ -152,7 +152,7 @@ def from_table(
     if not fits or num_rows == 0 or not is_integer(node):
         raise ValueError(
             "expected 'time' [R], integer 'node' [R] and 'features' [R, C], R > 0, got "
-            f"{describe((time, node, features))}"
+            f"{describe((time, node, features), typed=True)}"
         )
     _check_times("time", time)
     step = _smallest_step(time) if step is None else step
@@ -182,8 +182,7 @@ def from_table(
 def _add_edges(out: Data, edge_index: Any, edge_time: Any, edge_attr: Any, start: float, step: float) -> None:
     """Edges between ids, at times, into ``out``."""
     ids = torch.as_tensor(edge_index)
-    if ids.dim() != 2 or ids.size(0) != 2 or not is_integer(ids):
-        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(ids)}")
+    check_edges(ids)
     out.edge_index = torch.searchsorted(out.node_id, ids.long().contiguous()).clamp(max=out.node_id.size(0) - 1)
     wrong = ids[out.node_id[out.edge_index] != ids]
     if wrong.numel() > 0:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_positive, describe, is_integer, num_dims
 from rstg_pyg.ops.frames import check_mask
 
 NODE, EDGE, GRAPH = "node", "edge", "graph"
@@ -58,7 +58,7 @@ class Series:
             raise ValueError(f"expected 'x' of shape [N, T, C], got {describe(data.get('x'))}")
         self.data = data
         self.num_nodes, self.num_frames = data.x.shape[:2]
-        self.num_edges = check_edge_index(data.get("edge_index"), self.num_nodes)
+        self.num_edges = check_edge_index(data.get("edge_index"), self.num_nodes, data.x)
         self.edge_time = data.get("edge_time")
         if self.edge_time is not None:
             self._check_edge_time()
@@ -71,7 +71,7 @@ class Series:
     def _check_edge_time(self) -> None:
         time, wanted = self.edge_time, [self.num_edges]
         if num_dims(time) != 1 or list(time.shape) != wanted or not is_integer(time):
-            raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time)}")
+            raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time, typed=True)}")
         wrong = time[(time < 0) | (time >= self.num_frames)]
         if wrong.numel() > 0:
             raise ValueError(f"expected 'edge_time' within 0 to {self.num_frames - 1}, got {wrong[0].item()}")
@@ -205,18 +205,13 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
     return out
 
 
-def is_integer(value: Tensor) -> bool:
-    """Whether a tensor holds integers."""
-    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-
-
-def check_edge_index(edge_index: object, num_nodes: int) -> int:
+def check_edge_index(edge_index: object, num_nodes: int, x: Tensor | None = None) -> int:
     """Raise unless ``edge_index`` is None or joins nodes that are there; give the number of edges."""
     if edge_index is None:
         return 0
-    if num_dims(edge_index) != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
-        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(edge_index)}")
+    check_edges(edge_index)
     wrong = edge_index[(edge_index < 0) | (edge_index >= num_nodes)]
     if wrong.numel() > 0:
-        raise ValueError(f"expected 'edge_index' within 0 to {num_nodes - 1}, got {wrong[0].item()}")
+        why = f", as 'x' of shape {list(x.shape)} has {num_nodes} nodes (nodes come first)" if x is not None else ""
+        raise ValueError(f"expected 'edge_index' within 0 to {num_nodes - 1}, got {wrong[0].item()}{why}")
     return edge_index.size(1)

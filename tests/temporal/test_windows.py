@@ -188,6 +188,11 @@ SERIES = make_series()
         (lambda: Windows(None, 4, 3), ValueError, "expected a Data of a graph that changes, got None"),
         (lambda: Windows(Data(x=torch.zeros(3, 2)), 1, 1), ValueError, r"'x' of shape \[N, T, C\], got \[3, 2\]"),
         (lambda: slice_frames(SERIES, 3, 13), ValueError, "0 <= start <= stop <= 12 frames, got 3 and 13"),
+        (
+            lambda: Series(Data(x=torch.zeros(3, 5, 1), edge_index=torch.tensor([[0], [4]]))),
+            ValueError,
+            r"within 0 to 2, got 4, as 'x' of shape \[3, 5, 1\] has 3 nodes \(nodes come first\)",
+        ),
         (lambda: pad(SERIES, 5), ValueError, "expected at most num_frames=5 frames, got 12"),
         (
             lambda: Series(make_series().update({"mask": torch.ones(N, T)})),
