@@ -13,7 +13,7 @@ from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.frames import check_mask
@@ -172,6 +172,7 @@ class Forecaster(Module):
     ) -> tuple[Tensor, State]:
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
+        check_type("x", x, self.lin_in)
         h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
         now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
         if not self.feed_back:
