@@ -49,18 +49,32 @@ def num_dims(value: Any) -> int:
     return value.dim() if isinstance(value, Tensor) and value.layout == torch.strided else -1
 
 
-def describe(value: Any) -> str:
+def is_integer(value: Tensor) -> bool:
+    """Whether a tensor holds integers."""
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def describe(value: Any, typed: bool = False) -> str:
     """What came, for an error: the shape of a tensor, what a sequence holds, the type of what is long to write.
+
+    Floating point tensors are the usual ones and have no type but with ``typed``, where something else is expected.
 
     Example:
         >>> describe((torch.zeros(2, 3), torch.tensor(True), None))
         '([2, 3], torch.bool of shape [], None)'
+        >>> describe(torch.zeros(2, 3), typed=True), describe([0.5, 1.0])
+        ('torch.float32 of shape [2, 3]', 'a list (0.5, 1.0)')
     """
     if isinstance(value, Tensor):
-        odd = value.layout if value.layout != torch.strided else None if value.is_floating_point() else value.dtype
+        odd = None if value.is_floating_point() and not typed else value.dtype
+        odd = odd if value.layout == torch.strided else value.layout
         return f"{list(value.shape)}" if odd is None else f"{odd} of shape {list(value.shape)}"
-    if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(describe, value))})" if len(value) <= 4 else f"{len(value)} entries"
+    if isinstance(value, list):
+        rows = tuple(tuple(row) if isinstance(row, list) else row for row in value)
+        return f"a list {'of ' if len(rows) > 4 else ''}{describe(rows, typed)}"
+    if isinstance(value, tuple):
+        parts = [describe(part, typed) for part in value[:4]]
+        return f"({', '.join(parts)})" if len(value) <= 4 else f"{len(value)} entries"
     return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
 
 
@@ -80,6 +94,14 @@ def check_type(name: str, value: Tensor, layer: Module) -> None:
 
 def _autocasts(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def check_edges(edge_index: Any, form: str = "[2, num_edges]") -> None:
+    """Raise unless ``edge_index`` is a tensor ``[2, num_edges]`` of integers."""
+    if num_dims(edge_index) != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
+        square = num_dims(edge_index) == 2 and edge_index.size(0) == edge_index.size(1)
+        hint = " (dense_to_sparse(adj)[0]?)" if square else ""
+        raise ValueError(f"expected integer 'edge_index' of shape {form}, got {describe(edge_index, typed=True)}{hint}")
 
 
 def check_memory(what: str, memory: Any, names: Sequence[str], shape: Sequence[int]) -> None:
@@ -109,7 +131,7 @@ def check_mean(state: Any, shape: Sequence[int]) -> None:
         if not isinstance(count, Tensor) or count.dtype != torch.int64 or count.shape not in ((), (shape[0], 1)):
             raise ValueError(
                 f"expected the third entry of the state to be an int64 of shape [] or [{shape[0]}, 1], "
-                f"got {describe(count)}"
+                f"got {describe(count, typed=True)}"
             )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric
+from cases import case
+from torch_geometric.data import Data
 
 import rstg_pyg
 import rstg_pyg.__main__ as rstg_pyg_command
@@ -31,8 +33,12 @@ from rstg_pyg import (
     ToRegionGraph,
     insert_rstg,
     region_graph,
+    spacetime_edge_index,
 )
-from rstg_pyg.models import build_row
+from rstg_pyg.models import Forecaster, MotionForecaster, PairForecaster, build_row
+from rstg_pyg.recurrence import NodeMemory
+from rstg_pyg.temporal import from_snapshots, from_table, sample_neighbors, slice_frames
+from rstg_pyg.visualize import animate_graph
 
 ROOT = Path(rstg_pyg.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages([str(ROOT)], "rstg_pyg.")]
@@ -50,6 +56,34 @@ EXTRAS = [
     "tensorflow",
     "torchmetrics",
 ]
+
+
+def test_errors_name_the_type_that_is_wrong():
+    """Where a shape fits and its type does not, a shape alone says nothing."""
+    rstg, x, edges = RSTG(4), torch.zeros(3, 6, 4), torch.tensor([[0, 1], [1, 2]])
+    mask, time, flat = torch.ones(3, 6), torch.zeros(2), "torch.float32 of shape [2]"
+    pair = "torch.float32 of shape [2, 2] (dense_to_sparse(adj)[0]?)"
+    frame = Data(x=x[:, 0], edge_index=edges, id=torch.zeros(3))
+    for call, got in [
+        (lambda: rstg(x, edges, mask=mask), "torch.float32 of shape [3, 6]"),
+        (lambda: rstg(x, edges, mask=mask[0].tolist()), "a list of 6 entries"),
+        (lambda: rstg(x, edges, edge_time=time), flat),
+        (lambda: rstg(x, torch.eye(3)), "torch.float32 of shape [3, 3] (dense_to_sparse(adj)[0]?)"),
+        (lambda: rstg(x, edges.tolist()), "a list ((0, 1), (1, 2))"),
+        (lambda: NodeMemory(rstg).read(time), flat),
+        (lambda: spacetime_edge_index(edges.bool(), 3, 2), pair.replace("float32", "bool")),
+        (lambda: PairForecaster(2)(x, edges.float()), pair),
+        (lambda: MotionForecaster(Forecaster(4, 2), 2)(x[..., :2], edges.float()), pair),
+        (lambda: slice_frames(Data(x=x, edge_index=edges.float()), 0, 2), pair),
+        (lambda: slice_frames(Data(x=x, edge_index=edges, edge_time=time), 0, 2), flat),
+        (lambda: from_table([0, 1], time, [1, 2]), f"(torch.int64 of shape [2], {flat}, "),
+        (lambda: from_table([0, 1], [0, 1], [1, 2], edge_index=edges.float()), pair),
+        (lambda: from_snapshots([frame], ids="id"), "torch.float32 of shape [3]"),
+        (lambda: sample_neighbors(Data(x=x), time, [1]), flat),
+        (lambda: animate_graph(x[..., :2], edges, "graph.gif", truth=time), flat),
+    ]:
+        with case(got), pytest.raises(ValueError, match=re.escape(f", got {got}")):
+            call()
 
 
 def test_the_package_says_what_runs_here_and_what_is_off():

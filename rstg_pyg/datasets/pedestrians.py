@@ -15,15 +15,15 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_choice, check_flags, check_index, check_positive
+from rstg_pyg.arguments import check_choice, check_flags, check_positive
 from rstg_pyg.datasets.data_folder import DATA, read_data_files
 from rstg_pyg.datasets.download import DownloadError
 from rstg_pyg.datasets.walkers import simulate_walkers
 from rstg_pyg.temporal import Series, Windows, from_table
 from rstg_pyg.temporal.series import subgraph
+from rstg_pyg.temporal.windows import WindowDataset
 
 SCENES = {
     "eth": ("biwi_eth",),
@@ -57,7 +57,7 @@ ADDRESS = "https://raw.githubusercontent.com/abduallahmohamed/Social-STGCNN/333d
 SPLITS, SOURCES = ("train", "val", "test"), ("auto", "files", "simulated")
 
 
-class Pedestrians(Dataset):
+class Pedestrians(WindowDataset):
     r"""Where people walked and where they go next: the ETH and UCY recordings, a position in metres every 0.4 s.
 
     An item is a window of one recording: ``history`` frames to see, ``horizon`` frames to foretell. Everyone who is
@@ -166,9 +166,8 @@ class Pedestrians(Dataset):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> Data:
-        check_index("window", index, len(self))
-        index = index % len(self)
+    def get(self, index: int) -> Data:
+        """Window number ``index``."""
         if index not in self._items:
             # To cut a window out takes as long as to train on it.
             self._items[index] = self._window(*self.places[index])

@@ -88,7 +88,7 @@ class DelayedRecall(Dataset):
     ) -> None:
         check_flags(train=train)
         if edge_index is None:
-            raise ValueError("expected integer 'edge_index' of shape [2, E], got None")
+            raise ValueError("expected integer 'edge_index' of shape [2, num_edges], got None")
         if num_nodes is None and isinstance(edge_index, Tensor) and edge_index.numel() > 0:
             num_nodes = int(edge_index.max()) + 1
         check_positive(num_nodes=num_nodes, num_clips=num_clips)

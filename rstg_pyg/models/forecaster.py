@@ -13,7 +13,7 @@ from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.formula import Formula
 from rstg_pyg.ops import FrameIndex
@@ -174,6 +174,7 @@ class Forecaster(Formula):
     ) -> tuple[Tensor, State]:
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
+        check_type("x", x, self.lin_in)
         h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
         now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
         if not self.feed_back:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_positive, describe, num_dims
 from rstg_pyg.models.forecaster import Forecaster, last_there
 from rstg_pyg.ops.frames import check_mask
 
@@ -92,8 +92,7 @@ class MotionForecaster(Module):
         """Foretell the positions after ``x``. Edge features are made from positions: ``edge_attr`` is not used."""
         if num_dims(x) != 3 or x.size(-1) != 2:
             raise ValueError(f"expected 'x' of shape [N, T, 2], got {describe(x)}")
-        if num_dims(edge_index) != 2:
-            raise ValueError(f"expected 'edge_index' of shape [2, E], got {describe(edge_index)}")
+        check_edges(edge_index)
         x, there, velocity, moves = _motion(x, mask)
         last, speed = last_there(x, there), last_there(velocity, moves)
         turn = _turn(speed, velocity.sum(1))

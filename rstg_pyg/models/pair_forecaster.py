@@ -13,7 +13,7 @@ from torch.nn import Linear, Module, ReLU, Sequential
 from torch_geometric.data import Data
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops import GraphIndex
 from rstg_pyg.recurrence import RSTG
@@ -227,6 +227,7 @@ class PairForecaster(Module):
     def _pairs(self, x: Tensor, edge_index: Tensor) -> Pairs:
         if num_dims(x) != 3 or x.size(-1) != 4 or x.size(1) < 1:
             raise ValueError(f"expected places and velocities of shape [N, T, 4], got {describe(x)}")
+        check_type("x", x, self)
         return find_pairs(edge_index, x.size(0))
 
     def _believe(
@@ -320,8 +321,7 @@ def find_pairs(edge_index: Tensor, num_nodes: int) -> Pairs:
         >>> pairs.first.tolist(), pairs.second.tolist(), pairs.of_edge.tolist()
         ([0, 0], [1, 2], [1, 1, 0, 0])
     """
-    if num_dims(edge_index) != 2 or edge_index.size(0) != 2:
-        raise ValueError(f"expected edges as a tensor [2, num_edges], got {describe(edge_index)}")
+    check_edges(edge_index)
     source, destination = edge_index
     code = torch.minimum(source, destination) * num_nodes + torch.maximum(source, destination)
     codes, of_edge = code.unique(return_inverse=True)

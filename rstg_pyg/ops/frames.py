@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import describe
+from rstg_pyg.arguments import describe, is_integer, num_dims
 from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.watched import assert_later
 
@@ -240,7 +240,7 @@ def with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
 def check_mask(mask: Tensor, shape: torch.Size) -> Tensor:
     """Raise unless ``mask`` is a bool tensor of the shape."""
     if not isinstance(mask, Tensor) or mask.layout != torch.strided or mask.dtype != torch.bool or mask.shape != shape:
-        raise ValueError(f"expected a bool 'mask' of shape {list(shape)}, got {describe(mask)}")
+        raise ValueError(f"expected a bool 'mask' of shape {list(shape)}, got {describe(mask, typed=True)}")
     return mask
 
 
@@ -251,15 +251,9 @@ def check_edge_time(edge_time: Tensor, graph: GraphIndex, num_frames: int) -> Te
             "expected 'edge_time' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
             f"{graph.reordered}"
         )
-    is_tensor = isinstance(edge_time, Tensor) and edge_time.layout == torch.strided
-    if (
-        not is_tensor
-        or edge_time.shape != (graph.num_edges,)
-        or edge_time.is_floating_point()
-        or edge_time.is_complex()
-        or edge_time.dtype == torch.bool
-    ):
-        raise ValueError(f"expected integer 'edge_time' of shape [{graph.num_edges}], got {describe(edge_time)}")
+    if num_dims(edge_time) != 1 or edge_time.size(0) != graph.num_edges or not is_integer(edge_time):
+        got = describe(edge_time, typed=True)
+        raise ValueError(f"expected integer 'edge_time' of shape [{graph.num_edges}], got {got}")
     if torch.compiler.is_compiling() or not edge_time.is_cpu:
         assert_later(((edge_time >= 0) & (edge_time < num_frames)).all(), "'edge_time' holds a frame that is not there")
     elif edge_time.numel() > 0:

@@ -14,7 +14,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
 
-from rstg_pyg.arguments import describe, num_dims
+from rstg_pyg.arguments import check_edges
 from rstg_pyg.ops.native.build import library
 from rstg_pyg.ops.operators import operator
 from rstg_pyg.watched import assert_later
@@ -184,17 +184,9 @@ def _check_edges(edge_index: Adj, num_nodes: int) -> None:
             size = list(edge_index.sizes())[:2]
         if size != [num_nodes, num_nodes]:
             raise ValueError(f"expected a sparse adjacency matrix of size {[num_nodes, num_nodes]}, got {size}")
-    elif (
-        num_dims(edge_index) != 2
-        or edge_index.size(0) != 2
-        or edge_index.is_floating_point()
-        or edge_index.is_complex()
-        or edge_index.dtype == torch.bool
-    ):
-        raise ValueError(
-            f"expected integer 'edge_index' of shape [2, num_edges] or a sparse matrix, got {describe(edge_index)}"
-        )
-    elif isinstance(edge_index, EdgeIndex) and any(n not in (None, num_nodes) for n in edge_index.sparse_size()):
+        return
+    check_edges(edge_index, "[2, num_edges] or a sparse matrix")
+    if isinstance(edge_index, EdgeIndex) and any(n not in (None, num_nodes) for n in edge_index.sparse_size()):
         raise ValueError(
             f"expected an EdgeIndex of size {(num_nodes, num_nodes)} or of none, got {edge_index.sparse_size()}"
         )
@@ -285,5 +277,6 @@ def _raise_outside(source: Tensor, destination: Tensor, num_nodes: int) -> None:
         low, high = (end.item() for end in ends.aminmax())
         if low < 0 or high >= num_nodes:
             raise IndexError(
-                f"expected 'edge_index' to hold nodes from 0 to {num_nodes - 1}, got {low if low < 0 else high}"
+                f"expected 'edge_index' to hold nodes from 0 to {num_nodes - 1}, got {low if low < 0 else high} (nodes "
+                "are the first dimension of 'x')"
             )

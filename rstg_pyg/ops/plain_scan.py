@@ -77,7 +77,7 @@ def check_scan(gates: Tensor, h0: Tensor, ptr: Tensor | None) -> None:
             raise ValueError(f"expected 'gates' of {count} sequences of one length, got {num_rows} rows")
         return
     if ptr.dtype != torch.int64 or ptr.shape != (count + 1,):
-        raise ValueError(f"expected 'ptr' of shape {[count + 1]} and type torch.int64, got {describe(ptr)}")
+        raise ValueError(f"expected 'ptr' of shape {[count + 1]} and type torch.int64, got {describe(ptr, typed=True)}")
     fits = (ptr.diff() >= 0).all() & (ptr[0] == 0) & (ptr[-1] == num_rows)
     if torch.compiler.is_compiling() or not ptr.is_cpu:
         assert_later(fits, "'ptr' does not lead from 0 to the number of rows")

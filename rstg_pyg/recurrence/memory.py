@@ -145,7 +145,7 @@ class NodeMemory:
 
     def _check_ids(self, ids: Any) -> None:
         if num_dims(ids) != 1 or ids.dtype != torch.int64:
-            raise ValueError(f"expected 'ids' as int64 of shape [num_nodes], got {describe(ids)}")
+            raise ValueError(f"expected 'ids' as int64 of shape [num_nodes], got {describe(ids, typed=True)}")
         values, counts = ids.unique(return_counts=True)
         if values.size(0) < ids.size(0):
             raise ValueError(f"expected each id once, got {values[counts > 1][0].item()} more than once")

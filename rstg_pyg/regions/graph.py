@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_positive, describe, num_dims
 from rstg_pyg.regions.cells import Scale, cell_boxes, cell_edges, grid_cells
 from rstg_pyg.regions.pooling import RegionPool, pixel_overlap
 
@@ -192,8 +192,7 @@ def spacetime_edge_index(edge_index: Tensor, num_nodes: int, num_frames: int) ->
         >>> spacetime_edge_index(graph.edge_index, graph.num_nodes, num_frames=3).shape
         torch.Size([2, 90])
     """
-    if num_dims(edge_index) != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
-        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(edge_index)}")
+    check_edges(edge_index)
     # Sizes are symbols while a program is exported.
     if not torch.compiler.is_compiling():
         check_positive(num_frames=num_frames)

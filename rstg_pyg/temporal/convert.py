@@ -92,7 +92,7 @@ def from_snapshots(snapshots: Iterable[Data], ids: str = "node_id", static_edges
         if name == "edge_attr":
             values = [value.unsqueeze(-1) if value.dim() == 1 else value for value in values]
         if len({value.shape[1 if rows != GRAPH else 0 :] for value in values}) > 1:
-            raise ValueError(f"expected {name!r} alike in all snapshots, got {describe(values)}")
+            raise ValueError(f"expected {name!r} alike in all snapshots, got {describe(tuple(values))}")
         if rows == NODE:
             out[name] = _put(torch.cat(values), place, shape)
         elif rows == GRAPH:
@@ -197,7 +197,7 @@ def _check_snapshots(snapshots: Sequence[Any]) -> list[str]:
             if num_dims(snapshot[name]) < 0:
                 raise ValueError(f"expected a tensor as {name!r} of snapshot {t}, got {describe(snapshot[name])}")
         try:
-            check_edge_index(snapshot.edge_index, snapshot.x.size(0))
+            check_edge_index(snapshot.edge_index, snapshot.x.size(0), snapshot.x)
         except ValueError as error:
             raise ValueError(f"snapshot {t}: {error}") from None
     if len(snapshots) == 0:
@@ -215,9 +215,8 @@ def _number(snapshots: Sequence[Data], ids: str, frame: Tensor) -> tuple[Tensor,
     """All ids in order, and the number of every row of every snapshot among them."""
     for t, snapshot in enumerate(snapshots):
         if snapshot[ids].shape != snapshot.x.shape[:1] or snapshot[ids].dtype != torch.int64:
-            raise ValueError(
-                f"expected int64 {ids!r} of shape [{snapshot.x.size(0)}] in snapshot {t}, got {describe(snapshot[ids])}"
-            )
+            got = describe(snapshot[ids], typed=True)
+            raise ValueError(f"expected int64 {ids!r} of shape [{snapshot.x.size(0)}] in snapshot {t}, got {got}")
     given = torch.cat([snapshot[ids] for snapshot in snapshots])
     node_id, number = given.unique(return_inverse=True)
     check_once(number * len(snapshots) + frame, lambda row: f"id {given[row]} twice in snapshot {frame[row]}")

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_choice, check_index, check_positive, describe, num_dims
-from rstg_pyg.temporal.series import Series, is_integer, subgraph
-from rstg_pyg.temporal.windows import Windows
+from rstg_pyg.arguments import check_choice, check_positive, describe, is_integer, num_dims
+from rstg_pyg.temporal.series import Series, subgraph
+from rstg_pyg.temporal.windows import WindowDataset, Windows
 
 
 def sample_neighbors(data: Data, nodes: Tensor, num_neighbors: Sequence[int], flow: str = "source_to_target") -> Data:
@@ -76,7 +75,7 @@ def _at_most(count: int, group: Tensor) -> Tensor:
     return order[rank < count]
 
 
-class NeighborWindows(Dataset):
+class NeighborWindows(WindowDataset):
     r"""Windows of a large graph in parts: each item is a window of some nodes and their sampled neighbourhoods.
 
     All windows come with every part of the nodes. Losses belong to the nodes where ``seed_mask`` is True.
@@ -106,6 +105,8 @@ class NeighborWindows(Dataset):
         64
     """
 
+    what = "part of a window"
+
     def __init__(
         self,
         windows: Windows,
@@ -130,9 +131,9 @@ class NeighborWindows(Dataset):
     def __len__(self) -> int:
         return len(self.windows) * len(self.parts)
 
-    def __getitem__(self, index: int) -> Data:
-        check_index("part of a window", index, len(self))
-        window, part = divmod(index % len(self), len(self.parts))
+    def get(self, index: int) -> Data:
+        """Make part number ``index`` of all windows."""
+        window, part = divmod(index, len(self.parts))
         return sample_neighbors(self.windows[window], self.parts[part], self.num_neighbors, self.flow)
 
 
@@ -144,7 +145,7 @@ def _check_counts(num_neighbors: object) -> None:
 
 def _check_nodes(nodes: object, num_nodes: int) -> None:
     if num_dims(nodes) != 1 or not is_integer(nodes):
-        raise ValueError(f"expected integer 'nodes' of shape [S], got {describe(nodes)}")
+        raise ValueError(f"expected integer 'nodes' of shape [S], got {describe(nodes, typed=True)}")
     wrong = nodes[(nodes < 0) | (nodes >= num_nodes)]
     if wrong.numel() > 0:
         raise IndexError(f"expected 'nodes' within 0 to {num_nodes - 1}, got {wrong[0].item()}")

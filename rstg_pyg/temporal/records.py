@@ -5,19 +5,28 @@ Shape legend: R records, N nodes, E edges, T frames, C channels.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_flags, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_flags, describe, is_integer, num_dims
 from rstg_pyg.temporal.convert import check_once
-from rstg_pyg.temporal.series import check_edge_index, is_integer
+from rstg_pyg.temporal.series import check_edge_index
 
 MAX_PLACES = 2**31
 """Of nodes and frames: more are a step or a window that does not fit the times."""
 
 OFF_GRID = 1e-3
 """How far a time may lie off its frame, in steps."""
+
+MANY_FRAMES, FRAMES_PER_ROW = 10_000, 100
+"""More frames than both, of which 99 in 100 have no row, are no grid: a time is far off, or no two fit together. A week
+of minutes from one sensor is one frame per row."""
+
+_DATES = "dates are seconds as np.asarray({0}, 'datetime64[s]').astype(int)"
+_NAMES = "names are numbered by np.unique({0}, return_inverse=True)"
+_HINTS = {"time": _DATES, "edge_time": _DATES, "node": _NAMES, "edge_index": "give the numbers of 'node', not names"}
 
 
 def from_events(
@@ -71,6 +80,7 @@ def from_events(
     check_edge_index(edge_index, num_nodes)
     _check_times("t", time)
     _check_step("window", window)
+    _check_rounding("t", time, window)
     start = time.min().item() if start is None else start
     frame = torch.div(_since(time, start, window), window, rounding_mode="floor").long()
     num_frames = max(int(frame.max()) + 1, 0) if num_frames is None else num_frames
@@ -114,7 +124,8 @@ def from_table(
     r"""Put the rows of a table, each with what one node was at one time, into a graph that changes.
 
     Times lie on a regular grid and become its frames. Where a node has no row it is absent, also in frames without any
-    row; so rows whose values are missing are to be left out.
+    row; so rows whose values are missing are to be left out. Features become :func:`torch.get_default_dtype`, the type
+    of the weights of a new network.
 
     Args:
         time: The time of every row, in any order.
@@ -123,10 +134,11 @@ def from_table(
         edge_index: Edges between ids of nodes, which serve every frame, but with ``edge_time``.
         edge_time: The time of every edge, on the grid of the rows.
         edge_attr: Edge features.
-        step: From one frame to the next, in units of ``time``; the smallest difference of two times by default.
+        step: From one frame to the next, in units of ``time``; the smallest difference of two times by default, which
+            may make no more than 10,000 frames, or 100 for each row.
 
     Shapes:
-        Tensors, arrays or lists:
+        Tensors, arrays, lists or columns of a pandas table:
 
         - **time, node:** ``[R]``; ids are int64. **features:** ``[R, C]``, or ``[R]`` with C = 1.
         - **edge_index:** ``[2, E]``. **edge_time:** ``[E]``. **edge_attr:** ``[E, D]``, or ``[E]`` with D = 1.
@@ -135,8 +147,9 @@ def from_table(
           ``edge_attr [E, D]``.
 
     Raises:
-        ValueError: If shapes do not fit, a time lies off the grid, a node has two rows of one time, or an edge has an
-            id that no row has, or a time before or after all rows.
+        ValueError: If shapes do not fit, a feature is NaN or infinite, a time lies off the grid or is rounded by its
+            type, a node has two rows of one time, or an edge has an id that no row has, or a time before or after all
+            rows.
 
     Example:
         >>> data = from_table(time=[0, 10, 10, 40], node=[5, 5, 2, 2], features=[1.0, 2.0, 3.0, 4.0])
@@ -145,21 +158,29 @@ def from_table(
         >>> data.x[:, :, 0].tolist()
         [[0.0, 3.0, 0.0, 0.0, 4.0], [1.0, 2.0, 0.0, 0.0, 0.0]]
     """
-    time, node, features = (torch.as_tensor(value) for value in (time, node, features))
+    time, node, features = (
+        _numbers(name, value) for name, value in (("time", time), ("node", node), ("features", features))
+    )
     features = features.unsqueeze(1) if features.dim() == 1 else features
     num_rows = time.numel()
     fits = time.shape == node.shape == (num_rows,) and features.dim() == 2 and features.size(0) == num_rows
     if not fits or num_rows == 0 or not is_integer(node):
         raise ValueError(
             "expected 'time' [R], integer 'node' [R] and 'features' [R, C], R > 0, got "
-            f"{describe((time, node, features))}"
+            f"{describe((time, node, features), typed=True)}"
         )
+    features = _values("features", features)
     _check_times("time", time)
-    step = _smallest_step(time) if step is None else step
+    given, step = step, _smallest_step(time) if step is None else step
     _check_step("step", step)
     start = time.min().item()
     frame = _frames("time", time, start, step)
     num_frames = int(frame.max()) + 1
+    if given is None and num_frames > max(MANY_FRAMES, FRAMES_PER_ROW * num_rows):
+        raise ValueError(
+            f"expected 'time' on a grid, got {num_frames:,} frames of step {step} for {num_rows} rows: give 'step', or "
+            "round the times"
+        )
     node_id, number = node.long().unique(return_inverse=True)
     _check_places(node_id.size(0), num_frames, "step", step)
     place = number * num_frames + frame
@@ -181,20 +202,20 @@ def from_table(
 
 def _add_edges(out: Data, edge_index: Any, edge_time: Any, edge_attr: Any, start: float, step: float) -> None:
     """Edges between ids, at times, into ``out``."""
-    ids = torch.as_tensor(edge_index)
-    if ids.dim() != 2 or ids.size(0) != 2 or not is_integer(ids):
-        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(ids)}")
+    ids = _numbers("edge_index", edge_index)
+    check_edges(ids)
     out.edge_index = torch.searchsorted(out.node_id, ids.long().contiguous()).clamp(max=out.node_id.size(0) - 1)
     wrong = ids[out.node_id[out.edge_index] != ids]
     if wrong.numel() > 0:
         raise ValueError(f"expected 'edge_index' to hold ids of nodes, got {wrong[0].item()}")
     values = {"edge_time": edge_time, "edge_attr": edge_attr}
-    values = {name: torch.as_tensor(value) for name, value in values.items() if value is not None}
+    values = {name: _numbers(name, value) for name, value in values.items() if value is not None}
     for name, value in values.items():
         if value.dim() == 0 or value.size(0) != ids.size(1) or value.dim() > (2 if name == "edge_attr" else 1):
             raise ValueError(f"expected {name!r} with {ids.size(1)} rows, got {describe(value)}")
     if "edge_attr" in values:
-        out.edge_attr = values["edge_attr"].reshape(ids.size(1), -1)
+        value = values["edge_attr"]
+        out.edge_attr = _values("edge_attr", value.unsqueeze(1) if value.dim() == 1 else value)
     if "edge_time" in values:
         time = values["edge_time"]
         _check_times("edge_time", time)
@@ -209,13 +230,38 @@ def _add_edges(out: Data, edge_index: Any, edge_time: Any, edge_attr: Any, start
             out.edge_attr = out.edge_attr[order]
 
 
+def _numbers(name: str, value: Any) -> Tensor:
+    """A tensor of what people have numbers in; those of a list are doubles, for a float32 rounds times."""
+    if isinstance(value, Tensor):
+        return value
+    value = np.asarray(value)
+    if value.dtype.kind not in "biuf":
+        hint = f": {_HINTS[name].format(name)}" if name in _HINTS else ""
+        raise ValueError(f"expected numbers as {name!r}, got {value.dtype}{hint}")
+    return torch.tensor(value)
+
+
+def _values(name: str, values: Tensor) -> Tensor:
+    """Rows ``[R, C]`` in the type of weights, once all are finite."""
+    values = values.to(torch.get_default_dtype())
+    wrong = int((~values.isfinite()).any(1).sum())
+    if wrong:
+        got = "NaN" if values.isnan().any() else "infinity"
+        raise ValueError(f"expected finite {name!r}, got {got} in {wrong} of {len(values)} rows: leave these rows out")
+    return values
+
+
 def _frames(name: str, time: Tensor, start: float, step: float) -> Tensor:
     """The frames of times on a grid."""
+    _check_rounding(name, time, step)
     steps = _since(time, start, step).double() / step
     frame = steps.round()
     wrong = time[(steps - frame).abs() > OFF_GRID]
     if wrong.numel() > 0:
-        raise ValueError(f"expected {name!r} on a grid of step {step} from {start}, got {wrong[0].item()}")
+        raise ValueError(
+            f"expected {name!r} on a grid of step {step} from {start}, got {wrong[0].item()}: give a 'step' that "
+            "divides all differences, or round the times"
+        )
     return frame.long()
 
 
@@ -259,6 +305,21 @@ def _check_times(name: str, time: Tensor) -> None:
 def _check_step(name: str, step: Any) -> None:
     if not isinstance(step, (int, float)) or not 0 < step < float("inf"):
         raise ValueError(f"expected {name!r} to be a positive number, got {describe(step)}")
+
+
+def _check_rounding(name: str, time: Tensor, step: float) -> None:
+    """Raise where the type of the times rounds them by more than they may lie off their frames."""
+    if time.numel() == 0 or not time.is_floating_point():
+        return
+    largest = time.abs().max().item()
+    rounding = largest * torch.finfo(time.dtype).eps / 2
+    is_exact = rounding <= 1 and bool((time == time.round()).all())  # whole numbers, up to 2^24 of float32
+    if not is_exact and rounding > OFF_GRID * step:
+        wider = "int64" if time.dtype == torch.float64 else "float64 or int64"
+        raise ValueError(
+            f"expected {name!r} as {wider}: {time.dtype} cannot hold these times, it rounds {largest:g} by up to "
+            f"{rounding:g}"
+        )
 
 
 def _check_places(num_nodes: int, num_frames: int, name: str, step: float) -> None:

@@ -3,6 +3,7 @@
 Shape legend: N nodes, E edges, T frames, C channels.
 """
 
+import warnings
 from functools import cached_property
 
 import torch
@@ -10,13 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.arguments import check_positive, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_positive, describe, is_integer, num_dims, whole_number
 from rstg_pyg.ops.frames import check_mask
 
 NODE, EDGE, GRAPH = "node", "edge", "graph"
 
 CONSTANT = ("pe", "pos")
 """Two dimensions of these are nodes and channels, and need three for frames."""
+
+OF_NODES = ("x", "y", "mask", "y_mask", "pe", "pos", "n_id", "seed_mask", "virtual_mask")
+"""Whose readings are clear by their names."""
+
+WIDEST = 64
+"""Vectors of nodes are rarely wider, and long series are rarely as short: as many frames may be either."""
 
 
 class Series:
@@ -25,7 +32,9 @@ class Series:
     The attributes that :class:`~rstg_pyg.RSTG` takes have their names and shapes. Whatever else is there belongs to
     nodes or edges where its first dimension is their number (to edges where it is both and "edge" is in the name), else
     to the graph. Of nodes and graphs it has frames where its second dimension is T (``pe`` and ``pos``: where there are
-    three dimensions), of edges where there are three dimensions and no ``edge_time``.
+    three dimensions), of edges where there are three dimensions and no ``edge_time``. Where sizes have two readings,
+    what cuts a series warns: ``"node"`` or ``"edge"`` in a name makes it clear, and ``[N, T, 1]`` with frames,
+    ``[N, 1, D]`` without.
 
     Args:
         data: The graph. Nothing of it is changed.
@@ -58,7 +67,7 @@ class Series:
             raise ValueError(f"expected 'x' of shape [N, T, C], got {describe(data.get('x'))}")
         self.data = data
         self.num_nodes, self.num_frames = data.x.shape[:2]
-        self.num_edges = check_edge_index(data.get("edge_index"), self.num_nodes)
+        self.num_edges = check_edge_index(data.get("edge_index"), self.num_nodes, data.x)
         self.edge_time = data.get("edge_time")
         if self.edge_time is not None:
             self._check_edge_time()
@@ -68,10 +77,29 @@ class Series:
         self.rows = {name: self._rows(name, value) for name, value in attributes}
         self.timed = {name for name, value in attributes if self._has_frames(name, value)}
 
+    def warn(self) -> None:
+        """Warn where sizes have two readings, before a series is cut."""
+        n, t, unclear = self.num_nodes, self.num_frames, []
+        for name, value in self._items():
+            if self.rows[name] != NODE or n == 1 or name in OF_NODES:
+                continue
+            if n == self.num_edges and "node" not in name:
+                unclear.append(
+                    f"{name!r} has {n} rows, as many as there are nodes and edges, and is read as of nodes: put 'edge' "
+                    "into its name if it is of edges, else 'node'"
+                )
+            if name in self.timed and value.dim() == 2 and value.is_floating_point() and 1 < t <= WIDEST:
+                unclear.append(
+                    f"{name!r} of shape {[n, t]} is read as one number for each of the {t} frames: give it as "
+                    f"{[n, 1, t]} if it has none, else as {[n, t, 1]}"
+                )
+        for message in unclear:
+            warnings.warn(message, stacklevel=4)
+
     def _check_edge_time(self) -> None:
         time, wanted = self.edge_time, [self.num_edges]
         if num_dims(time) != 1 or list(time.shape) != wanted or not is_integer(time):
-            raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time)}")
+            raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time, typed=True)}")
         wrong = time[(time < 0) | (time >= self.num_frames)]
         if wrong.numel() > 0:
             raise ValueError(f"expected 'edge_time' within 0 to {self.num_frames - 1}, got {wrong[0].item()}")
@@ -99,7 +127,8 @@ class Series:
         return torch.searchsorted(self.edge_time.contiguous(), frames).tolist()
 
     def sorted(self) -> "Series":
-        """The same with its edges sorted by time."""
+        """The same with its edges sorted by time, to be cut into frames."""
+        self.warn()
         if self.edge_time is None or bool((self.edge_time.diff() >= 0).all()):
             return self
         order, data = self.edge_time.argsort(stable=True), Data()
@@ -146,9 +175,8 @@ def slice_frames(data: Data, start: int, stop: int) -> Data:
         Data(x=[3, 2, 2], edge_index=[2, 1], edge_time=[1])
     """
     series = Series(data)
-    if not 0 <= start <= stop <= series.num_frames:
-        raise ValueError(f"expected 0 <= start <= stop <= {series.num_frames} frames, got {start} and {stop}")
-    return series.sorted().frames(start, stop)
+    start = whole_number("start", start, 0, series.num_frames)
+    return series.sorted().frames(start, whole_number("stop", stop, start, series.num_frames))
 
 
 def pad(data: Data, num_frames: int) -> Data:
@@ -173,6 +201,7 @@ def pad(data: Data, num_frames: int) -> Data:
         (torch.Size([7, 5, 2]), [True, True, False, False, False])
     """
     series = Series(data)
+    series.warn()
     check_positive(num_frames=num_frames)
     more = num_frames - series.num_frames
     if more < 0:
@@ -205,18 +234,13 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
     return out
 
 
-def is_integer(value: Tensor) -> bool:
-    """Whether a tensor holds integers."""
-    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-
-
-def check_edge_index(edge_index: object, num_nodes: int) -> int:
+def check_edge_index(edge_index: object, num_nodes: int, x: Tensor | None = None) -> int:
     """Raise unless ``edge_index`` is None or joins nodes that are there; give the number of edges."""
     if edge_index is None:
         return 0
-    if num_dims(edge_index) != 2 or edge_index.size(0) != 2 or not is_integer(edge_index):
-        raise ValueError(f"expected integer 'edge_index' of shape [2, E], got {describe(edge_index)}")
+    check_edges(edge_index)
     wrong = edge_index[(edge_index < 0) | (edge_index >= num_nodes)]
     if wrong.numel() > 0:
-        raise ValueError(f"expected 'edge_index' within 0 to {num_nodes - 1}, got {wrong[0].item()}")
+        why = f", as 'x' of shape {list(x.shape)} has {num_nodes} nodes (nodes come first)" if x is not None else ""
+        raise ValueError(f"expected 'edge_index' within 0 to {num_nodes - 1}, got {wrong[0].item()}{why}")
     return edge_index.size(1)

@@ -1,17 +1,39 @@
 """Windows over a long series: what was seen, and what comes next."""
 
-from torch.utils.data import Dataset
+from typing import Any, overload
+
+import torch
+from torch.utils.data import Dataset, Subset
 from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_flags, check_index, check_positive, describe
 from rstg_pyg.temporal.series import NODE, Series, subgraph
 
 
-class Windows(Dataset):
+class WindowDataset(Dataset):
+    """What is made when it is asked for by its number, or in part by a slice of numbers, a view."""
+
+    what = "window"
+
+    @overload
+    def __getitem__(self, index: int) -> Data: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Subset: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Subset(self, range(len(self))[index])
+        check_index(self.what, index, len(self))
+        return self.get(index % len(self))
+
+
+class Windows(WindowDataset):
     r"""Windows over a graph that changes, as a dataset: ``history`` frames to see and ``horizon`` frames to predict.
 
     Node tensors are views of the series, a set of edges that serves every frame is shared, and edges with a time are
-    slices, so the windows of a series take no memory of their own. The stock PyG ``DataLoader`` batches them.
+    slices, so the windows of a series take no memory of their own. The stock PyG ``DataLoader`` batches them, and
+    those of a slice, ``windows[:100]``.
 
     Args:
         data: The series, see :class:`Series`. Edges that are not sorted by time are sorted, once.
@@ -29,7 +51,8 @@ class Windows(Dataset):
         - **x:** ``[N, history, C]``, frames s to s + history - 1; **mask** and **edge_time** (from 0) likewise.
         - **y:** ``[N, horizon, ...]`` or ``[1, horizon, ...]``, frames from s + history + gap on of ``data.y``, or of
           ``data.x`` where there is no y.
-        - **y_mask:** ``[N, horizon]`` bool, who is there then; with ``data.mask`` (or of ``data.y_mask``, if there is).
+        - **y_mask:** ``[N, horizon]`` bool, who is there then, of ``data.y_mask`` or ``data.mask``; without either all
+          True, and ``[1, horizon]`` for a y of the graph.
         - **first_frame:** the int s.
 
     Raises:
@@ -42,7 +65,7 @@ class Windows(Dataset):
         >>> data = Data(x=torch.randn(20, 100, 3), edge_index=torch.randint(20, (2, 40)))
         >>> windows = Windows(data, history=12, horizon=6, stride=2)
         >>> len(windows), windows[5]
-        (42, Data(x=[20, 12, 3], edge_index=[2, 40], y=[20, 6, 3], first_frame=10))
+        (42, Data(x=[20, 12, 3], edge_index=[2, 40], y=[20, 6, 3], y_mask=[20, 6], first_frame=10))
         >>> next(iter(DataLoader(windows, batch_size=8, shuffle=True))).x.shape
         torch.Size([160, 12, 3])
     """
@@ -71,15 +94,16 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return (self.series.num_frames - self.span) // self.stride + 1
 
-    def __getitem__(self, index: int) -> Data:
-        check_index("window", index, len(self))
-        start = index % len(self) * self.stride
+    def get(self, index: int) -> Data:
+        """Make window number ``index``."""
+        start = index * self.stride
         window = self.series.frames(start, start + self.history)
         ahead = slice(start + self.history + self.gap, start + self.history + self.gap + self.horizon)
         data = self.series.data
         window.y = data["y" if "y" in data else "x"][:, ahead]
-        if "y_mask" in data or "mask" in data:
-            window.y_mask = data["y_mask" if "y_mask" in data else "mask"][:, ahead]
+        mask = data.get("y_mask", data.get("mask"))
+        everywhere = window.y.new_ones(window.y.shape[:2], dtype=torch.bool)
+        window.y_mask = everywhere if mask is None else mask[:, ahead]
         if self.present_only:
             rows = {"y": NODE, "y_mask": NODE, **self.series.rows}
             window = subgraph(window, rows, window.mask.any(1))

@@ -97,8 +97,10 @@ def animate_graph(
             raise ValueError(f"expected 'alpha' of shape {[*expected, 'heads']}, got {describe(alpha)}")
         alpha = alpha.detach().float().cpu().mean(-1)
         weight = alpha[number] if edge_time is not None else alpha[number, place]
-    if truth is not None and (truth.dtype != torch.bool or list(truth.shape) != [graph.num_edges]):
-        raise ValueError(f"expected a bool 'truth' of shape [{graph.num_edges}], got {describe(truth)}")
+    if truth is not None and (
+        num_dims(truth) < 0 or truth.dtype != torch.bool or list(truth.shape) != [graph.num_edges]
+    ):
+        raise ValueError(f"expected a bool 'truth' of shape [{graph.num_edges}], got {describe(truth, typed=True)}")
     if foretold is not None:
         if foretold.shape != position.shape:
             raise ValueError(f"expected 'foretold' of shape {list(position.shape)}, got {describe(foretold)}")

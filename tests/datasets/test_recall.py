@@ -81,8 +81,11 @@ def test_bad_arguments():
         ({"num_clips": 0}, "'num_clips' to be a positive int, got 0"),
         ({"train": 1}, "'train' to be True or False, got 1"),
         ({"seed": -1}, "'seed' to be an integer within 0 to"),
-        ({"edge_index": None}, r"integer 'edge_index' of shape \[2, E\], got None"),
-        ({"edge_index": PATH.float()}, r"integer 'edge_index' of shape \[2, E\], got \[2, 8\]"),
+        ({"edge_index": None}, r"integer 'edge_index' of shape \[2, num_edges\], got None"),
+        (
+            {"edge_index": PATH.float()},
+            r"integer 'edge_index' of shape \[2, num_edges\], got torch.float32 of shape \[2, 8\]",
+        ),
     ]:
         with case(kwargs), pytest.raises(ValueError, match=f"expected {message}"):
             DelayedRecall(**{"edge_index": PATH, **kwargs})

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from cases import case
 
-from rstg_pyg.models import Forecaster, masked_error
+from rstg_pyg.models import Forecaster, PairForecaster, masked_error
+from rstg_pyg.models.graph_rows import LinearAutoregression
 
 N, T, C, H = 5, 4, 2, 3
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
@@ -125,6 +127,18 @@ def test_it_learns_to_go_on():
         optimizer.step()
     still = masked_error(path[:, T - 1 : T].expand(-1, H, -1), path[:, T:], power=2)
     assert loss < 0.25 * still, (loss, still)
+
+
+def test_inputs_of_another_type_than_the_weights():
+    x, edges = torch.zeros(2, T, 4, dtype=torch.float64), torch.tensor([[0, 1], [1, 0]])
+    for model in (Forecaster(4, H), LinearAutoregression(4, T, H), PairForecaster(H)):
+        with (
+            case(model),
+            pytest.raises(ValueError, match=r"'x' of type torch.float32, as the weights, got torch.float64"),
+        ):
+            model(x, edges)
+    with pytest.raises(ValueError, match=r"'x' of type torch.float32, as the weights, got torch.int64"):
+        Forecaster(4, H).step(x[:, 0].long(), None, edges)
 
 
 def test_bad_input():

@@ -63,5 +63,5 @@ def test_who_is_absent_does_not_matter_and_edges_for_all_frames_are_edges_in_eac
 def test_bad_input():
     with pytest.raises(ValueError, match=r"'x' of shape \[N, T, 2\], got \[2, 3, 4\]"):
         make()(torch.zeros(2, 3, 4), torch.zeros(2, 1, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"'edge_index' of shape \[2, E\], got "):
+    with pytest.raises(ValueError, match=r"'edge_index' of shape \[2, num_edges\], got torch.sparse_coo"):
         make()(torch.zeros(2, 3, 2), torch.eye(2).to_sparse())

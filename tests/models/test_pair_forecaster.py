@@ -114,7 +114,7 @@ def test_training_reaches_every_weight_and_sees_all_frames(model):
         ([[0, 1], [1, 2]], "every edge once in each direction and none from a node to itself, got others between 0"),
         ([[0, 1, 0], [1, 0, 1]], "got others between 0 and 1"),
         ([[0, 1, 2], [1, 0, 2]], "got others between 2 and 2"),
-        ([0, 1], r"edges as a tensor \[2, num_edges\]"),
+        ([0, 1], r"integer 'edge_index' of shape \[2, num_edges\], got torch.int64 of shape \[2\]"),
     ],
 )
 def test_edges_that_are_no_pairs_are_named(edges, message):

@@ -75,7 +75,7 @@ def test_bad_input():
     memory, ids = NodeMemory(rstg, max_nodes=2), torch.tensor([4, 2])
     _, state = rstg(torch.randn(2, 1, C).double(), torch.empty(2, 0).long())
     for wrong, message in [
-        (torch.tensor([4.0, 2.0]), r"'ids' as int64 of shape \[num_nodes\], got \[2\]"),
+        (torch.tensor([4.0, 2.0]), r"'ids' as int64 of shape \[num_nodes\], got torch.float32 of shape \[2\]"),
         (torch.tensor([4, 4]), "each id once, got 4 more than once"),
         (torch.arange(3), "at most max_nodes=2 ids, got 3"),
         (torch.arange(1), r"a state of 1 nodes, as there are ids, got \[2, 4\]"),

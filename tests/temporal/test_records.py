@@ -89,6 +89,17 @@ def test_a_table_of_people(kind):
     assert not data.x[~data.mask].any()
 
 
+def test_a_table_as_people_have_it():
+    """Lists of float times are exact, features are of the weights' type, and edges may be none."""
+    start = 1_700_000_000.0
+    data = from_table([start, start + 100, start + 200], [0, 0, 0], np.arange(3.0))
+    assert data.frame_start.tolist() == [[start, start + 100, start + 200]]
+    assert data.x.dtype == from_table([0, 1], [0, 0], [1, 2]).x.dtype == torch.get_default_dtype()
+    assert from_table(torch.tensor([1e6, 1e6 + 1, 1e6 + 3]), [0, 0, 0], [1, 2, 3]).x.size(1) == 4
+    none = {"edge_index": torch.empty(2, 0).long(), "edge_attr": torch.empty(0, 3), "edge_time": []}
+    assert from_table([0, 1], [0, 0], [1, 2], **none).edge_attr.shape == (0, 3)
+
+
 @pytest.mark.parametrize("step", [None, 0.4])
 def test_times_that_are_rounded(step):
     time = torch.arange(500) * 0.4
@@ -127,10 +138,19 @@ EDGES = {"edge_index": [[1], [2]]}
         ({"time": [0, 1]}, r"'time' \[R\], integer 'node' \[R\] and 'features' \[R, C\], R > 0"),
         ({"node": [1.0, 2.0, 1.0]}, r"integer 'node' \[R\]"),
         ({"time": [0, float("inf"), 1]}, "expected finite numbers as 'time'"),
-        ({"time": [0, 10, 25]}, "expected 'time' on a grid of step 10 from 0, got 25"),
+        ({"time": [0, 10, 25]}, "expected 'time' on a grid of step 10 from 0, got 25: give a 'step' that divides"),
+        ({"time": torch.tensor([0, 100, 200]) + 1.7e9}, "'time' as float64 or int64: torch.float32 cannot hold these"),
+        ({"time": torch.tensor([0, 0.1, 0.2]) + 1e6}, r"it rounds 1e\+06 by up to 0.0596"),
+        ({"time": np.array([0, 1, 2]) * 1e3 + 1.7e18}, "'time' as int64: torch.float64 cannot hold these times"),
+        ({"features": [1, float("nan"), 2]}, "finite 'features', got NaN in 1 of 3 rows: leave these rows out"),
+        ({"features": [1e300, 1, 1e300]}, "finite 'features', got infinity in 2 of 3 rows"),
+        ({"node": ["a", "b", "a"]}, r"numbers as 'node', got <U1: names are numbered by np.unique\(node, return_inv"),
+        ({"time": np.arange(3).astype("M8[s]")}, r"got datetime64\[s\]: dates are seconds as np.asarray\(time, 'dat"),
+        ({"edge_index": [["a"], ["b"]]}, "'edge_index', got <U1: give the numbers of 'node', not names"),
         ({"step": -1}, "expected 'step' to be a positive number, got -1"),
         ({"time": [5, 10, 5]}, "expected every node once in a frame, got node 1 twice at time 5"),
-        ({"time": [0, 1, 10**12]}, "nodes times frames, got 2 and 1000000000001 with step=1"),
+        ({"time": [0, 1, 10**9]}, "on a grid, got 1,000,000,001 frames of step 1 for 3 rows: give 'step', or round"),
+        ({"time": [0, 1, 10**12], "step": 1}, "nodes times frames, got 2 and 1000000000001 with step=1"),
         ({"edge_index": [[1], [7]]}, "expected 'edge_index' to hold ids of nodes, got 7"),
         ({**EDGES, "edge_time": [9]}, "expected 'edge_time' from 0 to 2, got 9"),
         ({**EDGES, "edge_time": [0.5]}, "expected 'edge_time' on a grid of step 1 from 0, got 0.5"),

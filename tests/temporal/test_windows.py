@@ -1,8 +1,11 @@
 """Windows over a series, and their parts for large graphs."""
 
+import warnings
+
 import pytest
 import torch
 import torch_geometric.typing
+from cases import case
 from changing_series import N, T, make_rstg, make_series, run
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader, NeighborLoader
@@ -91,6 +94,43 @@ def test_targets_of_the_graph():
     assert torch.equal(batch.y, torch.stack([data.y[0, start + 4 : start + 6] for start in range(3)]))
 
 
+@pytest.mark.parametrize("options", [{}, {"y": torch.randn(1, T, 2)}])
+def test_targets_without_a_mask_are_all_there(options):
+    data = make_series(**options)
+    del data.mask
+    window = Windows(data, history=4, horizon=2)[1]
+    assert window.y_mask.shape == window.y.shape[:2] and window.y_mask.all()
+
+
+def test_a_slice_is_a_view():
+    windows = Windows(make_series(), history=4, horizon=2)
+    for items in (windows, NeighborWindows(windows, [-1], num_seeds=4)):
+        assert [item.first_frame for item in items[1:-1:2]] == [
+            items[i].first_frame for i in range(1, len(items) - 1, 2)
+        ]
+
+
+def test_sizes_with_two_readings_bring_a_warning():
+    """Two rows are nodes or edges, eight numbers are of frames or of none."""
+    data, edges = Data(x=torch.zeros(2, 8, 1), y=torch.zeros(2, 8)), torch.zeros(2, 2).long()
+    for more, cut, message in [
+        ({"lat": torch.zeros(2, 8)}, lambda data: slice_frames(data, 0, 4), r"'lat' .* \[2, 1, 8\] .* \[2, 8, 1\]"),
+        ({"lat": torch.zeros(2, 8)}, lambda data: pad(data, 9), "'lat' of shape .2, 8. is read as one number for each"),
+        (
+            {"weight": torch.zeros(2), "edge_index": edges},
+            lambda data: slice_frames(data, 0, 4),
+            "'weight' has 2 rows, .* put 'edge' into its name",
+        ),
+    ]:
+        with case(message), pytest.warns(UserWarning, match=message) as caught:
+            cut(data.clone().update(more))
+        assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clear = {"node_lat": torch.zeros(2, 1, 8), "node_heat": torch.zeros(2, 8, 1), "edge_weight": torch.zeros(2)}
+        Windows(data.update({**clear, "edge_index": edges}), 2, 2)
+
+
 def test_frames_of_a_series_are_those_of_its_windows():
     data = make_series()
     later = slice_frames(data, 3, T)
@@ -102,13 +142,13 @@ def test_frames_of_a_series_are_those_of_its_windows():
 def test_rows_and_frames_of_attributes():
     data = Data(x=torch.zeros(4, 5, 2), edge_index=torch.zeros(2, 4).long(), edge_time=torch.zeros(4).int())
     data.edge_attr, data.pe, data.pos = torch.zeros(4, 5), torch.zeros(4, 5), torch.zeros(4, 5, 2)
-    data.label, data.y, data.name = torch.zeros(4, 5), torch.zeros(1, 5), "clip"
+    data.node_label, data.y, data.name = torch.zeros(4, 5).int(), torch.zeros(1, 5), "clip"
     series = Series(data)
-    assert series.timed == {"x", "pos", "label", "y"}
+    assert series.timed == {"x", "pos", "node_label", "y"}
     assert [name for name, rows in series.rows.items() if rows == "edge"] == ["edge_index", "edge_time", "edge_attr"]
     assert series.rows["y"] == series.rows["name"] == "graph"
     assert slice_frames(data, 1, 3).pe is data.pe
-    assert pad(data, 7).label.shape == (4, 7)
+    assert pad(data, 7).node_label.shape == (4, 7)
 
 
 # Large graphs.
@@ -187,7 +227,13 @@ SERIES = make_series()
         (lambda: Windows(make_series(y=torch.zeros(N)), 4, 3), ValueError, r"expected 'y' of shape \[N, T, ...\]"),
         (lambda: Windows(None, 4, 3), ValueError, "expected a Data of a graph that changes, got None"),
         (lambda: Windows(Data(x=torch.zeros(3, 2)), 1, 1), ValueError, r"'x' of shape \[N, T, C\], got \[3, 2\]"),
-        (lambda: slice_frames(SERIES, 3, 13), ValueError, "0 <= start <= stop <= 12 frames, got 3 and 13"),
+        (lambda: slice_frames(SERIES, 3, 13), ValueError, "'stop' to be an integer within 3 to 12, got 13"),
+        (lambda: slice_frames(SERIES, 3, None), ValueError, "'stop' to be an integer within 3 to 12, got None"),
+        (
+            lambda: Series(Data(x=torch.zeros(3, 5, 1), edge_index=torch.tensor([[0], [4]]))),
+            ValueError,
+            r"within 0 to 2, got 4, as 'x' of shape \[3, 5, 1\] has 3 nodes \(nodes come first\)",
+        ),
         (lambda: pad(SERIES, 5), ValueError, "expected at most num_frames=5 frames, got 12"),
         (
             lambda: Series(make_series().update({"mask": torch.ones(N, T)})),

@@ -72,7 +72,7 @@ def test_what_is_believed_is_green_or_red_and_what_is_foretold_a_ring(tmp_path):
 
 def test_bad_input(tmp_path):
     for options, message in [
-        ({"truth": torch.ones(4)}, r"a bool 'truth' of shape \[4\], got \[4\]"),
+        ({"truth": torch.ones(4)}, r"a bool 'truth' of shape \[4\], got torch.float32 of shape \[4\]"),
         ({"foretold": torch.ones(5, 2)}, r"'foretold' of shape \[5, 4, 2\], got \[5, 2\]"),
         ({"alpha": torch.rand(4, 2)}, r"'alpha' of shape \[4, 4, 'heads'\], got \[4, 2\]"),
         ({"trail": 0}, "'trail' to be a positive int"),
