@@ -116,18 +116,18 @@ def text_of(table: Table, found: Sequence[dict[str, Any]]) -> str:
     """One line per variant, with "not run" where there is no result."""
     num_digits = table.recipe.task.num_digits
     published = table.variants is PAPER_ROWS
-    lines = [["", *["published"] * published, "here, mean ± s.d.", "seeds", "parameters", "min a run"]]
+    lines = [["row", *["published"] * published, "here, mean ± s.d.", "seeds", "parameters", "min a run"]]
     for name, variant in table.variants.items():
         line = [f"{ROWS[variant.row].title} (`{name}`)" if published else name]
         line += [str(ROWS[variant.row].published[num_digits] or "")] * published
         lines.append(line + cells([held for held in found if held["name"] == name]))
     facts = f"{table.title}. Accuracy in % on {table.recipe.test_clips:,} test clips."
     if found:
-        clips, digits, precision, machine, torch = (
+        digits, precision, machine, torch = (
             " and ".join(sorted({str(held[key]) for held in found if key in held}))
-            for key in ("clips", "digits", "precision", "machine", "torch")
+            for key in ("digits", "precision", "machine", "torch")
         )
-        facts += f" Every run saw {clips} clips. Digits of {digits}; {precision}; torch {torch} on {machine}."
+        facts += f" Every run saw {table.recipe.clips:,} clips. Digits of {digits}; {precision}; torch {torch} on {machine}."
     return "\n".join([markdown(lines), "", facts, ""])
 
 
