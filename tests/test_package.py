@@ -103,7 +103,18 @@ def test_the_package_says_what_runs_here_and_what_is_off():
         rstg_pyg_command.main(["me"])
 
 
-HEART = {"arguments", "formula", "norm", "watched", "constant_buffers", "regions", "ops", "conv", "recurrence", "blocks"}
+HEART = {
+    "arguments",
+    "formula",
+    "norm",
+    "watched",
+    "constant_buffers",
+    "regions",
+    "ops",
+    "conv",
+    "recurrence",
+    "blocks",
+}
 """What the rest of the package stands on."""
 
 

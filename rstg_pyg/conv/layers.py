@@ -5,12 +5,13 @@ Shape legend: as in :mod:`rstg_pyg.conv.rstg_conv`; U is the width of the first 
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import Identity, Module, ModuleList, ReLU
 from torch_geometric.nn.dense import linear as pyg
 from torch_geometric.nn.resolver import activation_resolver
@@ -94,17 +95,21 @@ class MessageMLP(Module):
         """The message of an edge from the first layer on; of a linear last layer, its input."""
         if self.form == "relu":
             return Message()
-        if self.form == "product":
-            return Message(self._split_message, (self.lin_last.weight, self.lin_last.bias))
-        layers = [self.lins, self.act, None if self.has_linear_last else self.lin_last]
-        tensors = [value for layer in layers if isinstance(layer, Module) for value in layer.parameters()]
-        return Message(self._hidden_message if self.has_linear_last else self._split_message, tensors)
+        # Backward passes call the function again, when functional_call has put the module's own weights back.
+        ends_linear, act, own = self.has_linear_last, self.act, dict(self.act.named_parameters())
+        layers = [*self.lins] if ends_linear or self.lin_last is None else [*self.lins, self.lin_last]
+        weights = [(layer.weight, layer.bias) for layer in layers]
 
-    def _hidden_message(self, h: Tensor) -> Tensor:
-        return self.hidden_from_first(h).unsqueeze(-2)
+        def activated(h: Tensor) -> Tensor:
+            return functional_call(act, own, (h,)) if own else act(h)
 
-    def _split_message(self, h: Tensor) -> Tensor:
-        return self.last(self.hidden_from_first(h)).unflatten(-1, (self.heads, -1))
+        def function(h: Tensor) -> Tensor:
+            for weight, bias in weights:
+                h = linear(activated(h), weight, bias)
+            h = activated(h) if ends_linear or self.act_last else h
+            return h.unsqueeze(-2) if ends_linear else h.unflatten(-1, (self.heads, -1))
+
+        return Message(function, [*chain.from_iterable(weights), *own.values()])
 
     def forward(self, v: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:
         src, dst = self.lin_src(v), self.lin_dst(v)

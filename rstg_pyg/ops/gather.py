@@ -148,7 +148,7 @@ def _run_blocks(spec, message, src, dst, query, key, edge, kept, index) -> tuple
 def _block_sum(spec, message, src, dst, alpha, edge, index) -> Tensor:
     if spec.message == "relu":
         return weighted_relu(src, dst, alpha.to(src.dtype), edge, index)
-    tensors = [value for value in message.tensors if value is not None]
+    tensors = [value for value in message.tensors if value is not None and value.requires_grad]
     return block_messages(message.function, tensors, src, dst, alpha.to(src.dtype), edge, index)
 
 

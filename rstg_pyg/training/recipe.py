@@ -294,7 +294,7 @@ def small_recipe(num_digits: int = 2) -> Recipe:
     _check_pair(num_digits)
     task = Phase(30_000, 2, 0.5) if num_digits == 2 else Phase(170_000, num_digits)
     phases = (Phase(12_000, 2, 0.5, "in-step"), Phase(18_000, 2, 0.2), task)
-    return Recipe(phases, optimizer="muon-hidden", muon_lr=0.006)
+    return Recipe(phases, optimizer="muon-hidden", muon_lr=0.003 if num_digits == 2 else 0.006)
 
 
 def full_recipe(num_digits: int = 5) -> Recipe:

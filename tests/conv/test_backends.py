@@ -6,6 +6,7 @@ import pytest
 import torch
 from laws import assert_same_with_gradients
 from small_graphs import GRAPHS, irregular_graph
+from torch.func import functional_call
 from torch_geometric import EdgeIndex
 
 from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, region_graph
@@ -129,6 +130,24 @@ def test_gradients_and_second_gradients_of_blocks(options, many_blocks):
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
     if options.get("act") != "prelu":
         assert torch.autograd.gradgradcheck(run, inputs, atol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize("options", ["paper", "three layers, heads", "learned activation"])
+@pytest.mark.parametrize("backend", FAST)
+def test_weights_of_a_call_get_their_gradients_and_frozen_ones_none(backend, options):
+    """functional_call has put the module's own weights back when the backward pass runs."""
+    x, edges = torch.randn(5, 3, 4).double(), torch.randint(5, (2, 12))
+    found = []
+    conv = layer(backend, OPTIONS[options]).double()
+    weights = {name: torch.randn_like(p) for name, p in conv.named_parameters()}
+    frozen = [name for name in weights if name in ("send.lin_last.weight", "send.act.weight") or "send.lins" in name]
+    for name in (backend, "reference"):
+        conv.backend = name
+        given = {key: value.clone().requires_grad_(key not in frozen[:1]) for key, value in weights.items()}
+        functional_call(conv, given, (x, edges)).square().sum().backward()
+        found.append({key: value.grad for key, value in given.items()})
+    assert found[0][frozen[0]] is None
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("options", [{}, {"heads": 2}, {"edge_dim": 3}], ids=["default", "heads", "edge features"])
