@@ -127,7 +127,9 @@ def text_of(table: Table, found: Sequence[dict[str, Any]]) -> str:
             " and ".join(sorted({str(held[key]) for held in found if key in held}))
             for key in ("digits", "precision", "machine", "torch")
         )
-        facts += f" Every run saw {table.recipe.clips:,} clips. Digits of {digits}; {precision}; torch {torch} on {machine}."
+        facts += (
+            f" Every run saw {table.recipe.clips:,} clips. Digits of {digits}; {precision}; torch {torch}, {machine}."
+        )
     return "\n".join([markdown(lines), "", facts, ""])
 
 
