@@ -284,7 +284,9 @@ class RSTG(Formula):
             if isinstance(conv, RSTGConv):
                 graph = changing_graph(conv, x, edge_index, edge_attr, pe, edge_time)
             else:
-                graph = edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0))
+                graph = (
+                    edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0), self._flow)
+                )
             if SPACE_TIME in self.stages:
                 self._check_spacetime(graph.adjacency, edge_attr)
         frames = FrameIndex(x.shape[:-1], graph, None if graph is None else edge_time, mask)
@@ -296,13 +298,21 @@ class RSTG(Formula):
             return edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
         if isinstance(edge_index, GraphIndex) or len(self.space_stages) == 0:
             return edge_index
-        return GraphIndex(edge_index, num_nodes, self.space_stages[0].flow)
+        return GraphIndex(edge_index, num_nodes, self._flow)
+
+    @property
+    def _flow(self) -> str:
+        return getattr(self.space_stages[0], "flow", "source_to_target")
 
     def _unrolled(self, edge_index: Adj, edge_attr: OptTensor, num_nodes: int, num_frames: int) -> Adj | GraphIndex:
         if isinstance(edge_index, GraphIndex):
             edge_index = edge_index.adjacency
         self._check_spacetime(edge_index, edge_attr)
-        return self._index(spacetime_edge_index(edge_index, num_nodes, num_frames), num_nodes * num_frames)
+        if self._flow == "source_to_target":
+            edge_index = spacetime_edge_index(edge_index, num_nodes, num_frames)
+        else:  # Edges from the past lead into the present, whichever end comes first.
+            edge_index = spacetime_edge_index(edge_index.flip(0), num_nodes, num_frames).flip(0)
+        return self._index(edge_index, num_nodes * num_frames)
 
     def _check_spacetime(self, edge_index: Adj, edge_attr: OptTensor) -> None:
         if edge_attr is not None or is_sparse(edge_index):
