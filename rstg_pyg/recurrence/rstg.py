@@ -250,7 +250,7 @@ class RSTG(Formula):
                 new_state.append(entry)
             else:
                 past = memory[len(new_state)]
-                new_state.append(x[..., -1, :])
+                new_state.append(x[..., -1, :].clone())
                 if unrolled is None:
                     unrolled = self._unrolled(edge_index, edge_attr, x.size(0), x.size(-2) + (past is not None))
                 out = space_time_stage(module, x, unrolled, pe, past, return_attention_weights)

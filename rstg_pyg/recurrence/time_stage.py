@@ -275,9 +275,9 @@ class TimeStage(Formula):
             c = c[0] if c else None
         if type(rnn) is torch.nn.LSTM:
             h, c = torch.lstm_cell(rows, (h, c), *weights)
-            return h.view(v.shape), (h.view(*shape, -1), c.view(*shape, -1))
+            return h.view(v.shape), (h.clone().view(*shape, -1), c.view(*shape, -1))
         h = torch.gru_cell(rows, h, *weights)
-        return h.view(v.shape), h.view(*shape, -1)
+        return h.view(v.shape), h.clone().view(*shape, -1)
 
     def _parts(self, state: RNNState, node_shape: torch.Size) -> tuple[Tensor, ...]:
         """The tensors of a state, such as ``h``, and ``c`` of an LSTM, of the right shapes."""

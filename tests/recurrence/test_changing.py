@@ -1,9 +1,11 @@
 """Graphs that change: edges in time, nodes that come and go, clips of any length; and that nothing else changes."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
+from cases import case
+from laws import assert_stream_owns_its_memory
 from small_graphs import GRAPHS
 from torch_geometric.utils import to_torch_csr_tensor
 
@@ -13,6 +15,7 @@ from rstg_pyg.ops import FrameIndex
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 EDGES, N = GRAPHS["irregular"]
 T, C, P, D = 5, 4, 3, 2
+PE = torch.randn(N, P, dtype=torch.float64)
 NAN = float("nan")
 
 
@@ -220,6 +223,21 @@ def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
         outs.append(out)
     torch.testing.assert_close(torch.cat(outs, -2), expected)
     torch.testing.assert_close(state, last)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
+    for rnn, frames, given in product(["lstm", "gru", "linear"], [1, 2], [(), ("pe",), ("pe", "mask")]):
+        rstg, values = (
+            make(stages=form, rnn=rnn, residual=False),
+            {"pe": draw(3, N, frames, P), "mask": torch.rand(3, N, frames) < 0.6},
+        )
+
+        def run(state, x, *more, rstg=rstg, given=given):
+            return rstg(x, EDGES, state=state, **{"pe": PE, **dict(zip(given, more, strict=True))})
+
+        with case(rnn, frames, given):
+            assert_stream_owns_its_memory(run, draw(3, N, frames, C), *(values[name] for name in given))
 
 
 @pytest.mark.parametrize("form", FORMS)
