@@ -88,7 +88,7 @@ class WithPast:
             if self.moves or past_pe is not None:
                 if past_pe is None:
                     raise ValueError("expected the state of a homogeneous stage to hold the last encodings, got none")
-                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), -1)
+                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), pe.size(1))
                 now = now.expand(*frames.shape, -1)
                 self.pe = torch.cat([past_pe.to(now.dtype).unsqueeze(-2), now], dim=-2)
         self.index = index_for(self.whole.spacetime_index, self.whole.num_rows)

@@ -10,7 +10,7 @@ from small_graphs import GRAPHS
 from torch_geometric.utils import to_torch_csr_tensor
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
-from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops import FrameIndex, GraphIndex
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 EDGES, N = GRAPHS["irregular"]
@@ -271,6 +271,28 @@ def test_nobody_is_there(form):
     assert not out.any()
     more, _ = rstg(x, EDGES, state=state, mask=torch.ones(N, T, dtype=torch.bool))
     torch.testing.assert_close(more, rstg(x, EDGES)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_there_are_no_nodes_or_no_clips(form):
+    for rnn, (nodes, *inner), frames in product(["lstm", "gru", "linear"], [(0,), (0, 2), (N, 0)], [1, 2]):
+        rstg, x, pe = make(stages=form, rnn=rnn), draw(nodes, *inner, frames, C), draw(nodes, frames, P)
+        edges, state = EDGES[:, : nodes * 2], None
+        time, mask = torch.zeros_like(edges[0]), torch.ones(x.shape[:-1], dtype=torch.bool)
+        for changes in [{"pe": pe[:, 0]}, {"pe": pe}, {"pe": pe, "edge_time": time}, {"pe": pe, "mask": mask}]:
+            with case(rnn, x.shape, list(changes)):
+                for _ in range(2):
+                    out, state, _ = rstg(x, edges, state=state, return_attention_weights=True, **changes)
+                    assert out.shape == x.shape
+                state = None
+
+
+def test_a_graph_of_no_frames():
+    for mask in (None, torch.zeros(N, 0, dtype=torch.bool)):
+        frames = FrameIndex((N, 0), GraphIndex(EDGES[:, :0], N), EDGES[0, :0], mask)
+        assert frames.index.num_edges == frames.spacetime_index.num_edges == 0
+        assert frames.put(frames.take(draw(N, 0, C))).shape == (N, 0, C)
+        assert frames.take_pe(draw(N, P)).shape == (0, P)
 
 
 def test_a_sparse_matrix_of_edges_in_time():
