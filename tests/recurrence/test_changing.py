@@ -1,5 +1,6 @@
 """Graphs that change: edges in time, nodes that come and go, clips of any length; and that nothing else changes."""
 
+from contextlib import nullcontext
 from itertools import pairwise, product
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from cases import case
 from laws import assert_stream_owns_its_memory
 from small_graphs import GRAPHS
+from torch.autograd import forward_ad
 from torch_geometric.utils import to_torch_csr_tensor
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
@@ -227,7 +229,8 @@ def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
-    for rnn, frames, given in product(["lstm", "gru", "linear"], [1, 2], [(), ("pe",), ("pe", "mask")]):
+    ways = [nullcontext, forward_ad.dual_level]  # by kernels, and by plain operations
+    for rnn, frames, given, way in product(["lstm", "gru", "linear"], [1, 2], [(), ("pe",), ("pe", "mask")], ways):
         rstg, values = (
             make(stages=form, rnn=rnn, residual=False),
             {"pe": draw(3, N, frames, P), "mask": torch.rand(3, N, frames) < 0.6},
@@ -236,7 +239,7 @@ def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
         def run(state, x, *more, rstg=rstg, given=given):
             return rstg(x, EDGES, state=state, **{"pe": PE, **dict(zip(given, more, strict=True))})
 
-        with case(rnn, frames, given):
+        with case(rnn, frames, given, way), way():
             assert_stream_owns_its_memory(run, draw(3, N, frames, C), *(values[name] for name in given))
 
 
