@@ -32,6 +32,22 @@ def assert_clip_equals_stream(run, x, splits, dim):
     torch.testing.assert_close(state, last)
 
 
+def assert_stream_owns_its_memory(run, *inputs):
+    """What is written over a call's output and inputs afterwards reaches no later call: ``run(state, *inputs)`` gives
+    ``(out, state)``, and each of ``inputs`` has a tensor for every call."""
+    state, expected = None, []
+    for given in zip(*inputs, strict=True):
+        out, state = run(state, *given)
+        expected.append(None if out is None else out.detach().clone())
+    state = None
+    for given, wanted in zip(zip(*inputs, strict=True), expected, strict=True):
+        given = [value.clone() for value in given]
+        out, state = run(state, *given)
+        torch.testing.assert_close(out, wanted)
+        for value in given if out is None else [*given, out]:
+            value.detach().fill_(float("nan"))
+
+
 def assert_same_with_gradients(one, other, module, *tensors):
     """Two ways to compute a function agree, and so do the gradients of the inputs and of every parameter."""
     results = []

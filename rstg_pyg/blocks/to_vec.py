@@ -87,7 +87,7 @@ class RSTGToVec(RegionBlock):
             check_memory("the second entry of the state", held, ["the last vectors"], [frame.size(0), self.channels])
         vector, state = self._vector(clip, state, mask.unsqueeze(1))
         vector = torch.where(mask.unsqueeze(1), vector, 0 if held is None else held)
-        return vector, (state, vector)
+        return vector, (state, vector.clone())
 
     def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
         x, state = self.run(clip, state, mask=mask)

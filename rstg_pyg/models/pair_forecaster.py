@@ -169,7 +169,7 @@ class PairForecaster(Module):
         pairs = self._pairs(frame[:, None] if num_dims(frame) == 2 else frame, edge_index)
         x = frame[:, None] if state is None else torch.stack([state[0], frame], 1)
         beliefs, memory = self._believe(x, pairs, None if state is None else state[1])
-        return self._foretell(frame, beliefs[-1][:, -1], pairs), (frame, memory)
+        return self._foretell(frame, beliefs[-1][:, -1], pairs), (frame.clone(), memory)
 
     def interactions(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """After each frame, say by which law the nodes of an edge act on each other: probabilities ``[E, T, 1 + L]``,

@@ -344,7 +344,7 @@ class VideoResNet(ConstantBuffers):
             volume = self._pair_features(torch.cat([state.pending, volume], 2))
             vector, pool = self.pool.step(volume.squeeze(2), state.pool)
         logits = self._logits(vector)
-        return logits, VideoState(frame.shape, None, blocks, pool, logits)
+        return logits, VideoState(frame.shape, None, blocks, pool, logits.clone())
 
     def _check_stream(self, frame: Tensor, state: Any) -> None:
         if self.form != "c2d":

@@ -96,7 +96,7 @@ class FrameIndex:
 
     def take(self, x: Tensor) -> Tensor:
         """The rows ``[M, C]`` of ``x [N, *, T, C]``; what stands in other places does not matter."""
-        x = x.reshape(-1, x.size(-1))
+        x = x.flatten(0, -2)
         return x if self.rows is None else x.index_select(0, self.rows)
 
     def put(self, rows: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class FrameIndex:
         if pe is None:
             return None
         if pe.dim() == 2:
-            pe = pe.view(pe.size(0), *[1] * len(self.shape[1:]), -1)
+            pe = pe.view(pe.size(0), *[1] * len(self.shape[1:]), pe.size(1))
         return self.take(with_inner_dims(pe, len(self.shape) + 1).expand(*self.shape, -1))
 
     def take_edge_attr(self, edge_attr: OptTensor) -> OptTensor:
@@ -133,7 +133,7 @@ class FrameIndex:
             inner, place = inner[:-1], place // inner[-1]
         everywhere = value.new_zeros(self.graph.num_edges * inner.numel(), value.size(-1))
         where = self.edges.number * inner.numel() + place
-        return everywhere.index_copy(0, where, value).view(self.graph.num_edges, *inner, -1)
+        return everywhere.index_copy(0, where, value).view(self.graph.num_edges, *inner, value.size(-1))
 
     def put_attention(self, attention: tuple[Adj, Tensor]) -> tuple[Adj, Tensor]:
         """The given edges with their weights, from what the convolution gives for :attr:`edges`."""
@@ -170,7 +170,7 @@ class FrameIndex:
             there = self.there(lag).flatten(1)[graph.source] & self.there().flatten(1)[graph.destination]
             number, place = there.nonzero().unbind(1)
         else:
-            starts = torch.arange(0, size, self.shape[-1], device=graph.source.device)
+            starts = torch.arange(size // max(self.shape[-1], 1), device=graph.source.device) * self.shape[-1]
             place = (self.edge_time[:, None] + starts).flatten()
             number = torch.arange(graph.num_edges, device=place.device).repeat_interleave(starts.size(0))
             if lag or self.mask is not None:

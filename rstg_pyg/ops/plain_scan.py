@@ -24,7 +24,7 @@ def plain_gated_scan(gates: Tensor, h0: Tensor, ptr: Tensor | None) -> tuple[Ten
         return b.to(gates.dtype), h0
     if ptr is None:
         h = linear_scan(a.unflatten(0, (h0.size(0), -1)), b.unflatten(0, (h0.size(0), -1)), h0)
-        return h.flatten(0, 1).to(gates.dtype), h[:, -1]
+        return h.flatten(0, 1).to(gates.dtype), h[:, -1].clone()
     # Frames that are not there leave the state as it is: a = 1, b = 0.
     lengths = ptr.diff()
     there = torch.arange(int(lengths.max()), device=ptr.device) < lengths.unsqueeze(1)

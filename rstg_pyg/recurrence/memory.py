@@ -82,9 +82,9 @@ class NodeMemory:
         return self.ids.size(0)
 
     def read(self, ids: Tensor) -> State | None:
-        """The state of these nodes; None before anything was written."""
+        """The state of these nodes; None where none is remembered."""
         self._check_ids(ids)
-        if self._state is None:
+        if len(self) == 0:
             return None
         place = torch.searchsorted(self.ids, ids).clamp(max=len(self) - 1)
         known = self.ids[place] == ids

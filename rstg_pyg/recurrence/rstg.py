@@ -7,6 +7,7 @@ clips on one graph), usually none.
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
@@ -18,7 +19,7 @@ from rstg_pyg.conv.inputs import changing_graph
 from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
-from rstg_pyg.ops.index import GraphIndex
+from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.recurrence.space_time_stage import WithPast, space_time_stage
 from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_sequence
 from rstg_pyg.regions.graph import spacetime_edge_index
@@ -250,9 +251,10 @@ class RSTG(Formula):
                 new_state.append(entry)
             else:
                 past = memory[len(new_state)]
-                new_state.append(x[..., -1, :])
+                new_state.append(x[..., -1, :].clone())
                 if unrolled is None:
-                    unrolled = self._unrolled(edge_index, edge_attr, x.size(0), x.size(-2) + (past is not None))
+                    graph = self._graph(x, edges, edge_attr, pe)
+                    unrolled = self._unrolled(graph, x.size(-2) + (past is not None))
                 out = space_time_stage(module, x, unrolled, pe, past, return_attention_weights)
             if return_attention_weights:
                 x, weights = out
@@ -280,13 +282,7 @@ class RSTG(Formula):
             return None
         graph = None
         if len(self.space_stages) > 0:
-            conv = self.space_stages[0]
-            if isinstance(conv, RSTGConv):
-                graph = changing_graph(conv, x, edge_index, edge_attr, pe, edge_time)
-            else:
-                graph = edge_index if isinstance(edge_index, GraphIndex) else GraphIndex(edge_index, x.size(0))
-            if SPACE_TIME in self.stages:
-                self._check_spacetime(graph.adjacency, edge_attr)
+            graph = self._graph(x, edge_index, edge_attr, pe, edge_time)
         frames = FrameIndex(x.shape[:-1], graph, None if graph is None else edge_time, mask)
         return None if frames.is_static and not moves else frames
 
@@ -296,20 +292,36 @@ class RSTG(Formula):
             return edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
         if isinstance(edge_index, GraphIndex) or len(self.space_stages) == 0:
             return edge_index
-        return GraphIndex(edge_index, num_nodes, self.space_stages[0].flow)
+        return GraphIndex(edge_index, num_nodes, self._flow)
 
-    def _unrolled(self, edge_index: Adj, edge_attr: OptTensor, num_nodes: int, num_frames: int) -> Adj | GraphIndex:
-        if isinstance(edge_index, GraphIndex):
-            edge_index = edge_index.adjacency
-        self._check_spacetime(edge_index, edge_attr)
-        return self._index(spacetime_edge_index(edge_index, num_nodes, num_frames), num_nodes * num_frames)
+    @property
+    def _flow(self) -> str:
+        return getattr(self.space_stages[0], "flow", "source_to_target")
 
-    def _check_spacetime(self, edge_index: Adj, edge_attr: OptTensor) -> None:
-        if edge_attr is not None or is_sparse(edge_index):
+    def _graph(
+        self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor, edge_time: OptTensor = None
+    ) -> GraphIndex:
+        """The edges as given, once the inputs are checked."""
+        conv = self.space_stages[0]
+        if isinstance(conv, RSTGConv):
+            graph = changing_graph(conv, x, edge_index, edge_attr, pe, edge_time)
+        else:
+            is_index = isinstance(edge_index, GraphIndex)
+            graph = edge_index if is_index else GraphIndex(edge_index, x.size(0), self._flow)
+        if SPACE_TIME in self.stages and (edge_attr is not None or is_sparse(graph.adjacency)):
             raise ValueError(
                 "expected a homogeneous stage to get edges as a tensor [2, num_edges] and no 'edge_attr': the edges "
                 "between frames are made from them"
             )
+        return graph
+
+    def _unrolled(self, graph: GraphIndex, num_frames: int) -> Adj | GraphIndex:
+        check_ends(graph.source, graph.destination, graph.num_nodes)
+        ends = torch.stack([graph.source, graph.destination])
+        ends = spacetime_edge_index(ends, graph.num_nodes, num_frames)
+        # Edges from the past lead into the present, whichever end comes first.
+        ends = ends if graph.flow == "source_to_target" else ends.flip(0)
+        return self._index(ends, graph.num_nodes * num_frames)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, num_stages={self.num_stages}, stages={self.stages})"

@@ -77,7 +77,7 @@ class WithPast:
         self.frames, self.node_shape, self.channels = frames, frames.shape[:-1], channels
         self.moves = num_dims(pe) > 2
         self.pe = pe if pe is None else with_inner_dims(pe, len(frames.shape) + 1) if self.moves else pe
-        self.last_pe = self.pe[..., -1, :].expand(*self.node_shape, -1) if self.moves else None
+        self.last_pe = self.pe[..., -1, :].expand(*self.node_shape, -1).clone() if self.moves else None
         self.there = frames.there()
         self.whole = frames
         if past is not None:
@@ -88,7 +88,7 @@ class WithPast:
             if self.moves or past_pe is not None:
                 if past_pe is None:
                     raise ValueError("expected the state of a homogeneous stage to hold the last encodings, got none")
-                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), -1)
+                now = self.pe if self.moves else pe.view(pe.size(0), *[1] * len(frames.shape[1:]), pe.size(1))
                 now = now.expand(*frames.shape, -1)
                 self.pe = torch.cat([past_pe.to(now.dtype).unsqueeze(-2), now], dim=-2)
         self.index = index_for(self.whole.spacetime_index, self.whole.num_rows)
@@ -108,7 +108,7 @@ class WithPast:
     def run(self, conv: Module, rows: Tensor, past: Any, return_attention_weights: bool | None) -> tuple[Any, Any]:
         """Give what ``conv`` makes of the rows of this call, ``[M, C]``, and the next state."""
         x = self.frames.put(rows)
-        entry = x[..., -1, :], self.there[..., -1], *([] if self.last_pe is None else [self.last_pe])
+        entry = x[..., -1, :].clone(), self.there[..., -1].clone(), *([] if self.last_pe is None else [self.last_pe])
         if past is not None:
             x = torch.cat([self._parts(past)[0].to(x.dtype).unsqueeze(-2), x], dim=-2)
         pe = self.whole.take_pe(self.pe)

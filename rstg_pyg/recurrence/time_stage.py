@@ -164,7 +164,7 @@ class TimeStage(Formula):
         elif self.kind == LINEAR:
             node_shape, before = x.shape[:-2], self._flat(state, x.shape[:-2], v.dtype)
             out, h = self.rnn(v.flatten(0, -3), None if before is None else before[0])
-            out, state = out.view(v.shape), h.view(*node_shape, -1)
+            out, state = out.view(v.shape), h.view(*node_shape, self.channels)
         elif self._takes_operator(v):
             node_shape, rows = x.shape[:-2], v.flatten(0, -3).transpose(0, 1)
             sizes = torch.full((rows.size(0),), rows.size(1), device="cpu")
@@ -201,7 +201,7 @@ class TimeStage(Formula):
             return x, state if before is None else _per_node(before, node_shape)
         if self.kind == LINEAR:
             out, h = self.rnn(v, before[0], frames.ptr)
-            return (x + out if self.residual else out), h.view(*node_shape, -1)
+            return (x + out if self.residual else out), h.view(*node_shape, self.channels)
         steps = frames.steps
         packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)
         given = None if before is None else tuple(part.index_select(0, steps.sequences) for part in before)
@@ -265,7 +265,7 @@ class TimeStage(Formula):
 
     def _one_frame(self, v: Tensor, state: RNNState | None) -> tuple[Tensor, RNNState]:
         """What :attr:`rnn` makes of ``v [N, *, 1, C]``."""
-        shape, rows = v.shape[:-2], v.reshape(-1, self.channels)
+        shape, rows = v.shape[:-2], v.flatten(0, -2)
         rnn = self.rnn
         weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, *([rnn.bias_ih_l0, rnn.bias_hh_l0] if rnn.bias else [])]
         if state is None:
@@ -275,9 +275,9 @@ class TimeStage(Formula):
             c = c[0] if c else None
         if type(rnn) is torch.nn.LSTM:
             h, c = torch.lstm_cell(rows, (h, c), *weights)
-            return h.view(v.shape), (h.view(*shape, -1), c.view(*shape, -1))
+            return h.view(v.shape), (h.clone().view(*shape, self.channels), c.view(*shape, self.channels))
         h = torch.gru_cell(rows, h, *weights)
-        return h.view(v.shape), h.view(*shape, -1)
+        return h.view(v.shape), h.clone().view(*shape, self.channels)
 
     def _parts(self, state: RNNState, node_shape: torch.Size) -> tuple[Tensor, ...]:
         """The tensors of a state, such as ``h``, and ``c`` of an LSTM, of the right shapes."""

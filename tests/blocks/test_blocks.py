@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from laws import assert_clip_equals_stream
+from cases import case
+from laws import assert_clip_equals_stream, assert_stream_owns_its_memory
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.testing import withDevice
@@ -128,6 +129,18 @@ def test_stream_equals_clip(form):
             expected = block(clips[:, :, : t + 1])
             expected = expected if make is to_vec else expected[:, :, -1]
             torch.testing.assert_close(out, expected, msg=lambda m, b=block, o=options: f"{b}, {o}: {m}")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
+    frames, mask = volume().movedim(2, 0), torch.rand(5, 2) < 0.6
+    for make, options in [(to_vec, {"readout": "last"}), (to_vec, {"readout": "mean"}), (to_map, {}), (pool, {})]:
+        block = make(stages=form, **options)
+        for given in [(frames,), (frames, mask)]:
+            with case(block, options, len(given)):
+                assert_stream_owns_its_memory(
+                    lambda state, frame, mask=None, block=block: block.step(frame, state, mask), *given
+                )
 
 
 def test_the_mean_of_a_long_stream_keeps_its_digits():

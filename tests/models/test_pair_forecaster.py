@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from laws import assert_stream_owns_its_memory
 from torch_geometric.data import Batch, Data
 
 from rstg_pyg.models import PairForecaster
@@ -47,6 +48,10 @@ def test_a_stream_foretells_what_the_clip_does(model):
     for t in range(T):
         prediction, state = model.step(x[:, t], state, EDGES)
         torch.testing.assert_close(prediction, model(x[:, : t + 1], EDGES))
+
+
+def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(model):
+    assert_stream_owns_its_memory(lambda state, frame: model.step(frame, state, EDGES), frames(N).unbind(1))
 
 
 def test_what_one_gains_others_lose_and_places_follow_velocities(model):

@@ -1,18 +1,23 @@
 """Graphs that change: edges in time, nodes that come and go, clips of any length; and that nothing else changes."""
 
-from itertools import pairwise
+from contextlib import nullcontext
+from itertools import pairwise, product
 
 import pytest
 import torch
+from cases import case
+from laws import assert_stream_owns_its_memory
 from small_graphs import GRAPHS
+from torch.autograd import forward_ad
 from torch_geometric.utils import to_torch_csr_tensor
 
 from rstg_pyg import RSTG, RSTGConv, TimeStage
-from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops import FrameIndex, GraphIndex
 
 FORMS = ["all-temp", "1-temp", "space-only", "time-only", "homogeneous"]
 EDGES, N = GRAPHS["irregular"]
 T, C, P, D = 5, 4, 3, 2
+PE = torch.randn(N, P, dtype=torch.float64)
 NAN = float("nan")
 
 
@@ -223,6 +228,22 @@ def test_a_clip_in_pieces_gives_the_clip(form, rnn, has_time, moving):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
+    ways = [nullcontext, forward_ad.dual_level]  # by kernels, and by plain operations
+    for rnn, frames, given, way in product(["lstm", "gru", "linear"], [1, 2], [(), ("pe",), ("pe", "mask")], ways):
+        rstg, values = (
+            make(stages=form, rnn=rnn, residual=False),
+            {"pe": draw(3, N, frames, P), "mask": torch.rand(3, N, frames) < 0.6},
+        )
+
+        def run(state, x, *more, rstg=rstg, given=given):
+            return rstg(x, EDGES, state=state, **{"pe": PE, **dict(zip(given, more, strict=True))})
+
+        with case(rnn, frames, given, way), way():
+            assert_stream_owns_its_memory(run, draw(3, N, frames, C), *(values[name] for name in given))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_renaming_nodes_and_reordering_edges_change_nothing(form):
     rstg, x, mask, pe = make(stages=form), draw(N, T, C), some_mask(), draw(N, T, P)
     edges, edge_time = changing_edges()
@@ -253,6 +274,28 @@ def test_nobody_is_there(form):
     assert not out.any()
     more, _ = rstg(x, EDGES, state=state, mask=torch.ones(N, T, dtype=torch.bool))
     torch.testing.assert_close(more, rstg(x, EDGES)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_there_are_no_nodes_or_no_clips(form):
+    for rnn, (nodes, *inner), frames in product(["lstm", "gru", "linear"], [(0,), (0, 2), (N, 0)], [1, 2]):
+        rstg, x, pe = make(stages=form, rnn=rnn), draw(nodes, *inner, frames, C), draw(nodes, frames, P)
+        edges, state = EDGES[:, : nodes * 2], None
+        time, mask = torch.zeros_like(edges[0]), torch.ones(x.shape[:-1], dtype=torch.bool)
+        for changes in [{"pe": pe[:, 0]}, {"pe": pe}, {"pe": pe, "edge_time": time}, {"pe": pe, "mask": mask}]:
+            with case(rnn, x.shape, list(changes)):
+                for _ in range(2):
+                    out, state, _ = rstg(x, edges, state=state, return_attention_weights=True, **changes)
+                    assert out.shape == x.shape
+                state = None
+
+
+def test_a_graph_of_no_frames():
+    for mask in (None, torch.zeros(N, 0, dtype=torch.bool)):
+        frames = FrameIndex((N, 0), GraphIndex(EDGES[:, :0], N), EDGES[0, :0], mask)
+        assert frames.index.num_edges == frames.spacetime_index.num_edges == 0
+        assert frames.put(frames.take(draw(N, 0, C))).shape == (N, 0, C)
+        assert frames.take_pe(draw(N, P)).shape == (0, P)
 
 
 def test_a_sparse_matrix_of_edges_in_time():

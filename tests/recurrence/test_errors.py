@@ -1,11 +1,14 @@
 """Every error of RSTG and TimeStage that a user can meet."""
 
+from itertools import product
+
 import pytest
 import torch
 from small_graphs import GRAPHS
 from torch_geometric.utils import to_torch_coo_tensor
 
 from rstg_pyg import RSTG, TimeStage
+from rstg_pyg.ops import GraphIndex
 
 EDGES, NUM_NODES = GRAPHS["grid"]
 X = torch.randn(NUM_NODES, 6, 4)
@@ -79,6 +82,19 @@ def test_homogeneous_stages_need_plain_edges():
         rstg(X, EDGES, state=[H[:4]] * 3)
     with pytest.raises(ValueError, match=r"got \(\[5, 4\], \[5, 4\]\)"):
         rstg(X, EDGES, state=[(H, H)] * 3)
+
+
+def test_homogeneous_stages_speak_of_the_nodes_of_a_frame():
+    edges = torch.tensor([[0], [NUM_NODES]])
+    for flow, state in product(["source_to_target", "target_to_source"], [None, [H] * 3]):
+        rstg = RSTG(4, stages="homogeneous", pe_channels=2, flow=flow)
+        pe, index = torch.randn(NUM_NODES, 2), GraphIndex(EDGES, NUM_NODES + 1, flow)
+        with pytest.raises(ValueError, match=r"'pe' of shape \[5, 2\] or .*, got \[4, 2\]$"):
+            rstg(X, EDGES, pe=pe[:4], state=state)
+        with pytest.raises(IndexError, match="nodes from 0 to 4, got 5 "):
+            rstg(X, edges, pe=pe, state=state)
+        with pytest.raises(ValueError, match="an index of 5 nodes, as 'x' has, got one of 6"):
+            rstg(X, index, pe=pe, state=state)
 
 
 @pytest.mark.parametrize("stages", ["all-temp", "space-only", "homogeneous"])

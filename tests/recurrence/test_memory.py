@@ -61,6 +61,14 @@ def test_the_longest_absent_are_forgotten_first():
     assert len(memory) == 0 and memory.read(torch.tensor([1])) is None
 
 
+def test_nobody_is_written():
+    rstg, nobody, ids = make(), torch.empty(0, dtype=torch.int64), torch.tensor([3])
+    memory = NodeMemory(rstg)
+    memory.write(nobody, [(torch.zeros(0, 4), torch.zeros(0, 4))] * rstg.num_states)
+    assert memory.read(ids) is None
+    assert memory.read(nobody) is None
+
+
 def test_pieces_of_a_long_series_train_alone():
     rstg, edges = make(), torch.tensor([[0, 1], [1, 2]])
     x = torch.randn(3, 6, C).double()

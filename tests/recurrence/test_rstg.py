@@ -91,9 +91,10 @@ def test_inner_dimensions_are_separate_clips(form):
     torch.testing.assert_close(out[:, 1, 2], rstg(x[:, 1, 2], EDGES, pe=PE)[0])
 
 
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_future_does_not_reach_the_past(form):
-    rstg = make(stages=form)
+def test_the_future_does_not_reach_the_past(form, flow):
+    rstg = make(stages=form, flow=flow)
     x = clip()
     changed = x.clone()
     changed[:, 4:] += 1
