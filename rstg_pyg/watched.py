@@ -44,7 +44,12 @@ def everything_is_watched() -> bool:
     own does: hooks on all modules, a transform of :mod:`torch.func`, forward-mode differentiation, ``torch.jit.trace``,
     or a dispatch mode such as a FLOP counter or fake tensors. Compilers, which use some of these, are another matter:
     for them it is false."""
-    return not torch.compiler.is_compiling() and (_has_any_global_hook() or operations_are_watched())
+    return calls_are_watched() or (not torch.compiler.is_compiling() and operations_are_watched())
+
+
+def calls_are_watched() -> bool:
+    """Whether somebody follows all calls of modules: see :func:`everything_is_watched`."""
+    return not torch.compiler.is_compiling() and _has_any_global_hook()
 
 
 def operations_are_watched() -> bool:

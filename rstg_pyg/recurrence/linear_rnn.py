@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, Module, Parameter
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, describe, num_dims
 from rstg_pyg.ops.linear import linear
 from rstg_pyg.ops.scan import gated_scan
 from rstg_pyg.watched import is_bare
@@ -71,6 +71,8 @@ class LinearRNN(Module):
 
     def forward(self, x: Tensor, state: Tensor | None = None, ptr: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows, count = (x.flatten(0, 1), x.size(0)) if ptr is None else (x, ptr.size(0) - 1)
+        if state is not None and (num_dims(state) != 2 or state.shape != (count, self.channels)):
+            raise ValueError(f"expected a 'state' of shape {[count, self.channels]}, got {describe(state)}")
         bias = torch.cat([self.decay, torch.zeros_like(self.decay) if self.bias is None else self.bias])
         gates = linear(rows, self.lin.weight, bias) if is_bare(self.lin, Linear) else self.lin(rows) + bias
         dtype = torch.promote_types(gates.dtype, torch.float32)

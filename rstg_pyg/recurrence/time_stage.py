@@ -16,7 +16,7 @@ from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
 from rstg_pyg.recurrence.chrono import chrono_init
 from rstg_pyg.recurrence.linear_rnn import LinearRNN
-from rstg_pyg.watched import everything_is_watched, is_bare
+from rstg_pyg.watched import calls_are_watched, everything_is_watched, is_bare, is_transformed
 
 RNNState = Tensor | tuple[Tensor, ...]
 """``(h, c)`` of an LSTM or ``h`` of the others, each ``[N, *, C]``; of a module of one's own, one tensor or several,
@@ -233,23 +233,23 @@ class TimeStage(Formula):
             raise ValueError(f"expected {self.rnn} to give a state of {rows.size(0)} rows, got {describe(state)}")
         return out, state
 
-    def _is_plain(self, v: Tensor) -> bool:
-        """Whether :attr:`rnn` is one layer of PyTorch's on a CPU, whose weights may be read in place of a call."""
+    def _is_plain(self) -> bool:
+        """Whether :attr:`rnn` is one layer of PyTorch's, whose weights may be read in place of a call."""
         rnn = self.rnn
-        return (
-            v.is_cpu
-            and is_bare(rnn, *_CELLS.values())
-            and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
-            and not everything_is_watched()
-        )
+        return is_bare(rnn, *_CELLS.values()) and (rnn.num_layers, rnn.bidirectional, rnn.proj_size) == (1, False, 0)
 
     def _takes_cell(self, v: Tensor) -> bool:
         few = v.size(-2) == 1 and v.numel() <= _CELL_ROWS * self.channels
-        return few and self._is_plain(v) and not torch.is_autocast_enabled("cpu")
+        watched = everything_is_watched()
+        return few and v.is_cpu and self._is_plain() and not watched and not torch.is_autocast_enabled("cpu")
 
     def _takes_operator(self, v: Tensor) -> bool:
         """Whether the steps are this package's: faster than PyTorch's, the more so where lengths differ."""
-        return not torch.compiler.is_exporting() and self._is_plain(v) and why_not(self.rnn.weight_hh_l0) is None
+        if torch.compiler.is_exporting() or not self._is_plain():
+            return False
+        if not torch.compiler.is_compiling() and is_transformed(v):
+            return not calls_are_watched()  # as written down: PyTorch's networks take few transforms
+        return v.is_cpu and not everything_is_watched() and why_not(self.rnn.weight_hh_l0) is None
 
     def _run_operator(
         self, rows: Tensor, sizes: Tensor, state: tuple[Tensor, ...]

@@ -201,7 +201,7 @@ def spacetime_edge_index(edge_index: Tensor, num_nodes: int, num_frames: int) ->
         num_edges = num_frames * edge_index.size(1) + (num_frames - 1) * (edge_index.size(1) + num_nodes)
         if num_edges > MAX_EDGES:
             raise ValueError(f"expected at most {MAX_EDGES} edges in all, got {num_edges} with num_frames={num_frames}")
-    time = torch.arange(num_frames, device=edge_index.device)
+    time, edge_index = torch.arange(num_frames, device=edge_index.device), edge_index.long()
     within = (edge_index[:, :, None] * num_frames + time).flatten(1)
     node = torch.arange(num_nodes, device=edge_index.device)
     past_edges = torch.cat([edge_index, torch.stack([node, node])], 1)

@@ -75,14 +75,17 @@ def from_events(
         raise ValueError(
             f"expected 'src', 'dst' and 't' of one shape [E], E > 0, got {describe((source, destination, time))}"
         )
-    edge_index = torch.stack([source, destination])
+    source, destination = edge_index = torch.stack([source, destination]).long()
     num_nodes = int(edge_index.max()) + 1 if num_nodes is None else num_nodes
     check_edge_index(edge_index, num_nodes)
     _check_times("t", time)
     _check_step("window", window)
     _check_rounding("t", time, window)
     start = time.min().item() if start is None else start
-    frame = torch.div(_since(time, start, window), window, rounding_mode="floor").long()
+    since = _since(time, start, window)
+    frame = torch.div(since, window, rounding_mode="floor").long()
+    # A quotient that was rounded lies on the other side of a frame's start.
+    frame += ((frame + 1) * window <= since).long() - (frame * window > since).long()
     num_frames = max(int(frame.max()) + 1, 0) if num_frames is None else num_frames
     wrong = time[(frame < 0) | (frame >= num_frames)]
     if wrong.numel() > 0:

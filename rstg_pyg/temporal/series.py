@@ -100,6 +100,7 @@ class Series:
         time, wanted = self.edge_time, [self.num_edges]
         if num_dims(time) != 1 or list(time.shape) != wanted or not is_integer(time):
             raise ValueError(f"expected integer 'edge_time' of shape {wanted}, got {describe(time, typed=True)}")
+        check_wide("edge_time", time)
         wrong = time[(time < 0) | (time >= self.num_frames)]
         if wrong.numel() > 0:
             raise ValueError(f"expected 'edge_time' within 0 to {self.num_frames - 1}, got {wrong[0].item()}")
@@ -234,11 +235,18 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
     return out
 
 
+def check_wide(name: str, value: Tensor) -> None:
+    """Raise where integers are narrow: they overflow in products and differences, and bytes are taken for a mask."""
+    if value.dtype.itemsize < 4:
+        raise ValueError(f"expected {name!r} of type torch.int64, got {describe(value, typed=True)} ({name}.long()?)")
+
+
 def check_edge_index(edge_index: object, num_nodes: int, x: Tensor | None = None) -> int:
     """Raise unless ``edge_index`` is None or joins nodes that are there; give the number of edges."""
     if edge_index is None:
         return 0
     check_edges(edge_index)
+    check_wide("edge_index", edge_index)
     wrong = edge_index[(edge_index < 0) | (edge_index >= num_nodes)]
     if wrong.numel() > 0:
         why = f", as 'x' of shape {list(x.shape)} has {num_nodes} nodes (nodes come first)" if x is not None else ""

@@ -323,6 +323,27 @@ def test_gradients(form):
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
 
 
+def test_under_transforms():
+    for rnn, frames, masked in product(["lstm", "gru", "linear"], [1, T], [False, True]):
+        rstg, x, tangent = make(rnn=rnn, num_stages=1), draw(N, frames, C), draw(N, frames, C)
+        mask = some_mask()[:, :frames] if masked else None
+
+        def run(x, rstg=rstg, mask=mask):
+            return rstg(x, EDGES, pe=PE, mask=mask)[0]
+
+        with case(rnn, frames, masked):
+            both = torch.stack([x, tangent])
+            torch.testing.assert_close(torch.func.vmap(run)(both), torch.stack([run(one) for one in both]))
+            (expected,) = torch.autograd.grad(run(x.requires_grad_()).square().sum(), x)
+            x = x.detach()
+            torch.testing.assert_close(torch.func.grad(lambda x, run=run: run(x).square().sum())(x), expected)
+            _, change = torch.func.jvp(lambda x, run=run: run(x).square().sum(), (x,), (tangent,))
+            torch.testing.assert_close(change, (expected * tangent).sum())
+            with forward_ad.dual_level():
+                out = run(forward_ad.make_dual(x, tangent)).square().sum()
+                torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, change)
+
+
 @pytest.mark.parametrize("form", ["all-temp", "homogeneous"])
 def test_compiled_equals_eager(form):
     torch._dynamo.reset()

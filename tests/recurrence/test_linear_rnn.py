@@ -1,5 +1,7 @@
 """The time stage that is linear in its state: what it computes, who may follow it, and how long it remembers."""
 
+import re
+
 import pytest
 import torch
 from laws import assert_clip_equals_stream
@@ -40,6 +42,13 @@ def test_decays_start_between_0_9_and_0_999_whatever_was_there():
         torch.testing.assert_close(rnn.decay.sigmoid(), expected)
         torch.nn.init.normal_(rnn.decay)
         rnn.reset_parameters()
+
+
+def test_a_state_of_other_sequences():
+    for rows, ptr in [(torch.randn(4, 3, C), None), (torch.randn(12, C), torch.tensor([0, 3, 6, 9, 12]))]:
+        for shape in [(3, C), (4, 1), (4, C, 1)]:
+            with pytest.raises(ValueError, match=re.escape(f"'state' of shape [4, {C}], got {list(shape)}")):
+                LinearRNN(C)(rows, torch.zeros(shape), ptr)
 
 
 def test_a_call_of_the_product_is_seen_and_its_place_may_be_taken():

@@ -161,3 +161,21 @@ EDGES = {"edge_index": [[1], [2]]}
 def test_wrong_tables(options, message):
     with pytest.raises(ValueError, match=message):
         from_table(**{"time": [0, 1, 2], "node": [1, 2, 1], "features": [1.0, 2.0, 3.0], **options})
+
+
+def test_narrow_ids_of_events_do_not_overflow():
+    src, dst, t = torch.tensor([[0, 40, 7], [20, 3, 40], [0, 9, 4]])
+    wide = from_events(TemporalData(src=src, dst=dst, t=t), window=1)
+    narrow = from_events(TemporalData(src=src.to(torch.uint8), dst=dst.to(torch.int8), t=t), window=1)
+    assert all(torch.equal(narrow[name], wide[name]) for name in ("x", "mask", "edge_index", "edge_time"))
+
+
+def test_events_lie_in_the_frames_that_their_times_say():
+    """Also where a quotient of floats is rounded to the other side."""
+    for window in (0.1, 0.3, 0.7, 1.0):
+        t = torch.arange(60).double() * window / 2
+        ends = torch.zeros(60, dtype=torch.long)
+        data = from_events(TemporalData(src=ends, dst=ends, t=t), window=window)
+        start = data.frame_start[0].double()[data.edge_time]
+        assert (start <= data.edge_timestamp).all()
+        assert (data.edge_timestamp < (data.edge_time + 1) * window).all()

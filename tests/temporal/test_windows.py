@@ -269,3 +269,12 @@ SERIES = make_series()
 def test_what_does_not_fit(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["edge_index", "edge_time"])
+def test_narrow_integers_are_refused(name):
+    """Bytes would be taken for a mask, and the difference of two wraps around."""
+    data = Data(x=torch.zeros(3, 4, 1), edge_index=torch.tensor([[0, 1, 2]] * 2), edge_time=torch.tensor([3, 0, 2]))
+    data[name] = data[name].to(torch.uint8)
+    with pytest.raises(ValueError, match=f"expected '{name}' of type torch.int64, got torch.uint8 .*{name}.long"):
+        Windows(data, 2, 1)
