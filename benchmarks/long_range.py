@@ -98,7 +98,7 @@ class Recall(Module):
         if options.pop("chrono", False):
             options["chrono"] = max(run.gaps[-1] + 1, 2) if run.part == "single" else GAPS[-1]
         self.encoder = Linear(SYMBOLS + 2, run.channels)
-        self.rstg = RSTG(run.channels, run.num_stages, **{"norm": "layer_norm", "residual": True, **options})
+        self.rstg = RSTG(run.channels, num_stages=run.num_stages, **{"norm": "layer_norm", "residual": True, **options})
         self.head = Linear(run.channels, SYMBOLS)
 
     def forward(self, x: Tensor, asked: Tensor, edge_index: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ def test_syncmnist_weights_are_those_of_the_small_preset(tmp_path):
     assert settings["network"] == {**asdict(SMALL), "widths": list(SMALL.widths)}
     if not MNIST:
         pytest.skip("RSTG_PYG_MNIST does not name a folder with the files of MNIST")
-    kind = {"num_digits": 2, "size": 32, "no_sync_probability": 0.5, "num_clips": 200}
+    kind = {"num_digits": 3, "size": 32, "num_clips": 200}
     clips = SyncMNIST(tmp_path, train=False, digits="mnist", mnist_dir=MNIST, **kind)
     batch = ClipGenerator(clips, "cpu")(range(200))
     with torch.no_grad():
         answers = model.eval()(batch.video).argmax(1)
-    assert (answers == batch.y).float().mean() > 0.8
+    assert (answers == batch.y).float().mean() > 0.7
 
 
 def test_video_weights_tell_motion(tmp_path):

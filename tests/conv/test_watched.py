@@ -344,7 +344,7 @@ def test_an_aggregate_method_gets_the_messages_of_the_formula():
             return MaxAggregation()(inputs, index, dim_size=dim_size, dim=0)
 
     conv, plain = Largest(4, 4), RSTGConv(4, 4, aggr="max")
-    plain.load_state_dict(conv.state_dict())
+    plain.load_state_dict(dict(conv.state_dict()))
     x = torch.randn(7, 3, 4)
     torch.testing.assert_close(conv(x, EDGES), plain(x, EDGES))
 

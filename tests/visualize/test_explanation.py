@@ -118,9 +118,8 @@ def test_the_answer_of_a_model_that_returns_attention_itself_stays(make_net):
     block = make_net().block
     volume = torch.rand(1, 8, 3, 6, 6)
     with AttentionRecording(block) as recording:
-        for arguments, keywords in (((True,), {}), ((), {"return_attention_weights": True})):
-            _, attention = block(volume, *arguments, **keywords)
-            torch.testing.assert_close(recording.alpha, attention[-1][1].mean(-1))
+        _, attention = block(volume, return_attention_weights=True)
+        torch.testing.assert_close(recording.alpha, attention[-1][1].mean(-1))
         assert torch.is_tensor(block(volume))
     assert not block._forward_hooks
     assert not block._forward_pre_hooks
