@@ -122,7 +122,8 @@ def plain_packed_rnn(
     bias_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What :func:`packed_rnn` computes, as it is written down."""
-    sizes, rows, h, c = batch_sizes.tolist(), rows.to(h0.dtype), h0, c0
+    # Not tolist(): under torch.func.grad, torch 2.9 looks for memory that a wrapper has not.
+    sizes, rows, h, c = [int(size) for size in batch_sizes], rows.to(h0.dtype), h0, c0
     outs, ended = [rows.new_empty(0, h0.size(1))], []
     for x, size in zip(F.linear(rows, weight_ih, bias_ih).split(sizes), sizes, strict=True):
         ended.append((h[size:], None if c is None else c[size:]))
