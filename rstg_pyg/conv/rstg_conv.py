@@ -154,8 +154,10 @@ class RSTGConv(Formula, MessagePassing):
             "update_act_last": update_act_last,
             "residual": residual,
         }
-        named = {"act": act, "aggr": kwargs["aggr"]}
-        self.formula |= {name: value for name, value in named.items() if value is None or isinstance(value, str)}
+        if act is None or isinstance(act, str):
+            self.formula["act"] = act and act.lower()
+        if isinstance(kwargs["aggr"], str):
+            self.formula["aggr"] = {"add": "sum"}.get(kwargs["aggr"], kwargs["aggr"])
 
         self.norm = resolve_norm(norm, in_channels)
 

@@ -262,6 +262,8 @@ def test_weights_of_another_formula_are_refused_though_they_fit(tmp_path):
                 load_model_weights(tmp_path / "weights.pt", block)
             load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **{**SMALL, name: value}))
             block.load_state_dict(dict(state))
+    # Two names of one formula.
+    RSTGToVec(8, **SMALL).load_state_dict(RSTGToVec(8, **SMALL, act="ReLU", aggr="add").state_dict())
 
 
 def test_batch_norms_that_several_processes_share_normalise_channels():
