@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import torch_geometric
 
 import rstg_pyg
 from rstg_pyg.allocator import keep_freed_memory
+from rstg_pyg.files import replace_file
 
 TEXTS = {"name", "task", "row", "source", "digits", "precision", "machine", "torch", "diverged", "settings", "curve"}
 """What is no number in a table of runs."""
@@ -152,22 +154,32 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(records: Iterable[dict[str, Any]], path: Path) -> None:
-    records = list(records)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
+    records, text = list(records), io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(records[0]))
+    writer.writeheader()
+    writer.writerows(records)
+    replace_file(path, text.getvalue().encode())
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Finished runs as :func:`write_csv` wrote them, what was empty left out; none where there is no file."""
+    """Finished runs as :func:`write_csv` wrote them, what was empty left out; none where there is no file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [
-            {name: cell if name in TEXTS else json.loads(cell) for name, cell in line.items() if cell}
-            for line in csv.DictReader(file)
+        lines = list(csv.DictReader(file))
+    try:
+        runs = [
+            {key: cell if key in TEXTS else json.loads(cell) for key, cell in line.items() if cell} for line in lines
         ]
+        if any("settings" not in run or "seed" not in run for run in runs):
+            raise ValueError("a line without its seed or settings")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected {path} to be a table of runs, got: {error}") from None
+    return runs
 
 
 def digest(settings: Any) -> str:

@@ -129,7 +129,6 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Sequence[dict], folde
     measures = [column.removeprefix("test_") for column in columns if column.startswith("test_")]
     measures.remove("loss")
     paths = [folder / f"{name}.csv", folder / f"{name}.md"]
-    folder.mkdir(parents=True, exist_ok=True)
     write_csv([{column: run.get(column, "") for column in columns} for run in runs], paths[0])
     machines, threads, torches, sequences, sources = (
         " and ".join(sorted({str(run[key]) for run in runs if key in run}))

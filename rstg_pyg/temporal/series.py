@@ -238,7 +238,8 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
 def check_wide(name: str, value: Tensor) -> None:
     """Raise where integers are narrow: they overflow in products and differences, and bytes are taken for a mask."""
     if value.dtype.itemsize < 4:
-        raise ValueError(f"expected {name!r} of type torch.int64, got {describe(value, typed=True)} ({name}.long()?)")
+        got = describe(value, typed=True)
+        raise ValueError(f"expected {name!r} of type torch.int64 or torch.int32, got {got} ({name}.long()?)")
 
 
 def check_edge_index(edge_index: object, num_nodes: int, x: Tensor | None = None) -> int:

@@ -182,6 +182,17 @@ def test_results_of_other_settings_are_neither_taken_nor_lost(place, monkeypatch
     assert (path.read_bytes(), place.trained) == (before, [])
 
 
+def test_a_damaged_table_is_named_and_stays(place):
+    place.start("rows", "--only", "i3d", "--seeds", "0")
+    path = place.results / "syncmnist_rows.csv"
+    whole = path.read_text()
+    for damaged in (whole.replace("0.4", "0.4x"), whole[: whole.index("sklearn")], whole.replace(",settings", ",set")):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"expected .*syncmnist_rows.csv to be a table of runs, got: "):
+            place.start("rows", "--only", "i3d")
+        assert path.read_text() == damaged
+
+
 def test_a_stopped_table_ends_as_an_unbroken_one(tmp_path, monkeypatch, whole):
     place = Place(tmp_path, monkeypatch)
     step, steps = ClipClassifier.training_step, []
