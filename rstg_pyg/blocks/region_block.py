@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import Identity, Linear, Module
 from torch.utils.checkpoint import checkpoint as run_twice
 from torch_geometric.typing import OptTensor
@@ -193,34 +194,29 @@ class RecomputedRSTG(RSTG):
 def run_recomputed(module: Module, *args: Any, **kwargs: Any) -> Any:
     r"""Return ``module(*args, **kwargs)``, and run it again in the backward pass instead of keeping what it makes.
 
-    The second run draws the random numbers of the first and works on copies of the buffers that the first began with,
-    so that running statistics of batch norms move once. Hooks on the module are called by both runs.
+    The second run draws the random numbers of the first, has the parameters of the first, which
+    :func:`torch.func.functional_call` may have lent to it, and works on copies of the buffers that the first began
+    with, so that running statistics of batch norms move once. Hooks on the module are called by both runs.
 
     Under a compiler a module with buffers runs as it is, as does everything under the transforms of :mod:`torch.func`,
     which take no hooks on what autograd keeps.
     """
-    buffers = [
-        (owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)
-    ]
-    if is_transformed() or (buffers and torch.compiler.is_compiling()):
+    is_compiling, buffers = torch.compiler.is_compiling(), dict(module.named_buffers())
+    if is_transformed() or (buffers and is_compiling):
         return module(*args, **kwargs)
-    if not buffers:
+    if is_compiling:  # Parameters are inputs of compiled code, lent ones too.
         return run_twice(module, *args, use_reentrant=False, **kwargs)
-    second = _Buffers([(owner, name, buffer.clone()) for owner, name, buffer in buffers])
-    return run_twice(module, *args, use_reentrant=False, context_fn=lambda: (_Buffers([]), second), **kwargs)
+    buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+    parameters, has_run = dict(module.named_parameters()), False
 
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal has_run
+        if not has_run:
+            has_run = True
+            return module(*args, **kwargs)
+        own = dict(module.named_parameters())
+        first = {name: value for name, value in parameters.items() if value is not own.get(name)}
+        first.update((name, buffer.clone()) for name, buffer in buffers.items())
+        return functional_call(module, first, args, kwargs) if first else module(*args, **kwargs)
 
-class _Buffers:
-    """Within it, modules have copies of the given buffers in place of their own. It may be entered again and again."""
-
-    def __init__(self, buffers: list[tuple[Module, str, Tensor]]) -> None:
-        self.buffers = buffers
-
-    def __enter__(self) -> None:
-        self.own = [(owner, name, getattr(owner, name)) for owner, name, _ in self.buffers]
-        for owner, name, buffer in self.buffers:
-            setattr(owner, name, buffer.clone())
-
-    def __exit__(self, *error: object) -> None:
-        for owner, name, buffer in self.own:
-            setattr(owner, name, buffer)
+    return run_twice(run, *args, use_reentrant=False, **kwargs)
