@@ -5,7 +5,7 @@ Shape legend: B clips, C channels of the volume, T frames, H x W pixels, N regio
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch.nn import Identity, Linear, Module
 from torch.utils.checkpoint import checkpoint as run_twice
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive
+from rstg_pyg.blocks.volume_pool import check_volume
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.formula import Formula
@@ -48,12 +49,12 @@ class RegionBlock(Formula, ConstantBuffers):
         input_norm: Normalisation of the node features, see :class:`~rstg_pyg.RSTGConv`.
         checkpoint: In training, keep what goes into the graph's stages alone and run each a second time in the backward
             pass: less memory, more time, the same numbers (:func:`torch.utils.checkpoint.checkpoint`).
-        pe_channels: None: it follows from ``heatmap_size``.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG`, and through it of :class:`~rstg_pyg.RSTGConv`.
     """
 
     edge_index: Tensor
     heatmap: Tensor | None
+    refused_options: ClassVar = {"pe_channels": "it follows from heatmap_size (None for no positions)"}
 
     def __init__(
         self,
@@ -63,8 +64,6 @@ class RegionBlock(Formula, ConstantBuffers):
         heatmap_size: int | None = 6,
         input_norm: Norm = None,
         checkpoint: bool = False,
-        *,
-        pe_channels: None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -72,9 +71,6 @@ class RegionBlock(Formula, ConstantBuffers):
         channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
         check_flags(checkpoint=checkpoint)
-        if pe_channels is not None:
-            hint = "it follows from heatmap_size (None for no positions)"
-            raise ValueError(f"expected no 'pe_channels': {hint}, got {describe(pe_channels)}")
         self.in_channels, self.channels = in_channels, channels
         self.heatmap_size = heatmap_size
         self.pool = RegionPool(scales)
@@ -91,9 +87,7 @@ class RegionBlock(Formula, ConstantBuffers):
 
     def nodes(self, volume: Tensor, mask: OptTensor = None) -> Tensor:
         """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``; 0 in frames that are not there."""
-        usual = type(volume) is Tensor and volume.dtype == next(self.parameters()).dtype
-        if not usual or volume.layout != torch.strided or volume.dim() != 5 or volume.size(1) != self.in_channels:
-            self._check_volume(volume)
+        check_volume(self, volume)
         # Frame by frame, as backbones make them: with channels last nothing is reordered on the way.
         x = self.pool(volume.transpose(1, 2)).permute(2, 0, 1, 3)
         if mask is None:
@@ -101,13 +95,6 @@ class RegionBlock(Formula, ConstantBuffers):
             return x if self.input_norm is None else normalised(self.input_norm, x)
         frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1]).expand(x.shape[:-1]))
         return frames.put(normalised(self.input_norm, self.lin_in(frames.take(x))))
-
-    def _check_volume(self, volume: Tensor) -> None:
-        if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
-            raise ValueError(
-                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}"
-            )
-        check_type("volume", volume, self)
 
     @overload
     def run(
@@ -160,11 +147,6 @@ class RegionBlock(Formula, ConstantBuffers):
     def _read_out(self, x: Tensor, volume: Tensor, mask: OptTensor = None) -> Tensor:
         """Return what the block makes of the nodes ``[N, B, T, G]`` and the volume that they came from."""
         raise NotImplementedError
-
-    def _as_clip(self, frame: Tensor) -> Tensor:
-        if num_dims(frame) != 4 or frame.size(1) != self.in_channels:
-            raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {describe(frame)}")
-        return frame.unsqueeze(2)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"

@@ -58,11 +58,7 @@ def check_arguments(
             "expected 'in_channels' to equal 'out_channels' with residual=True, got "
             f"in_channels={in_channels}, out_channels={out_channels}"
         )
-    if "node_dim" in kwargs:
-        raise ValueError("expected no 'node_dim': nodes are always the first dimension of 'x'")
-    if kwargs.get("decomposed_layers", 1) != 1:
-        raise ValueError("expected no 'decomposed_layers': hidden channels of a message can not be split")
-    if not isinstance(kwargs.get("aggr"), (str, Aggregation, type(None))):
+    if not isinstance(kwargs.get("aggr", "sum"), (str, Aggregation)):
         raise ValueError(f"expected 'aggr' to be a single aggregation, got {kwargs['aggr']!r}")
 
 

@@ -5,7 +5,7 @@ Shape legend: N nodes, E edges, C input channels, H hidden channels, O output ch
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Optional, overload
+from typing import Any, ClassVar, Literal, Optional, overload
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,11 @@ class RSTGConv(Formula, MessagePassing):
         >>> conv(torch.randn(14, 10, 64), graph.edge_index, pe=graph.heatmap).shape
         torch.Size([14, 10, 64])
     """
+
+    refused_options: ClassVar = {
+        "node_dim": "nodes are always the first dimension of 'x'",
+        "decomposed_layers": "hidden channels of a message can not be split",
+    }
 
     def __init__(
         self,

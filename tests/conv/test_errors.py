@@ -30,8 +30,9 @@ EDGES, NUM_NODES = GRAPHS["grid"]
         ({"norm": "instance"}, r"'norm' to be one of \['batch_norm', 'layer_norm'\].*got 'instance'"),
         ({"norm": torch.nn.LayerNorm(4)}, "a function from the number of channels to a module, got LayerNorm"),
         ({"norm": "layer_norm", "in_channels": -1}, "'in_channels' to be given where 'norm' is set"),
-        ({"node_dim": -2}, "no 'node_dim'"),
-        ({"decomposed_layers": 2}, "no 'decomposed_layers'"),
+        ({"node_dim": -2}, "no 'node_dim': nodes are always the first dimension of 'x', got -2"),
+        ({"decomposed_layers": 2}, "no 'decomposed_layers': .*, got 2"),
+        ({"aggr": None}, "a single aggregation, got None"),
         ({"aggr": ["sum", "max"]}, r"a single aggregation, got \['sum', 'max'\]"),
     ],
 )
