@@ -33,6 +33,11 @@ EDGES, NUM_NODES = GRAPHS["grid"]
         ({"node_dim": -2}, "no 'node_dim': nodes are always the first dimension of 'x', got -2"),
         ({"decomposed_layers": 2}, "no 'decomposed_layers': .*, got 2"),
         ({"aggr": None}, "a single aggregation, got None"),
+        ({"aggr": ""}, "a single aggregation, got ''"),
+        ({"act": torch.nn.ReLU}, "'act' to be a name, a module, a function or None, got <class"),
+        ({"act": 2}, "'act' to be a name, a module, a function or None, got 2"),
+        ({"negative_slope": None}, "'negative_slope' to be a finite number, got None"),
+        ({"negative_slope": float("nan")}, "'negative_slope' to be a finite number, got nan"),
         ({"aggr": ["sum", "max"]}, r"a single aggregation, got \['sum', 'max'\]"),
     ],
 )
