@@ -54,7 +54,10 @@ class RegionBlock(Formula, ConstantBuffers):
 
     edge_index: Tensor
     heatmap: Tensor | None
-    refused_options: ClassVar = {"pe_channels": "it follows from heatmap_size (None for no positions)"}
+    refused_options: ClassVar = {
+        "pe_channels": "it follows from heatmap_size (None for no positions)",
+        "edge_dim": "the edges between regions have no features",
+    }
 
     def __init__(
         self,

@@ -246,6 +246,7 @@ BAD_ARGUMENTS = [
     ({"heatmap_size": 0}, "'heatmap_size' to be a positive int, got 0"),
     ({"input_norm": "batch"}, "'input_norm' to be one of"),
     ({"pe_channels": 36}, "no 'pe_channels': it follows from heatmap_size .*, got 36"),
+    ({"edge_dim": 2}, "no 'edge_dim': the edges between regions have no features, got 2"),
 ]
 
 
