@@ -66,7 +66,7 @@ def mask(name):
 
 
 def edge_features(name):
-    layer = Layer(name, edge_dim=3)
+    layer = Layer(name, **({} if name in BLOCKS else {"edge_dim": 3}))
     ones, twos = (torch.full((EDGES.size(1), 3), value) for value in (1.0, 2.0))
     assert not torch.equal(layer(edge_attr=ones), layer(edge_attr=twos))
 

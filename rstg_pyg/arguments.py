@@ -158,9 +158,10 @@ def check_name(what: str, value: Any, names: Collection[str]) -> None:
 
 
 def check_options(layer: Any, options: Mapping[str, Any], *further: type) -> None:
-    """Raise unless ``layer``, or one of the ``further`` classes that it hands its ``**kwargs`` to, knows each option.
+    """Raise unless ``layer``, or one of the ``further`` classes that it hands its ``**kwargs`` to, takes each option.
 
-    Options are the arguments with a default: those without one the layer fills in itself.
+    Options are the arguments with a default: those without one the layer fills in itself. Of what a class has in
+    ``refused_options``, a dict to the reasons, none is taken.
 
     Example:
         >>> from torch_geometric.nn import GCNConv, MessagePassing
@@ -168,16 +169,20 @@ def check_options(layer: Any, options: Mapping[str, Any], *further: type) -> Non
         Traceback (most recent call last):
         TypeError: expected an option of GCNConv, got 'flwo' (did you mean 'flow'?)
     """
+    parts = (type(layer), *further)
+    refused = {name: why for part in parts for name, why in getattr(part, "refused_options", {}).items()}
     known = {
         name: None
-        for part in (type(layer), *further)
+        for part in parts
         for cls in part.__mro__
         for name, argument in inspect.signature(cls.__init__).parameters.items()
         if argument.default is not argument.empty
     }
-    for name in options:
+    for name, value in options.items():
+        if name in refused:
+            raise ValueError(f"expected no {name!r}: {refused[name]}, got {describe(value)}")
         if name not in known:
-            hint = _near(name, known) or f", not one of {', '.join(known)}"
+            hint = _near(name, known) or f", not one of {', '.join(name for name in known if name not in refused)}"
             raise TypeError(f"expected an option of {type(layer).__name__}, got {name!r}{hint}")
 
 

@@ -197,6 +197,24 @@ def test_the_layer_that_was_called_refuses_a_misspelt_option(name):
         assert str(caught.value) == f"expected an option of {name}, got {wrong!r} (did you mean {near!r}?)"
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_options_that_an_error_offers_are_those_that_are_taken(name):
+    layer = LAYERS[name]
+    widths = (8, 8) if name in ("RSTGConv", "Forecaster") else (8,)
+    for option in ("node_dim", "decomposed_layers"):
+        with pytest.raises(ValueError, match=f"^expected no '{option}': .*, got 0$"):
+            layer(*widths, **{option: 0})
+    with pytest.raises(TypeError, match=f"^expected an option of {name}, got 'xyz', not one of ") as caught:
+        layer(*widths, xyz=1)
+    offered = str(caught.value).split(" not one of ")[1].split(", ")
+    assert "aggr" in offered
+    for option in offered:
+        try:
+            layer(*widths, **{option: "xyz"})
+        except Exception as error:
+            assert not re.search("^expected (no|an option) |multiple values", str(error)), error
+
+
 VOLUME = torch.randn(1, 8, 2, 4, 4)
 BORDER = {
     "number": lambda value: RSTGToVec(8, num_stages=value),

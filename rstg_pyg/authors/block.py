@@ -136,8 +136,11 @@ class AuthorsRSTG(nn.Module):
                 glorot(projection)
 
     def forward(self, volume: Tensor) -> Tensor:
-        if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
-            raise ValueError(f"expected a volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}")
+        if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
+            raise ValueError(
+                f"expected a volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
+                f"got {describe(volume)}"
+            )
         nodes = self.pool(volume.transpose(1, 2))
         nodes = self.input_norm(self.project_in(nodes))
         for stage in range(self.num_stages):
@@ -174,7 +177,7 @@ class AuthorsToVec(nn.Module):
         - **nodes:** ``[B, T, N, C]``. **output:** ``[B, C]``.
 
     Raises:
-        ValueError: If the nodes are of another number of axes.
+        ValueError: If the nodes are of another number of axes, or there is no frame.
 
     Source: paper, RSTG-to-vec (arXiv:1904.05582); program (IuliaDuta/RSTG at 788a7a3), departure 13.
 
@@ -204,7 +207,8 @@ class AuthorsToMap(nn.Module):
         - **output:** volume ``[B, C, T, H, W]``.
 
     Raises:
-        ValueError: If the nodes are of another number of axes, or not as many as the scales have cells.
+        ValueError: If the nodes are of another number of axes, or not as many as the scales have cells, or there is no
+            frame.
 
     Source: paper, RSTG-to-map (arXiv:1904.05582); program (IuliaDuta/RSTG at 788a7a3), departure 13.
 
@@ -223,5 +227,5 @@ class AuthorsToMap(nn.Module):
 
 
 def _check_nodes(nodes: Tensor) -> None:
-    if num_dims(nodes) != 4:
-        raise ValueError(f"expected nodes of shape [B, T, N, C], got {describe(nodes)}")
+    if num_dims(nodes) != 4 or nodes.size(1) < 1:
+        raise ValueError(f"expected nodes of shape [B, T >= 1, N, C], got {describe(nodes)}")

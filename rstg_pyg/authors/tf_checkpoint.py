@@ -87,7 +87,7 @@ def read_tf_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         import tensorflow
     except ImportError as error:
         raise ImportError(
-            "expected TensorFlow, which reads its own checkpoints, got none: pip install 'rstg-pyg[tensorflow]'"
+            "expected TensorFlow, which reads its own checkpoints, got none: pip install tensorflow"
         ) from error
     with reading(prefix, FileError, "a whole checkpoint of TensorFlow"):
         reader = tensorflow.train.load_checkpoint(str(prefix))

@@ -4,10 +4,10 @@ Shape legend: B clips, C channels, T frames, H x W pixels.
 """
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -235,7 +235,11 @@ def swap(output: Any, old: Tensor, new: Tensor) -> Any:
     if output is old:
         return new
     if isinstance(output, Mapping):
-        return type(output)(**{key: swap(value, old, new) for key, value in output.items()})
+        items = {key: swap(value, old, new) for key, value in output.items()}
+        if is_dataclass(output):  # Of transformers.
+            return type(output)(**items)
+        # Other keys than strings can not be arguments.
+        return defaultdict(output.default_factory, items) if type(output) is defaultdict else type(output)(items)
     if isinstance(output, (tuple, list)):
         items = [swap(value, old, new) for value in output]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

@@ -5,15 +5,17 @@ Shape legend: B clips, C channels of the volume, T frames, H x W pixels, N regio
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import Identity, Linear, Module
 from torch.utils.checkpoint import checkpoint as run_twice
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_options, check_positive
+from rstg_pyg.blocks.volume_pool import check_volume
 from rstg_pyg.constant_buffers import ConstantBuffers
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.formula import Formula
@@ -47,12 +49,15 @@ class RegionBlock(Formula, ConstantBuffers):
         input_norm: Normalisation of the node features, see :class:`~rstg_pyg.RSTGConv`.
         checkpoint: In training, keep what goes into the graph's stages alone and run each a second time in the backward
             pass: less memory, more time, the same numbers (:func:`torch.utils.checkpoint.checkpoint`).
-        pe_channels: None: it follows from ``heatmap_size``.
         **kwargs: Arguments of :class:`~rstg_pyg.RSTG`, and through it of :class:`~rstg_pyg.RSTGConv`.
     """
 
     edge_index: Tensor
     heatmap: Tensor | None
+    refused_options: ClassVar = {
+        "pe_channels": "it follows from heatmap_size (None for no positions)",
+        "edge_dim": "the edges between regions have no features",
+    }
 
     def __init__(
         self,
@@ -62,8 +67,6 @@ class RegionBlock(Formula, ConstantBuffers):
         heatmap_size: int | None = 6,
         input_norm: Norm = None,
         checkpoint: bool = False,
-        *,
-        pe_channels: None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -71,9 +74,6 @@ class RegionBlock(Formula, ConstantBuffers):
         channels = in_channels if channels is None else channels
         check_positive(in_channels=in_channels, channels=channels)
         check_flags(checkpoint=checkpoint)
-        if pe_channels is not None:
-            hint = "it follows from heatmap_size (None for no positions)"
-            raise ValueError(f"expected no 'pe_channels': {hint}, got {describe(pe_channels)}")
         self.in_channels, self.channels = in_channels, channels
         self.heatmap_size = heatmap_size
         self.pool = RegionPool(scales)
@@ -90,9 +90,7 @@ class RegionBlock(Formula, ConstantBuffers):
 
     def nodes(self, volume: Tensor, mask: OptTensor = None) -> Tensor:
         """Pool ``[B, C, T, H, W]`` to the graph's input ``[N, B, T, G]``; 0 in frames that are not there."""
-        usual = type(volume) is Tensor and volume.dtype == next(self.parameters()).dtype
-        if not usual or volume.layout != torch.strided or volume.dim() != 5 or volume.size(1) != self.in_channels:
-            self._check_volume(volume)
+        check_volume(self, volume)
         # Frame by frame, as backbones make them: with channels last nothing is reordered on the way.
         x = self.pool(volume.transpose(1, 2)).permute(2, 0, 1, 3)
         if mask is None:
@@ -100,13 +98,6 @@ class RegionBlock(Formula, ConstantBuffers):
             return x if self.input_norm is None else normalised(self.input_norm, x)
         frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1]).expand(x.shape[:-1]))
         return frames.put(normalised(self.input_norm, self.lin_in(frames.take(x))))
-
-    def _check_volume(self, volume: Tensor) -> None:
-        if num_dims(volume) != 5 or volume.size(1) != self.in_channels:
-            raise ValueError(
-                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W], got {describe(volume)}"
-            )
-        check_type("volume", volume, self)
 
     @overload
     def run(
@@ -160,11 +151,6 @@ class RegionBlock(Formula, ConstantBuffers):
         """Return what the block makes of the nodes ``[N, B, T, G]`` and the volume that they came from."""
         raise NotImplementedError
 
-    def _as_clip(self, frame: Tensor) -> Tensor:
-        if num_dims(frame) != 4 or frame.size(1) != self.in_channels:
-            raise ValueError(f"expected a frame of shape [B, {self.in_channels}, H, W], got {describe(frame)}")
-        return frame.unsqueeze(2)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.channels}, scales={self.pool.scales})"
 
@@ -193,34 +179,29 @@ class RecomputedRSTG(RSTG):
 def run_recomputed(module: Module, *args: Any, **kwargs: Any) -> Any:
     r"""Return ``module(*args, **kwargs)``, and run it again in the backward pass instead of keeping what it makes.
 
-    The second run draws the random numbers of the first and works on copies of the buffers that the first began with,
-    so that running statistics of batch norms move once. Hooks on the module are called by both runs.
+    The second run draws the random numbers of the first, has the parameters of the first, which
+    :func:`torch.func.functional_call` may have lent to it, and works on copies of the buffers that the first began
+    with, so that running statistics of batch norms move once. Hooks on the module are called by both runs.
 
     Under a compiler a module with buffers runs as it is, as does everything under the transforms of :mod:`torch.func`,
     which take no hooks on what autograd keeps.
     """
-    buffers = [
-        (owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)
-    ]
-    if is_transformed() or (buffers and torch.compiler.is_compiling()):
+    is_compiling, buffers = torch.compiler.is_compiling(), dict(module.named_buffers())
+    if is_transformed() or (buffers and is_compiling):
         return module(*args, **kwargs)
-    if not buffers:
+    if is_compiling:  # Parameters are inputs of compiled code, lent ones too.
         return run_twice(module, *args, use_reentrant=False, **kwargs)
-    second = _Buffers([(owner, name, buffer.clone()) for owner, name, buffer in buffers])
-    return run_twice(module, *args, use_reentrant=False, context_fn=lambda: (_Buffers([]), second), **kwargs)
+    buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+    parameters, has_run = dict(module.named_parameters()), False
 
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal has_run
+        if not has_run:
+            has_run = True
+            return module(*args, **kwargs)
+        own = dict(module.named_parameters())
+        first = {name: value for name, value in parameters.items() if value is not own.get(name)}
+        first.update((name, buffer.clone()) for name, buffer in buffers.items())
+        return functional_call(module, first, args, kwargs) if first else module(*args, **kwargs)
 
-class _Buffers:
-    """Within it, modules have copies of the given buffers in place of their own. It may be entered again and again."""
-
-    def __init__(self, buffers: list[tuple[Module, str, Tensor]]) -> None:
-        self.buffers = buffers
-
-    def __enter__(self) -> None:
-        self.own = [(owner, name, getattr(owner, name)) for owner, name, _ in self.buffers]
-        for owner, name, buffer in self.buffers:
-            setattr(owner, name, buffer.clone())
-
-    def __exit__(self, *error: object) -> None:
-        for owner, name, buffer in self.own:
-            setattr(owner, name, buffer)
+    return run_twice(run, *args, use_reentrant=False, **kwargs)

@@ -10,6 +10,7 @@ from torch.nn.init import zeros_
 from torch_geometric.typing import OptTensor
 
 from rstg_pyg.blocks.region_block import RegionBlock
+from rstg_pyg.blocks.volume_pool import as_clip
 from rstg_pyg.norm import ChannelBatchNorm
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.regions import RegionProject
@@ -67,7 +68,7 @@ class RSTGToMap(RegionBlock):
 
     def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
-        volume = self._as_clip(frame)
+        volume = as_clip(self, frame)
         mask = None if mask is None else check_mask(mask, frame.shape[:1]).unsqueeze(1)
         x, state = self.run(volume, state, mask=mask)
         return self._read_out(x, volume, mask).squeeze(2), state

@@ -10,7 +10,7 @@ from torch_geometric.typing import OptTensor
 from rstg_pyg.arguments import check_choice, check_entries, check_memory, check_options
 from rstg_pyg.blocks.region_block import Attention, RegionBlock
 from rstg_pyg.blocks.to_map import ZeroLayerNorm
-from rstg_pyg.blocks.volume_pool import VolumePool, masked_readout, step_mean
+from rstg_pyg.blocks.volume_pool import VolumePool, as_clip, masked_readout, step_mean
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
@@ -75,7 +75,7 @@ class RSTGToVec(RegionBlock):
         With ``readout="mean"`` the state is the graph's, the mean in float32 or wider, and the number of frames. Else
         it is the graph's; with a mask, which then every frame of the stream needs, the graph's and the last vectors.
         """
-        clip = self._as_clip(frame)
+        clip = as_clip(self, frame)
         if self.readout == "mean":
             return step_mean(self, clip, state, mask)
         if mask is None:

@@ -48,34 +48,18 @@ class FrameVectorBlock(Module):
         raise NotImplementedError
 
     def forward(self, volume: Tensor) -> Tensor:
-        self._check_volume(volume)
+        check_volume(self, volume)
         vectors, _ = self.run(volume)
         return vectors[:, -1] if self.readout == "last" else vectors.mean(1)
-
-    def _check_volume(self, volume: Tensor) -> None:
-        if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
-            raise ValueError(
-                f"expected a feature volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
-                f"got {describe(volume)}"
-            )
-        check_type("volume", volume, self)
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start).
 
         With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
         """
-        clip = self._as_clip(frame)
-        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
-
-    def _as_clip(self, frame: Tensor) -> Tensor:
-        if num_dims(frame) != 4 or frame.size(1) != self.in_channels or 0 in frame.shape[2:]:
-            raise ValueError(
-                f"expected a frame of shape [B, {self.in_channels}, H, W] with H and W of at least 1, "
-                f"got {describe(frame)}"
-            )
+        clip = as_clip(self, frame)
         check_type("frame", frame, self)
-        return frame.unsqueeze(2)
+        return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
 
     def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Of a clip of one frame; ``mask [B, 1]`` is of no matter to blocks without memory, which alone get one."""
@@ -120,13 +104,15 @@ class VolumePool(FrameVectorBlock):
     def forward(self, volume: Tensor, mask: OptTensor = None) -> Tensor:
         if mask is None:
             return super().forward(volume)
-        self._check_volume(volume)
+        check_volume(self, volume)
         vectors, _ = self.run(volume)
         return masked_readout(vectors, check_mask(mask, vectors.shape[:2]), self.readout)
 
     def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
-        return step_mean(self, self._as_clip(frame), state, mask)
+        clip = as_clip(self, frame)
+        check_type("frame", frame, self)
+        return step_mean(self, clip, state, mask)
 
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the means ``[B, T, C]`` of a volume's frames; there is no memory."""
@@ -134,6 +120,26 @@ class VolumePool(FrameVectorBlock):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels})"
+
+
+def check_volume(block: Any, volume: Tensor) -> None:
+    """Raise unless ``volume`` is a feature volume that a block takes."""
+    if num_dims(volume) != 5 or volume.size(1) != block.in_channels or 0 in volume.shape[2:]:
+        raise ValueError(
+            f"expected a feature volume of shape [B, {block.in_channels}, T, H, W] with T, H and W of at least 1, "
+            f"got {describe(volume)}"
+        )
+    check_type("volume", volume, block)
+
+
+def as_clip(block: Any, frame: Tensor) -> Tensor:
+    """View a frame that a block takes as a clip of one."""
+    if num_dims(frame) != 4 or frame.size(1) != block.in_channels or 0 in frame.shape[2:]:
+        raise ValueError(
+            f"expected a frame of shape [B, {block.in_channels}, H, W] with H and W of at least 1, "
+            f"got {describe(frame)}"
+        )
+    return frame.unsqueeze(2)
 
 
 def masked_readout(vectors: Tensor, mask: Tensor, readout: str) -> Tensor:

@@ -1,5 +1,6 @@
 """What the convolution accepts: its arguments and the shapes of its inputs."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -22,8 +23,10 @@ def check_arguments(
     hidden_channels: int,
     send_layers: int,
     update_layers: int,
+    act: Any,
     residual: bool,
     dropout: float,
+    negative_slope: float,
     backend: str,
     kwargs: dict[str, Any],
 ) -> None:
@@ -53,16 +56,16 @@ def check_arguments(
             f"expected 'out_channels' to be a multiple of 'heads', got out_channels={out_channels}, heads={heads}"
         )
     check_share("dropout", dropout)
+    if not isinstance(negative_slope, (int, float)) or not math.isfinite(negative_slope):
+        raise ValueError(f"expected 'negative_slope' to be a finite number, got {describe(negative_slope)}")
+    if isinstance(act, type) or not (act is None or isinstance(act, str) or callable(act)):
+        raise ValueError(f"expected 'act' to be a name, a module, a function or None, got {act!r}")
     if residual and in_channels not in (-1, out_channels):
         raise ValueError(
             "expected 'in_channels' to equal 'out_channels' with residual=True, got "
             f"in_channels={in_channels}, out_channels={out_channels}"
         )
-    if "node_dim" in kwargs:
-        raise ValueError("expected no 'node_dim': nodes are always the first dimension of 'x'")
-    if kwargs.get("decomposed_layers", 1) != 1:
-        raise ValueError("expected no 'decomposed_layers': hidden channels of a message can not be split")
-    if not isinstance(kwargs.get("aggr"), (str, Aggregation, type(None))):
+    if not isinstance(kwargs.get("aggr", "sum") or None, (str, Aggregation)):
         raise ValueError(f"expected 'aggr' to be a single aggregation, got {kwargs['aggr']!r}")
 
 

@@ -5,12 +5,12 @@ Shape legend: N nodes, E edges, C input channels, H hidden channels, O output ch
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Optional, overload
+from typing import Any, ClassVar, Literal, Optional, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Identity, ReLU, RReLU
+from torch.nn import GLU, Identity, LogSoftmax, ReLU, RReLU, Softmax, Softmax2d, Softmin
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, softmax
@@ -25,6 +25,8 @@ from rstg_pyg.ops.frames import FrameIndex, join_frames, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
+
+_ALONG_A_DIMENSION = GLU, LogSoftmax, Softmax, Softmax2d, Softmin
 
 
 class RSTGConv(Formula, MessagePassing):
@@ -109,6 +111,11 @@ class RSTGConv(Formula, MessagePassing):
         torch.Size([14, 10, 64])
     """
 
+    refused_options: ClassVar = {
+        "node_dim": "nodes are always the first dimension of 'x'",
+        "decomposed_layers": "hidden channels of a message can not be split",
+    }
+
     def __init__(
         self,
         in_channels: int,
@@ -137,7 +144,7 @@ class RSTGConv(Formula, MessagePassing):
         hidden_channels = out_channels if hidden_channels is None else hidden_channels
         check_arguments(
             *(in_channels, out_channels, pe_channels, heads, attention, edge_dim, hidden_channels),
-            *(send_layers, update_layers, residual, dropout, backend, kwargs),
+            *(send_layers, update_layers, act, residual, dropout, negative_slope, backend, kwargs),
         )
         kwargs.setdefault("aggr", "sum")
         super().__init__(node_dim=0, **kwargs)
@@ -293,8 +300,8 @@ class RSTGConv(Formula, MessagePassing):
 
     def _needs_reference(self, x: Tensor, index: GraphIndex) -> bool:
         """Whether there is nothing to gather, or a faster way would pass somebody by: the backends read the children's
-        weights, or call their activation on blocks of edges and again in the backward pass. PyTorch's own can be called
-        so, but for the one that draws numbers."""
+        weights, or call their activation on blocks of edges, with all inner dimensions in one, and again in the
+        backward pass. PyTorch's own can be called so, but for those that draw numbers or look along a dimension."""
         send, act = self.send, self.send.act
         return (
             index.num_edges == 0
@@ -303,7 +310,8 @@ class RSTGConv(Formula, MessagePassing):
             or not is_bare(send, MessageMLP)
             or not is_bare(self.pair_score, PairScore)
             or type(act).__module__ not in (ReLU.__module__, Identity.__module__)
-            or type(act) is RReLU
+            or isinstance(act, (RReLU, *_ALONG_A_DIMENSION))
+            or getattr(act, "num_parameters", 1) > 1  # PReLU: one for each entry of the second dimension.
             or not is_bare(act, type(act))
             or not all(is_bare(lin, Linear) for lin in send.lins)
             or not (send.lin_last is None or is_bare(send.lin_last, Linear))

@@ -4,7 +4,7 @@ Shape legend: N nodes, E edges, P pairs (E / 2), T frames seen, M = T - 1 moves 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,12 @@ class PairForecaster(Module):
         >>> model(x, edges).shape, model.interactions(x, edges).shape
         (torch.Size([3, 20, 4]), torch.Size([6, 10, 2]))
     """
+
+    refused_options: ClassVar = {
+        "num_stages": "'stages' says how many there are",
+        "edge_dim": "edge features follow from 'x'",
+        "pe_channels": "nodes have their places in 'x'",
+    }
 
     def __init__(
         self,

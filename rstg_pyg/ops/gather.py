@@ -18,7 +18,7 @@ from torch_geometric.utils import scatter, softmax
 from rstg_pyg.ops.block_sums import block_messages, pair_dot, weighted_relu
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.native import attend as native
-from rstg_pyg.ops.native.build import why_no_library
+from rstg_pyg.ops.native.build import why_not_native
 from rstg_pyg.ops.native.messages import product_messages
 from rstg_pyg.ops.plain import Function, plain_messages, plain_pair_dot, relu_message
 from rstg_pyg.ops.triton import attend as triton
@@ -174,11 +174,7 @@ def _why_not_native(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
     dtype = _dtype_of_products(x)
     if x.is_cpu and native.is_available(dtype):
         return None
-    missing = why_no_library()
-    return (
-        "expected a CPU, a C++ compiler and float32, float64 or bfloat16 with backend='native', "
-        f"got {dtype} on {x.device}{'' if missing is None else f' and no native kernels: {missing}'}"
-    )
+    return why_not_native(dtype, x.device, "float32, float64 or bfloat16", "backend='native'")
 
 
 def _why_not_triton(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:

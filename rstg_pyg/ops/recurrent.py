@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rstg_pyg.ops.linear import linear, transpose
 from rstg_pyg.ops.native.attend import address, check, gradients_like, is_available, library_for
-from rstg_pyg.ops.native.build import why_no_library
+from rstg_pyg.ops.native.build import why_not_native
 from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient, without_autocast
 from rstg_pyg.watched import operations_are_watched
 
@@ -28,11 +28,7 @@ def why_not(rows: Tensor) -> str | None:
     """A reason why :func:`packed_rnn` cannot run on ``rows``, or None."""
     if rows.is_cpu and rows.dtype in _DTYPES and is_available(rows.dtype):
         return None
-    missing = why_no_library()
-    return (
-        "expected a CPU, a C++ compiler and float32 or float64, "
-        f"got {rows.dtype} on {rows.device}{'' if missing is None else f' and no native kernels: {missing}'}"
-    )
+    return why_not_native(rows.dtype, rows.device, "float32 or float64")
 
 
 _DTYPES = (torch.float32, torch.float64)

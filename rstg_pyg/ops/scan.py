@@ -9,7 +9,7 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.ops.native import scan as native
 from rstg_pyg.ops.native.attend import is_available
-from rstg_pyg.ops.native.build import why_no_library
+from rstg_pyg.ops.native.build import why_not_native
 from rstg_pyg.ops.plain_scan import check_scan, plain_gated_scan
 from rstg_pyg.ops.triton import attend as triton
 from rstg_pyg.watched import operations_are_watched
@@ -22,11 +22,7 @@ def why_not(backend: str, gates: Tensor) -> str | None:
     """A reason why a backend of :func:`gated_scan` cannot run on ``gates``, or None."""
     check_choice("backend", backend, BACKENDS)
     if backend == "native" and not (gates.is_cpu and is_available(gates.dtype)):
-        missing = why_no_library()
-        return (
-            "expected a CPU, a C++ compiler and float32, float64 or bfloat16 with backend='native', "
-            f"got {gates.dtype} on {gates.device}{'' if missing is None else f' and no native kernels: {missing}'}"
-        )
+        return why_not_native(gates.dtype, gates.device, "float32, float64 or bfloat16", "backend='native'")
     if backend == "triton" and not triton.is_available(gates.device):
         return f"expected a CUDA device and Triton with backend='triton', got a tensor on {gates.device}"
     return None

@@ -39,7 +39,9 @@ def check_sequence(x: Tensor, channels: int) -> None:
     """Raise unless ``x`` is a sequence of node features ``[N, *, T >= 1, channels]``."""
     dims = x.dim() if isinstance(x, Tensor) and x.layout == torch.strided else -1
     if dims < 3 or x.size(-1) != channels or x.size(-2) < 1:
-        raise ValueError(f"expected a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}], got {describe(x)}")
+        hint = ": there is no bipartite form" if isinstance(x, (tuple, list)) else ""
+        wanted = f"a node sequence 'x' of shape [num_nodes, *, T >= 1, {channels}]"
+        raise ValueError(f"expected {wanted}, got {describe(x)}{hint}")
 
 
 class TimeStage(Formula):

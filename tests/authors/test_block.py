@@ -166,13 +166,17 @@ def test_arguments_are_checked():
 
 
 def test_inputs_are_checked():
-    with pytest.raises(ValueError, match=r"volume of shape \[B, 16, T, H, W\], got \[2, 8, 3, 6, 6"):
+    with pytest.raises(ValueError, match=r"volume of shape \[B, 16, T, H, W\].*, got \[2, 8, 3, 6, 6"):
         AuthorsRSTG(16)(torch.randn(2, 8, 3, 6, 6))
+    with pytest.raises(ValueError, match=r"with T, H and W of at least 1, got \[2, 16, 0, 6, 6\]"):
+        AuthorsRSTG(16)(torch.randn(2, 16, 0, 6, 6))
+    with pytest.raises(ValueError, match=r"nodes of shape \[B, T >= 1, N, C\], got \[2, 0, 14, 16\]"):
+        AuthorsToVec()(torch.randn(2, 0, 14, 16))
     with pytest.raises(ValueError, match=r"video of shape \[B, 1, T, H, W\], got \[2, 10, 64, 64\]"):
         AuthorsSyncMNISTNet(4)(torch.randn(2, 10, 64, 64))
-    with pytest.raises(ValueError, match=r"nodes of shape \[B, T, N, C\], got \[14, 16\]"):
+    with pytest.raises(ValueError, match=r"nodes of shape \[B, T >= 1, N, C\], got \[14, 16\]"):
         AuthorsToVec()(torch.randn(14, 16))
-    with pytest.raises(ValueError, match=r"nodes of shape \[B, T, N, C\], got str"):
+    with pytest.raises(ValueError, match=r"nodes of shape \[B, T >= 1, N, C\], got str"):
         AuthorsToVec()("nodes")
     with pytest.raises(ValueError, match="14"):
         AuthorsToMap()(torch.randn(1, 1, 5, 16), size=(6, 6))

@@ -190,5 +190,5 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
 def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     (tmp_path / "model_1.ckpt.index").touch()
-    with pytest.raises(ImportError, match=r"expected TensorFlow, .*, got none: pip install 'rstg-pyg\[tensorflow\]'"):
+    with pytest.raises(ImportError, match=r"expected TensorFlow, .*, got none: pip install tensorflow"):
         read_tf_checkpoint(tmp_path)

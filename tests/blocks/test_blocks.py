@@ -246,6 +246,7 @@ BAD_ARGUMENTS = [
     ({"heatmap_size": 0}, "'heatmap_size' to be a positive int, got 0"),
     ({"input_norm": "batch"}, "'input_norm' to be one of"),
     ({"pe_channels": 36}, "no 'pe_channels': it follows from heatmap_size .*, got 36"),
+    ({"edge_dim": 2}, "no 'edge_dim': the edges between regions have no features, got 2"),
 ]
 
 
@@ -258,11 +259,15 @@ def test_bad_arguments():
         RSTGToVec(3, readout="sum")
 
 
-def test_bad_volumes_and_frames():
-    for block in (RSTGToVec(3), RSTGToMap(3)):
-        with pytest.raises(ValueError, match=r"volume of shape \[B, 3, T, H, W\], got \[3, 5, 6, 6\]"):
-            block(torch.randn(3, 5, 6, 6))
-        with pytest.raises(ValueError, match=r"got \[1, 4, 5, 6, 6\]"):
-            block(torch.randn(1, 4, 5, 6, 6))
-        with pytest.raises(ValueError, match=r"frame of shape \[B, 3, H, W\], got \[1, 3, 5, 6, 6\]"):
-            block.step(torch.randn(1, 3, 5, 6, 6), None)
+@pytest.mark.parametrize("make", [RSTGToVec, RSTGToMap, RSTGPool, VolumePool])
+def test_bad_volumes_and_frames(make):
+    block = make(3)
+    for shape in ([3, 5, 6, 6], [1, 4, 5, 6, 6], [2, 3, 0, 6, 6], [2, 3, 5, 0, 6], [2, 3, 5, 6, 0]):
+        with pytest.raises(ValueError) as caught:
+            block(torch.randn(shape))
+        wanted = "a feature volume of shape [B, 3, T, H, W] with T, H and W of at least 1"
+        assert str(caught.value) == f"expected {wanted}, got {shape}"
+    for shape in ([1, 3, 5, 6, 6], [2, 4, 6, 6], [2, 3, 0, 6], [2, 3, 6, 0]):
+        with pytest.raises(ValueError) as caught:
+            block.step(torch.randn(shape))
+        assert str(caught.value) == f"expected a frame of shape [B, 3, H, W] with H and W of at least 1, got {shape}"

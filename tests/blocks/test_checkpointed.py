@@ -223,6 +223,22 @@ def test_copies_and_function_transforms():
     torch.testing.assert_close(list(found.values()), [parameter.grad for parameter in twice.parameters()])
 
 
+@pytest.mark.parametrize("norm", [None, "batch_norm"])
+def test_parameters_that_are_lent(norm):
+    """They are gone from the module when the second run comes, and its own are those of somebody else."""
+    x, found = volume(), []
+    for block in twins(norm=norm, rnn="gru"):
+        torch.manual_seed(3)
+        lent = {name: torch.randn_like(value).requires_grad_() for name, value in block.named_parameters()}
+        buffers = {name: value.clone() for name, value in block.named_buffers() if value.is_floating_point()}
+        outs = [torch.func.functional_call(block, values, x) for values in (lent, {**lent, **buffers})]
+        block.zero_grad()
+        found.append([*outs, *torch.autograd.grad(sum(out.square().sum() for out in outs), list(lent.values()))])
+        found[-1] += [*buffers.values(), *block.buffers()]
+        assert all(parameter.grad is None for parameter in block.parameters())
+    assert_identical(*found)
+
+
 def test_second_derivatives():
     found, x = [], volume(2).requires_grad_()
     for block in twins(backend="reference"):

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections import defaultdict
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -189,6 +191,9 @@ def test_features_in_containers():
         (lambda x: [torch.zeros(2), x], lambda out: out[1]),
         (lambda x: Pair(x, x.mean()), lambda out: out.features),
         (lambda x: {"out": x, "aux": torch.zeros(1)}, lambda out: out["out"]),
+        (lambda x: {0: x, None: 1}, lambda out: out[0]),
+        (lambda x: MappingProxyType({"out": x}), lambda out: out["out"]),
+        (lambda x: defaultdict(list, {"out": x}), lambda out: out["nobody"] or out["out"]),
         (lambda x: {"last_hidden_state": x, "pooled": x[..., :1, :1]}, lambda out: out["last_hidden_state"]),
     ]:
         net = Returning(wrap)

@@ -57,6 +57,12 @@ def test_every_option_equals_message_passing(backend, options):
     assert_equals_message_passing(backend, "irregular", options, (9,))
 
 
+@pytest.mark.parametrize("act", [torch.nn.Softmax(1), torch.nn.LogSoftmax(2), torch.nn.PReLU(2)], ids=str)
+@pytest.mark.parametrize("backend", FAST)
+def test_activations_along_an_inner_dimension_equal_message_passing(backend, act):
+    assert_equals_message_passing(backend, "irregular", {"act": act}, (2, 5))
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("backend", FAST)
 def test_every_graph_and_shape_equals_message_passing(backend, graph):

@@ -12,6 +12,7 @@ from small_graphs import GRAPHS
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
+from torch_geometric.nn import HeteroConv, Sequential, to_hetero
 from torch_geometric.testing import withDevice
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csc_tensor, to_torch_csr_tensor
 
@@ -264,9 +265,28 @@ def test_repr():
 
 
 def test_it_runs_in_a_pyg_sequential():
-    from torch_geometric.nn import Sequential
-
     graph = region_graph((2, 1))
     net = Sequential("x, edge_index", [(RSTGConv(4, 8), "x, edge_index -> x"), torch.nn.ReLU()])
     data = Data(x=torch.randn(5, 4), edge_index=graph.edge_index)
     assert net(data.x, data.edge_index).shape == (5, 8)
+
+
+class Stage(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = RSTGConv(-1, 4)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
+def test_several_kinds_of_edges():
+    """Within one type of nodes; between two it has no form, see test_errors."""
+    edge_index, num_nodes = GRAPHS["grid"]
+    x = {"a": torch.randn(num_nodes, 2, 4), "b": torch.randn(num_nodes, 2, 4)}
+    edges = {("a", "to", "a"): edge_index, ("a", "from", "a"): edge_index.flip(0), ("b", "to", "b"): edge_index}
+    for net in (HeteroConv({kind: RSTGConv(4, 4) for kind in edges}), to_hetero(Stage(), (list(x), list(edges)))):
+        found = net(x, edges)
+        to, back, other = (module for module in net.modules() if isinstance(module, RSTGConv))
+        expected = {"a": to(x["a"], edge_index) + back(x["a"], edge_index.flip(0)), "b": other(x["b"], edge_index)}
+        torch.testing.assert_close(found, expected)

@@ -52,6 +52,11 @@ def test_sequences(shape):
         RSTG(4)(torch.randn(shape), EDGES)
 
 
+def test_bipartite_inputs():
+    with pytest.raises(ValueError, match=r"got \(\[5, 6, 4\], \[5, 6, 4\]\): there is no bipartite form"):
+        RSTG(4)((X, X), EDGES)
+
+
 H = torch.zeros(NUM_NODES, 4)
 
 

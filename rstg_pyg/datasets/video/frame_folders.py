@@ -155,7 +155,6 @@ def require_pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            "Pillow, which reads and writes JPEG frames, is not installed. Install it with "
-            "'pip install \"rstg-pyg[video]\"'"
+            "Pillow, which reads and writes JPEG frames, is not installed. Install it with 'pip install pillow'"
         ) from error
     return Image

@@ -158,8 +158,7 @@ def require_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(
-            "PyAV, which reads and writes video files, is not installed. Install it with "
-            "'pip install \"rstg-pyg[video]\"'"
+            "PyAV, which reads and writes video files, is not installed. Install it with 'pip install av'"
         ) from error
     return av
 

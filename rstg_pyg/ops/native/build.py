@@ -86,6 +86,15 @@ def why_no_library(number: str = "float") -> str | None:
     return _is_off() or ("its compiler failed" if _find_compiler() else "there is no C++ compiler")
 
 
+def why_not_native(dtype: torch.dtype, device: torch.device, dtypes: str, option: str = "") -> str:
+    """What native kernels of so many types needed, and what there was instead; ``option`` asked for them."""
+    missing = why_no_library()
+    return (
+        f"expected a CPU, a C++ compiler and {dtypes}{option and f' with {option}'}, "
+        f"got {dtype} on {device}{'' if missing is None else f' and no native kernels: {missing}'}"
+    )
+
+
 def _is_off() -> str | None:
     if os.environ.get("RSTG_PYG_NATIVE", "1") == "0":
         return "RSTG_PYG_NATIVE=0 is set"

@@ -335,10 +335,10 @@ def test_errors_of_writing(tmp_path):
 
 
 def test_what_is_not_installed_is_named(made, monkeypatch):
-    advice = "is not installed. Install it with 'pip install \"rstg-pyg[video]\"'"
+    advice = "is not installed. Install it with 'pip install"
     for version, module, said in (
-        ("v1", "PIL", f"Pillow, which reads and writes JPEG frames, {advice}"),
-        ("v2", "av", f"PyAV, which reads and writes video files, {advice}"),
+        ("v1", "PIL", f"Pillow, which reads and writes JPEG frames, {advice} pillow'"),
+        ("v2", "av", f"PyAV, which reads and writes video files, {advice} av'"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ImportError, match=f"^{re.escape(said)}$"):
