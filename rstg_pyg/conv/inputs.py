@@ -75,10 +75,7 @@ def check_inputs(
     """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with; with ``has_time``, the last inner dimension of
     ``x`` is time, and the others may be left out of ``edge_attr`` and ``pe``."""
     num_nodes, num_edges = x.size(0), index.num_edges
-    if index.num_nodes != num_nodes:
-        raise ValueError(f"expected an index of {num_nodes} nodes, as 'x' has, got one of {index.num_nodes}")
-    if index.flow != conv.flow and index.has_flow:
-        raise ValueError(f"expected an index with flow={conv.flow!r}, got {index.flow!r}")
+    check_index(index, num_nodes, conv.flow)
     if (pe is None) != (conv.pe_channels == 0):
         wanted = f"'pe' of width {conv.pe_channels}" if pe is None else "no 'pe'"
         got = "none" if pe is None else describe(pe)
@@ -87,15 +84,24 @@ def check_inputs(
         _check_rows("pe", pe, x, num_nodes, conv.pe_channels, has_time)
     if edge_attr is not None and conv.edge_dim is None:
         raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
-    if conv.edge_dim is not None and edge_attr is None and index.has_flow:
-        raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {conv.edge_dim}], got none")
-    if edge_attr is not None:
-        if index.reordered is not None:
-            raise ValueError(
-                "expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
-                f"{index.reordered}"
-            )
+    if edge_attr is not None and index.reordered is not None:
+        raise ValueError(
+            "expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
+            f"{index.reordered}"
+        )
+    if conv.edge_dim is not None:
+        edge_attr = index.values if edge_attr is None else edge_attr
+        if edge_attr is None:
+            raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {conv.edge_dim}], got none")
         _check_rows("edge_attr", edge_attr, x, num_edges, conv.edge_dim, has_time)
+
+
+def check_index(index: GraphIndex, num_nodes: int, flow: str) -> None:
+    """Raise unless an index is of a graph that a layer of this flow can take."""
+    if index.num_nodes != num_nodes:
+        raise ValueError(f"expected an index of {num_nodes} nodes, as 'x' has, got one of {index.num_nodes}")
+    if index.flow != flow and index.has_flow:
+        raise ValueError(f"expected an index with flow={flow!r}, got {index.flow!r}")
 
 
 def changing_graph(

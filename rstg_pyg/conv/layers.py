@@ -127,9 +127,6 @@ class MessageMLP(Module):
         """What edge features add to the first layer, with ``num_dims`` dimensions."""
         if self.lin_edge is None:
             return None
-        if edge_attr is None:
-            raise ValueError(f"expected 'edge_attr' or a sparse matrix with values of width {self.edge_dim}, got none")
-        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
         return self.lin_edge(_with_inner_dims(edge_attr.to(dtype), num_dims))
 
     def hidden_from_first(self, h: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import GLU, Identity, LogSoftmax, ReLU, RReLU, Softmax, Softmax2d, Softmin
 from torch_geometric.nn.conv import MessagePassing
-from torch_geometric.typing import Adj, OptTensor, SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor, softmax
-from torch_geometric.utils.sparse import set_sparse_value
+from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils import softmax
 
 from rstg_pyg.arguments import check_flags, check_options
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
@@ -227,7 +226,8 @@ class RSTGConv(Formula, MessagePassing):
             edge_index: Edges ``[2, E]``, an :class:`~torch_geometric.EdgeIndex`, the transposed adjacency matrix as a
                 ``torch.sparse`` tensor (COO, CSR; CSC is converted) or a ``torch_sparse.SparseTensor``, or a
                 :class:`~rstg_pyg.ops.GraphIndex` that is made once for many calls.
-            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default a matrix's values.
+            edge_attr: Edge features ``[E, edge_dim]`` or ``[E, *, edge_dim]``; by default a matrix's values,
+                also one each, ``[E]``, with ``edge_dim=1``.
             pe: Positional encodings ``[N, P]`` or ``[N, *, P]``.
             return_attention_weights: If true, also return ``(edge_index, alpha)``, alpha of shape ``[E, *, K]``; for a
                 ``torch.sparse`` matrix ``(matrix of alpha, alpha)``, for a ``SparseTensor`` one that holds alpha.
@@ -253,12 +253,7 @@ class RSTGConv(Formula, MessagePassing):
             out = x + out
         if not return_attention_weights:
             return out
-        adjacency, alpha = index.adjacency, alpha().expand(-1, *x.shape[1:-1], -1)
-        if isinstance(adjacency, SparseTensor):
-            return out, adjacency.set_value(alpha, layout="coo")
-        if is_torch_sparse_tensor(adjacency):
-            return out, (set_sparse_value(adjacency, alpha), alpha)
-        return out, (adjacency, alpha)
+        return out, index.with_attention(alpha().expand(-1, *x.shape[1:-1], -1))
 
     def _changing(self, inputs: tuple[Any, ...], weighs: bool | None, edge_time: OptTensor, mask: OptTensor) -> Any:
         """A space stage on a graph that changes: on one node for every frame in which a node is there."""

@@ -13,10 +13,10 @@ from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_flags, check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, check_type, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.formula import Formula
-from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import State
@@ -155,7 +155,7 @@ class Forecaster(Formula):
         mask: OptTensor = None,
     ) -> tuple[Tensor, Any]:
         """Take a stream's next frame ``[N, *, C]``, the state that the frame before it returned (None at the start),
-        the frame's edges, and ``mask [N, *]``, who is there; foretell the frames after it. Who is absent gets 0."""
+        the frame's edges, and ``mask [N, *]``, who is there; foretell what ``forward`` does of all frames up to it."""
         if num_dims(frame) < 2 or frame.size(-1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [N, *, {self.in_channels}], got {describe(frame)}")
         mask = None if mask is None else check_mask(mask, frame.shape[:-1]).unsqueeze(-1)
@@ -164,34 +164,44 @@ class Forecaster(Formula):
     def _foretell(
         self,
         x: Tensor,
-        state: State | None,
+        state: Any,
         edge_index: Adj,
         edge_attr: OptTensor,
         pe: OptTensor,
         edge_time: OptTensor = None,
         mask: OptTensor = None,
         num_last: int | None = None,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, Any]:
+        """The forecasts, and a stream's state: that of the recurrence, and of every node the last frame in which it was
+        there, what the recurrence made of it, and whether there was one."""
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
         check_type("x", x, self.lin_in)
-        h, state = self._run(x, state, edge_index, edge_attr, pe, edge_time, mask)
+        if state is not None:
+            check_entries(state, 4)
+        after, *before = state or [None]
+        h, after = self._run(x, after, edge_index, edge_attr, pe, edge_time, mask)
         now, last = last_there(x, mask, num_last), last_there(h, mask, num_last)
+        there = were_there(x, mask, num_last)
+        if before and mask is not None:
+            now, last = (torch.where(there[..., None], new, old) for new, old in zip((now, last), before, strict=False))
+            there = there | before[2]
+        state = after, now, last, there
         if not self.feed_back:
             frames = self._head(last).unflatten(-1, (self.horizon, self.out_channels))
             frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
-            return foretold(frames, mask, num_last), state
-        after = state
+            return foretold(frames, mask, there), state
         if edge_time is not None:
+            edge_index = edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
             if is_sparse(edge_index):
                 raise ValueError("expected edges as a tensor [2, num_edges] with 'edge_time' and feed_back=True")
             of_last = edge_time == x.size(-2) - 1
             edge_index = edge_index[:, of_last]
             edge_attr = None if edge_attr is None else edge_attr[of_last]
         elif num_dims(edge_attr) > 2:
-            edge_attr = edge_attr[..., -1, :]
+            edge_attr = edge_attr[..., -1:, :]
         pe = pe[..., -1:, :] if num_dims(pe) > 2 else pe
-        goes_on = None if mask is None else mask.any(-1, keepdim=True)
+        goes_on = None if mask is None else there.unsqueeze(-1)
         frames = []
         for number in range(self.horizon):
             change = self._head(last)
@@ -200,7 +210,7 @@ class Forecaster(Formula):
             if number + 1 < self.horizon:
                 h, after = self._run(now.unsqueeze(-2), after, edge_index, edge_attr, pe, None, goes_on)
                 last = h[..., -1, :]
-        return foretold(torch.stack(frames, -2), mask), state
+        return foretold(torch.stack(frames, -2), mask, there), state
 
     def _run(
         self,
@@ -249,12 +259,20 @@ def _places(mask: Tensor) -> Tensor:
     return torch.where(mask, torch.arange(mask.size(-1), device=mask.device), -1).cummax(-1).values
 
 
-def foretold(frames: Tensor, mask: OptTensor, num_last: int | None = None) -> Tensor:
-    """``frames [N, *, H, O]``, or with ``num_last [N, *, F, H, O]``, and 0 of nodes that were not there before."""
+def were_there(x: Tensor, mask: OptTensor, num_last: int | None = None) -> Tensor:
+    """Which nodes of ``x [N, *, T, C]`` were there at all, ``[N, *]``; with ``num_last`` up to each of the last so many
+    frames, ``[N, *, F]``."""
+    count = 1 if num_last is None else num_last
     if mask is None:
-        return frames
-    there = _places(mask)[..., -(num_last or 1) :] >= 0
-    return torch.where((there.squeeze(-1) if num_last is None else there)[..., None, None], frames, 0)
+        there = torch.ones(*x.shape[:-2], count, dtype=torch.bool, device=x.device)
+    else:
+        there = _places(mask)[..., x.size(-2) - count :] >= 0
+    return there.squeeze(-1) if num_last is None else there
+
+
+def foretold(frames: Tensor, mask: OptTensor, there: Tensor) -> Tensor:
+    """``frames [*, H, O]``, and 0 of nodes that were not there, ``[*]``; without a mask all were."""
+    return frames if mask is None else torch.where(there[..., None, None], frames, 0)
 
 
 def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, power: float = 1.0) -> Tensor:

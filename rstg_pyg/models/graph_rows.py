@@ -12,7 +12,7 @@ from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.typing import Adj, OptTensor
 
 from rstg_pyg.arguments import check_name, check_positive, check_type, describe, num_dims
-from rstg_pyg.models.forecaster import Forecaster, foretold, last_there
+from rstg_pyg.models.forecaster import Forecaster, foretold, last_there, were_there
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.recurrence import RSTG, TimeStage
@@ -142,7 +142,7 @@ class LinearAutoregression(Module):
             there = mask[..., mask.size(-1) - history - count + 1 :].unfold(-1, history, 1)
             change = torch.where(there.unsqueeze(-2), change, 0)
         out = self.lin(change.flatten(-2)).unflatten(-1, (self.horizon, self.out_channels)) + last.unsqueeze(-2)
-        return foretold(out if num_last is not None else out.squeeze(-3), mask, num_last)
+        return foretold(out if num_last is not None else out.squeeze(-3), mask, were_there(x, mask, num_last))
 
 
 class ConvRNN(Module):

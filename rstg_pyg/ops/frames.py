@@ -5,7 +5,7 @@ frame in which a node is there, by node, then by inner dimensions, then by time;
 """
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -135,9 +135,9 @@ class FrameIndex:
         where = self.edges.number * inner.numel() + place
         return everywhere.index_copy(0, where, value).view(self.graph.num_edges, *inner, value.size(-1))
 
-    def put_attention(self, attention: tuple[Adj, Tensor]) -> tuple[Adj, Tensor]:
+    def put_attention(self, attention: tuple[Adj, Tensor]) -> Any:
         """The given edges with their weights, from what the convolution gives for :attr:`edges`."""
-        return self.graph.adjacency, self.put_edges(attention[1])
+        return self.graph.with_attention(self.put_edges(attention[1]))
 
     @cached_property
     def edges(self) -> Edges:

@@ -5,7 +5,7 @@ Shape legend: N nodes, E edges.
 
 import struct
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class GraphIndex:
     Attributes:
         source, destination: ``[E]``, the edges as given.
         adjacency: What message passing in PyG collects from.
-        values: A matrix's values, of edges with several each, or None.
+        values: ``[E, D]``, a matrix's values, or None.
         order: ``[E]``, the position in ``source`` and ``destination`` of the edges below.
         src, dst: ``[E]``, the sorted edges.
         nodes: ``[N]``, the destinations by their degree.
@@ -91,7 +91,7 @@ class GraphIndex:
         else:
             (self.destination, self.source), self.values = to_edge_index(self.adjacency)
         if self.values is not None and self.values.dim() < 2:
-            self.values = None
+            self.values = self.values.unsqueeze(1)
 
     @property
     def num_edges(self) -> int:
@@ -168,6 +168,19 @@ class GraphIndex:
         if self._num_isolated is None:
             self._num_isolated = int((self.ptr == 0).sum()) - 1 if self.num_edges else self.num_nodes
         return self._num_isolated
+
+    def with_attention(self, alpha: Tensor) -> Any:
+        """What layers of PyG return of weights ``alpha [E, ...]``: ``(edges, alpha)``, ``(matrix of alpha, alpha)``, or
+        a ``SparseTensor`` that holds alpha."""
+        matrix = self.adjacency
+        if isinstance(matrix, SparseTensor):
+            return matrix.set_value(alpha, layout="coo")
+        if not is_torch_sparse_tensor(matrix):
+            return matrix, alpha
+        size = (*matrix.shape[:2], *alpha.shape[1:])
+        if matrix.layout == torch.sparse_coo:
+            return torch.sparse_coo_tensor(matrix.indices(), alpha, size, is_coalesced=True), alpha
+        return torch.sparse_csr_tensor(matrix.crow_indices(), matrix.col_indices(), alpha, size), alpha
 
     @property
     def hears(self) -> Tensor:

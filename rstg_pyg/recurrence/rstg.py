@@ -15,7 +15,7 @@ from torch_geometric.utils import is_sparse
 
 from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, num_dims
 from rstg_pyg.conv import RSTGConv
-from rstg_pyg.conv.inputs import changing_graph
+from rstg_pyg.conv.inputs import changing_graph, check_index
 from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
@@ -123,6 +123,11 @@ class RSTG(Formula):
         self.num_stages = num_stages
         self.stages = stage_sequence(stages, num_stages)
         self.formula = {"stages": self.stages}
+        if SPACE_TIME in self.stages and kwargs.get("edge_dim") is not None:
+            raise ValueError(
+                "expected no 'edge_dim' with space-time stages, whose edges between frames have no features, got "
+                f"{kwargs['edge_dim']!r}"
+            )
 
         def time_stage() -> TimeStage:
             bias = kwargs.get("bias", True)
@@ -308,6 +313,7 @@ class RSTG(Formula):
         else:
             is_index = isinstance(edge_index, GraphIndex)
             graph = edge_index if is_index else GraphIndex(edge_index, x.size(0), self._flow)
+            check_index(graph, x.size(0), self._flow)
         if SPACE_TIME in self.stages and (edge_attr is not None or is_sparse(graph.adjacency)):
             raise ValueError(
                 "expected a homogeneous stage to get edges as a tensor [2, num_edges] and no 'edge_attr': the edges "

@@ -217,15 +217,17 @@ def spacetime_graph(graph: Data, num_frames: int) -> Data:
 
     Args:
         graph: A graph of one frame, such as :func:`~rstg_pyg.region_graph` returns. Its node attributes are repeated
-            for each frame; a node sequence ``x: [N, T, C]`` becomes ``x: [N * T, C]``.
+            for each frame; a node sequence ``x: [N, T, C]`` becomes ``x: [N * T, C]``. It has no attributes of edges,
+            which edges between frames would lack, and no mask: for nodes that come and go there is
+            :class:`~rstg_pyg.RSTG` with ``stages="homogeneous"``.
         num_frames: Number of frames T.
 
     Shapes:
         - **output:** ``N * T`` nodes with ``time: [N * T]``, ``edge_index: [2, T * E + (T - 1) * (E + N)]``.
 
     Raises:
-        ValueError: If ``num_frames`` is not positive, ``graph.x`` is not a sequence of that many frames, or there would
-            be more than 2^26 edges.
+        ValueError: If ``num_frames`` is not positive, ``graph.x`` is not a sequence of that many frames, the graph has
+            a mask or attributes of edges, or there would be more than 2^26 edges.
 
     Example:
         >>> from rstg_pyg import region_graph, spacetime_graph
@@ -238,6 +240,8 @@ def spacetime_graph(graph: Data, num_frames: int) -> Data:
     num_nodes = graph.num_nodes
     out = Data(edge_index=spacetime_edge_index(graph.edge_index, num_nodes, num_frames))
     for key, value in graph:
+        if key == "mask" or (key != "edge_index" and graph.is_edge_attr(key)):
+            raise ValueError(f"expected a graph without a mask or attributes of edges, got {key!r}")
         if key == "x":
             if num_dims(value) < 3 or value.size(1) != num_frames:
                 raise ValueError(f"expected graph.x of shape [{num_nodes}, {num_frames}, C], got {describe(value)}")

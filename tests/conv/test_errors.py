@@ -79,7 +79,7 @@ X = torch.randn(NUM_NODES, 3, 4)
         (
             {"edge_dim": 2},
             {"edge_index": to_torch_coo_tensor(EDGES, size=(5, 5))},
-            "a sparse matrix with values of width 2, got none",
+            r"'edge_attr' of shape \[16, 2\].*, got \[16, 1\]",
         ),
         (
             {"edge_dim": 2},

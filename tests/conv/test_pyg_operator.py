@@ -80,28 +80,37 @@ def test_every_kind_of_adjacency_gives_the_same(kind, options):
     adjacency = adjacencies()[kind]
     conv = RSTGConv(4, 6, pe_channels=3, **options)
     x, pe = torch.randn(num_nodes, 2, 4), torch.randn(num_nodes, 3)
-    expected, (_, alpha) = conv(x, edge_index, pe=pe, return_attention_weights=True)
-    torch.testing.assert_close(conv(x, adjacency, pe=pe), expected)
+    for mask in (None, torch.rand(num_nodes, 2) < 0.7):
+        given = {"pe": pe, "mask": mask}
+        expected, (_, alpha) = conv(x, edge_index, **given, return_attention_weights=True)
+        torch.testing.assert_close(conv(x, adjacency, **given), expected)
 
-    out, attention = conv(x, adjacency, pe=pe, return_attention_weights=True)
-    torch.testing.assert_close(out, expected)
-    if kind == "SparseTensor":
-        torch.testing.assert_close(attention.storage.value(), alpha)
-    else:
-        torch.testing.assert_close(attention[1], alpha)
-    if kind in ("COO", "COO not coalesced", "CSR", "CSC"):
-        torch.testing.assert_close(attention[0].values(), alpha)
+        out, attention = conv(x, adjacency, **given, return_attention_weights=True)
+        torch.testing.assert_close(out, expected)
+        if kind == "SparseTensor":
+            torch.testing.assert_close(attention.storage.value(), alpha)
+        else:
+            torch.testing.assert_close(attention[1], alpha)
+        if kind in ("COO", "COO not coalesced", "CSR", "CSC"):
+            torch.testing.assert_close(attention[0].values(), alpha)
 
 
+@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("kind", ["COO", "CSR"])
-def test_values_of_a_matrix_are_edge_features_where_asked_for(kind):
+def test_values_of_a_matrix_are_edge_features_where_asked_for(kind, width):
+    """Also one each, as matrices of weights have them."""
     edge_index, num_nodes = unique_edges()
-    edge_attr = torch.randn(edge_index.size(1), 3)
+    edge_attr = torch.randn(edge_index.size(1), width)
     make = {"COO": to_torch_coo_tensor, "CSR": to_torch_csr_tensor}[kind]
-    adjacency = make(edge_index.flip(0), edge_attr, size=(num_nodes, num_nodes))
+    adjacency = make(edge_index.flip(0), edge_attr.squeeze(1), size=(num_nodes, num_nodes))
     x = torch.randn(num_nodes, 2, 4)
-    conv = RSTGConv(4, 6, edge_dim=3)
-    torch.testing.assert_close(conv(x, adjacency), conv(x, edge_index, edge_attr=edge_attr))
+    conv = RSTGConv(4, 6, edge_dim=width)
+    expected = conv(x, edge_index, edge_attr=edge_attr)
+    torch.testing.assert_close(conv(x, adjacency), expected)
+    out, (weights, alpha) = conv(x, adjacency, return_attention_weights=True)
+    torch.testing.assert_close((out, weights.values()), (expected, alpha))
+    with pytest.raises(ValueError, match=rf"'edge_attr' of shape .* got \[{edge_attr.size(0)}, {width}\]"):
+        RSTGConv(4, 6, edge_dim=2)(x, adjacency)
     conv = RSTGConv(4, 6)
     torch.testing.assert_close(conv(x, adjacency), conv(x, edge_index))
 

@@ -6,6 +6,7 @@ from cases import case
 
 from rstg_pyg.models import Forecaster, PairForecaster, masked_error
 from rstg_pyg.models.graph_rows import LinearAutoregression
+from rstg_pyg.ops import GraphIndex
 
 N, T, C, H = 5, 4, 2, 3
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
@@ -45,6 +46,30 @@ def test_a_stream_foretells_what_the_clip_does(feed_back, from_last):
     for t in range(T):
         prediction, state = model.step(x[..., t, :], state, EDGES)
         torch.testing.assert_close(prediction, model(x[..., : t + 1, :], EDGES))
+
+
+@pytest.mark.parametrize("feed_back", [False, True])
+@pytest.mark.parametrize("stages", ["all-temp", "homogeneous"])
+def test_a_stream_of_nodes_that_come_and_go_foretells_what_the_clip_does(feed_back, stages):
+    """Also of those that are absent now, whom others hear in what is fed back."""
+    model, x, mask, state = make(feed_back=feed_back, stages=stages), series(2), torch.rand(N, 2, T) < 0.6, None
+    mask[0], mask[1, :, -1] = False, False
+    mask[..., 0] = True
+    for t in range(T):
+        there = mask[..., t] if t else None  # without a mask all are there
+        prediction, state = model.step(x[..., t, :], state, EDGES, mask=there)
+        expected = model(x[..., : t + 1, :], EDGES, mask=mask[..., : t + 1])
+        torch.testing.assert_close(prediction, expected)
+
+
+def test_edges_are_given_to_what_is_fed_back_in_every_form():
+    model, x, edge_time = make(feed_back=True, edge_dim=2), series(2), torch.arange(6) % T
+    of_frames, of_edges = torch.randn(6, 1, T, 2).double(), torch.randn(6, 2).double()
+    torch.testing.assert_close(model(x, EDGES, of_frames), model(x, EDGES, of_frames[:, 0]))
+    torch.testing.assert_close(model(x, EDGES, of_frames.expand(-1, 2, -1, -1)), model(x, EDGES, of_frames))
+    for given in ({}, {"edge_time": edge_time}):
+        expected = model(x, EDGES, of_edges, **given)
+        torch.testing.assert_close(model(x, GraphIndex(EDGES, N), of_edges, **given), expected)
 
 
 @pytest.mark.parametrize("feed_back", [False, True])

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 import torch
 from small_graphs import GRAPHS
+from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import to_torch_coo_tensor
 
 from rstg_pyg import RSTG, TimeStage
@@ -29,6 +30,7 @@ X = torch.randn(NUM_NODES, 6, 4)
         ({"chrono": 1}, "'chrono' to be an int of 2 or more, or None, got 1"),
         ({"chrono": 9, "bias": False}, "'chrono' with an LSTM or GRU with biases or a LinearRNN, got LSTM"),
         ({"chrono": 9, "rnn": lambda channels: torch.nn.ReLU()}, "or a LinearRNN, got ReLU"),
+        ({"stages": "homogeneous", "edge_dim": 2}, "no 'edge_dim' with space-time stages.*got 2"),
         ({"heads": 3}, "multiple of 'heads'"),
         ({"norm": "group"}, "'norm' to be one of"),
     ],
@@ -89,9 +91,19 @@ def test_homogeneous_stages_need_plain_edges():
         rstg(X, EDGES, state=[(H, H)] * 3)
 
 
+FLOWS = "source_to_target", "target_to_source"
+
+
+class AnyConv(MessagePassing):
+    """A layer of somebody else."""
+
+    def forward(self, x, edge_index, *given):
+        return self.propagate(edge_index, x=x)
+
+
 def test_homogeneous_stages_speak_of_the_nodes_of_a_frame():
     edges = torch.tensor([[0], [NUM_NODES]])
-    for flow, state in product(["source_to_target", "target_to_source"], [None, [H] * 3]):
+    for flow, state in product(FLOWS, [None, [H] * 3]):
         rstg = RSTG(4, stages="homogeneous", pe_channels=2, flow=flow)
         pe, index = torch.randn(NUM_NODES, 2), GraphIndex(EDGES, NUM_NODES + 1, flow)
         with pytest.raises(ValueError, match=r"'pe' of shape \[5, 2\] or .*, got \[4, 2\]$"):
@@ -100,6 +112,10 @@ def test_homogeneous_stages_speak_of_the_nodes_of_a_frame():
             rstg(X, edges, pe=pe, state=state)
         with pytest.raises(ValueError, match="an index of 5 nodes, as 'x' has, got one of 6"):
             rstg(X, index, pe=pe, state=state)
+        rstg.space_stages[0] = AnyConv(flow=flow)
+        for changes in ({"mask": torch.ones(X.shape[:-1], dtype=torch.bool)}, {"edge_time": EDGES[0] * 0}):
+            with pytest.raises(ValueError, match=f"an index with flow='{flow}', got "):
+                rstg(X, GraphIndex(EDGES, NUM_NODES, FLOWS[FLOWS[0] == flow]), state=state, **changes)
 
 
 @pytest.mark.parametrize("stages", ["all-temp", "space-only", "homogeneous"])

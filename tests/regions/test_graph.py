@@ -189,6 +189,11 @@ def test_the_space_time_graph_refuses():
     graph.x = torch.randn(5, 4, 8)
     with pytest.raises(ValueError, match=r"graph.x of shape \[5, 3, C\], got \[5, 4, 8\]"):
         spacetime_graph(graph, num_frames=3)
+    for name, value in (("mask", torch.ones(5, 4, dtype=torch.bool)), ("edge_attr", torch.randn(graph.num_edges, 2))):
+        graph = region_graph((2, 1))
+        graph[name] = value
+        with pytest.raises(ValueError, match=f"without a mask or attributes of edges, got '{name}'"):
+            spacetime_graph(graph, num_frames=4)
     with pytest.raises(ValueError, match="at most 67108864 edges in all, got 36999999979 with num_frames=1000000000"):
         spacetime_graph(region_graph((2, 1)), num_frames=10**9)
 
