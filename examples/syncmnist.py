@@ -261,8 +261,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         getattr(model, "backbone", model).compile()
     task = recipe.task
     print(
-        f"{args.model} on {task.num_digits}SyncMNIST with digits of {data.source}: {recipe.clips:,} training clips in "
-        f"{len(recipe.phases)} phase(s), {sum(p.numel() for p in model.parameters()):,} parameters"
+        f"{args.model} on {task.num_digits}SyncMNIST with digits of {data.source}: "
+        + (f"{recipe.clips:,} training clips in {len(recipe.phases)} phase(s), " if args.weights is None else "")
+        + f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
     if args.weights is not None:
         result = test_weights(args, module, data)

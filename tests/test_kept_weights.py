@@ -33,7 +33,7 @@ def test_syncmnist_weights_are_those_of_the_small_preset(tmp_path):
     batch = ClipGenerator(clips, "cpu")(range(200))
     with torch.no_grad():
         answers = model.eval()(batch.video).argmax(1)
-    assert (answers == batch.y).float().mean() > 0.7
+    assert (answers == batch.y).float().mean() > 0.8
 
 
 def test_video_weights_tell_motion(tmp_path):

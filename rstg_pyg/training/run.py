@@ -69,7 +69,9 @@ class RunResult:
     @property
     def test_accuracy(self) -> float | None:
         """Share of right answers on the test clips; None for a run that is not finished."""
-        return self.test.get("accuracy")
+        if self.confusion is None:
+            return self.test.get("accuracy")
+        return self.confusion.trace().item() / self.confusion.sum().item()
 
     @property
     def val_accuracy(self) -> float | None:

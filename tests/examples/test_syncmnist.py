@@ -79,11 +79,12 @@ def test_a_compiled_run_is_like_one_that_is_not(example, arguments, no_pictures,
     assert compiled == [FrameCNN]
 
 
-def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pictures, tmp_path):
+def test_weights_of_a_run_are_tested_without_training(example, arguments, no_pictures, tmp_path, capsys):
     trained = example.main(arguments)
+    assert "training clips" in capsys.readouterr().out
     elsewhere = [*arguments[:-1], str(tmp_path / "tested")]
     tested = example.main([*elsewhere, "--weights", str(tmp_path / "run" / "weights.pt")])
-    assert tested == trained
+    assert tested == trained and "training clips" not in capsys.readouterr().out
     assert no_pictures == [tmp_path / "run", tmp_path / "tested"]
     assert not (tmp_path / "tested" / "last.ckpt").exists()
     with pytest.raises(ValueError, match=r"weights\.pt to hold the \d+ tensors of this model, got those of another"):
