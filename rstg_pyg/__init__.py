@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rstg_pyg.datasets import SomethingSomething, SyncMNIST
     from rstg_pyg.models import FrameCNN, VideoClassifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "RSTG",
