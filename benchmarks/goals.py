@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -227,7 +228,8 @@ def stream_peak(width: int, frames: int, device: str) -> int:
 def import_milliseconds(runs: int = 7) -> float:
     """Median time that ``import rstg_pyg`` takes once torch_geometric is imported, each time in a new process."""
     command = [sys.executable, "-c", IMPORT_TIME]
-    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(runs + 1)]
+    given = {"capture_output": True, "text": True, "check": True, "env": os.environ | {"PYTHONDONTWRITEBYTECODE": ""}}
+    outputs = [subprocess.run(command, **given).stdout for _ in range(runs + 1)]
     return statistics.median(float(output) for output in outputs[1:])
 
 

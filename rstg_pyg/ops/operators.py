@@ -40,7 +40,8 @@ def operator(
     qualified = f"rstg_pyg::{name}"
     torch.library.define(qualified, f"({signature}", tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(qualified, "default" if device is None else device, kernel)
-    torch.library.register_fake(qualified, fake)
+    # As register_fake does, which also looks for the caller's source in all modules that are loaded: 35 ms at import.
+    torch.library.impl(qualified, "meta", fake)
     if backward is not None:
         torch.library.register_autograd(qualified, backward, setup_context=save)
     packet = getattr(torch.ops.rstg_pyg, name)
