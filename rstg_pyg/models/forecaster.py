@@ -159,7 +159,8 @@ class Forecaster(Formula):
         if num_dims(frame) < 2 or frame.size(-1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [N, *, {self.in_channels}], got {describe(frame)}")
         mask = None if mask is None else check_mask(mask, frame.shape[:-1]).unsqueeze(-1)
-        return self._foretell(frame.unsqueeze(-2), state, edge_index, edge_attr, pe, mask=mask)
+        # A copy: callers may write the next frame where this one is.
+        return self._foretell(frame.unsqueeze(-2).clone(), state, edge_index, edge_attr, pe, mask=mask)
 
     def _foretell(
         self,

@@ -51,13 +51,14 @@ def test_a_stream_foretells_what_the_clip_does(feed_back, from_last):
 @pytest.mark.parametrize("feed_back", [False, True])
 @pytest.mark.parametrize("stages", ["all-temp", "homogeneous"])
 def test_a_stream_of_nodes_that_come_and_go_foretells_what_the_clip_does(feed_back, stages):
-    """Also of those that are absent now, whom others hear in what is fed back."""
+    """Also of those that are absent now, whom others hear in what is fed back, and of frames in one buffer."""
     model, x, mask, state = make(feed_back=feed_back, stages=stages), series(2), torch.rand(N, 2, T) < 0.6, None
     mask[0], mask[1, :, -1] = False, False
     mask[..., 0] = True
+    frame = torch.empty(N, 2, C, dtype=x.dtype)
     for t in range(T):
         there = mask[..., t] if t else None  # without a mask all are there
-        prediction, state = model.step(x[..., t, :], state, EDGES, mask=there)
+        prediction, state = model.step(frame.copy_(x[..., t, :]), state, EDGES, mask=there)
         expected = model(x[..., : t + 1, :], EDGES, mask=mask[..., : t + 1])
         torch.testing.assert_close(prediction, expected)
 
