@@ -1,7 +1,7 @@
 """Graphs that change: the frames in which nodes are there, and the edges of every frame, as one graph.
 
 Shape legend: N nodes, E edges as given, ``*`` inner dimensions between nodes and time, T frames; M rows, one for every
-frame in which a node is there, by node, then by inner dimensions, then by time; S sequences with at least one row.
+frame in which a node is there, by time, then by node, then by inner dimensions; S sequences with at least one row.
 """
 
 from functools import cached_property
@@ -44,7 +44,7 @@ class FrameIndex:
     A row is a node in a frame in which it is there. All frames are one graph of M rows whose edges lead from row to row
     of the same frame, so a space stage is one propagation whatever T is, over edges that exist alone. A node's rows are
     one sequence, so a time stage is one recurrent call, over frames that exist alone: what a node remembers stays what
-    it was while it is absent.
+    it was while it is absent. The rows of a frame lie together, as their neighbours and the steps of a network do.
 
     Args:
         shape: Of what has a node, inner and a time dimension, ``(N, *, T)``.
@@ -65,7 +65,7 @@ class FrameIndex:
         >>> mask = torch.tensor([[True, True], [True, False]])
         >>> frames = FrameIndex((2, 2), GraphIndex(torch.tensor([[0], [1]]), 2), None, mask)
         >>> frames.rows.tolist(), frames.index.adjacency.tolist()
-        ([0, 1, 2], [[0], [2]])
+        ([0, 2, 1], [[0], [1]])
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class FrameIndex:
         if self.mask is not None and self.mask.all():
             self.mask = None
         if self.mask is not None:
-            self.rows = self.mask.flatten().nonzero().squeeze(1)
+            time, sequence = self.mask.flatten(0, -2).t().nonzero().unbind(1)
+            self.rows = sequence * self.shape[-1] + time
 
     @property
     def num_rows(self) -> int:
@@ -96,13 +97,14 @@ class FrameIndex:
 
     def take(self, x: Tensor) -> Tensor:
         """The rows ``[M, C]`` of ``x [N, *, T, C]``; what stands in other places does not matter."""
-        x = x.flatten(0, -2)
-        return x if self.rows is None else x.index_select(0, self.rows)
+        if self.rows is None:
+            return x.movedim(-2, 0).flatten(0, -2)
+        return x.flatten(0, -2).index_select(0, self.rows)
 
     def put(self, rows: Tensor) -> Tensor:
         """``[N, *, T, C]`` from rows ``[M, C]``, and 0 where nobody is."""
         if self.rows is None:
-            return rows.view(*self.shape, rows.size(-1))
+            return rows.view(self.shape[-1], *self.shape[:-1], rows.size(-1)).movedim(0, -2)
         everywhere = rows.new_zeros(self.shape.numel(), rows.size(-1))
         return everywhere.index_copy(0, self.rows, rows).view(*self.shape, rows.size(-1))
 
@@ -153,9 +155,9 @@ class FrameIndex:
     def spacetime_index(self) -> GraphIndex:
         """:attr:`edges`, and from the frame before the same edges, and one from every node to itself."""
         within, across = self.edges, self._edges(1)
-        place = (self.there() & self.there(1)).flatten().nonzero().squeeze(1)
-        source = torch.cat([within.source, across.source, self._number(place - 1)])
-        return self._index(source, torch.cat([within.destination, across.destination, self._number(place)]))
+        node, place = (self.there() & self.there(1)).flatten(1).nonzero().unbind(1)
+        source = torch.cat([within.source, across.source, self._number(node, place - 1)])
+        return self._index(source, torch.cat([within.destination, across.destination, self._number(node, place)]))
 
     def _index(self, source: Tensor, destination: Tensor) -> GraphIndex:
         forward = self.graph.flow == "source_to_target"
@@ -164,21 +166,21 @@ class FrameIndex:
 
     def _edges(self, lag: int) -> Edges:
         """Edges whose source is taken ``lag`` frames before their destination."""
-        graph, size = self.graph, self.shape[1:].numel()
+        graph = self.graph
         check_ends(graph.source, graph.destination, graph.num_nodes)
         if self.edge_time is None:
             there = self.there(lag).flatten(1)[graph.source] & self.there().flatten(1)[graph.destination]
             number, place = there.nonzero().unbind(1)
         else:
-            starts = torch.arange(size // max(self.shape[-1], 1), device=graph.source.device) * self.shape[-1]
+            starts = torch.arange(self.shape[1:-1].numel(), device=graph.source.device) * self.shape[-1]
             place = (self.edge_time[:, None] + starts).flatten()
             number = torch.arange(graph.num_edges, device=place.device).repeat_interleave(starts.size(0))
             if lag or self.mask is not None:
                 there = self.there(lag).flatten(1)[graph.source[number], place]
                 there &= self.there().flatten(1)[graph.destination[number], place]
                 number, place = number[there], place[there]
-        first, last = graph.source[number] * size + place - lag, graph.destination[number] * size + place
-        return Edges(number, place, self._number(first), self._number(last))
+        first = self._number(graph.source[number], place - lag)
+        return Edges(number, place, first, self._number(graph.destination[number], place))
 
     def there(self, lag: int = 0) -> Tensor:
         """``[N, *, T]``, whether a node was there ``lag`` frames before; within this call."""
@@ -203,19 +205,34 @@ class FrameIndex:
         sequences = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
         rank = torch.empty_like(lengths)
         rank[sequences] = torch.arange(sequences.size(0), device=rank.device)
-        step = (mask.cumsum(1) - 1)[mask]
-        order = (step * lengths.size(0) + rank.repeat_interleave(lengths)).argsort()
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(order.size(0), device=order.device)
-        return Steps(order, inverse, sequences, step.bincount().cpu())
+        step = mask.cumsum(1).flatten()[self.rows] - 1
+        order = (step * lengths.size(0) + rank[self.rows // self.shape[-1]]).argsort()
+        return Steps(order, _inverse(order), sequences, step.bincount().cpu())
+
+    @cached_property
+    def by_sequence(self) -> tuple[Tensor, Tensor]:
+        """``(order [M], inverse [M])``, which put the rows into the order of :attr:`ptr` and back."""
+        order = self.rows.argsort()
+        return order, _inverse(order)
 
     @cached_property
     def _numbers(self) -> Tensor:
-        return self.mask.flatten().cumsum(0) - 1
+        return self.mask.flatten(0, -2).t().flatten().cumsum(0) - 1
 
-    def _number(self, place: Tensor) -> Tensor:
-        """The numbers of the rows in these places of ``[N, *, T]``."""
-        return place if self.mask is None else self._numbers[place]
+    def _number(self, node: Tensor, place: Tensor) -> Tensor:
+        """The numbers of the rows of nodes in these places of the inner dimensions and time."""
+        num_nodes, inner, frames = self.shape[0], self.shape[1:-1].numel(), self.shape[-1]
+        if inner == 1:
+            number = place * num_nodes + node
+        else:
+            number = (place % frames * num_nodes + node) * inner + place // frames
+        return number if self.mask is None else self._numbers[number]
+
+
+def _inverse(order: Tensor) -> Tensor:
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.size(0), device=order.device)
+    return inverse
 
 
 def join_frames(value: OptTensor, inner: torch.Size) -> OptTensor:

@@ -15,7 +15,8 @@ from rstg_pyg.watched import everything_is_watched
 MIN_PRODUCT = 1 << 23
 """Multiplications from which on oneDNN makes up for the call's own cost."""
 
-_ARGUMENTS = struct.Struct("5q")
+_ARGUMENTS = struct.Struct("10q")
+_NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -73,11 +74,14 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     need_x, need_weight, need_bias = ctx.needs_input_grad
     rows, grad_rows = x.reshape(-1, x.size(-1)), grad.reshape(-1, grad.size(-1))
-    grad_bias = grad_rows.sum(0) if need_bias else None
     if takes_plain_gradient(grad):
+        grad_bias = grad_rows.sum(0) if need_bias else None
         return (grad @ weight if need_x else None), (grad_rows.t() @ rows if need_weight else None), grad_bias
-    grad_weight = _linear(transpose(grad_rows.contiguous()), rows.t(), None) if need_weight else None
-    return _linear(grad, weight.t(), None) if need_x else None, grad_weight, grad_bias
+    grad_x = _linear(grad, weight.t(), None) if need_x else None
+    if not need_weight:
+        return grad_x, None, grad_rows.sum(0) if need_bias else None
+    grad_weight, grad_bias = _weight_gradient(grad_rows, rows)
+    return grad_x, grad_weight, grad_bias if need_bias else None
 
 
 def _flops(x: Any, weight: Any, *rest: Any, **kwargs: Any) -> int:
@@ -97,14 +101,28 @@ _linear = operator(
 )
 
 
-def transpose(rows: Tensor) -> Tensor:
-    """The transpose of a contiguous matrix, contiguous where the native library makes it so, faster than PyTorch."""
-    kinds = {torch.float32: "float", torch.float64: "double"}
-    native = library(kinds[rows.dtype]) if rows.dtype in kinds and not torch.compiler.is_compiling() else None
-    if native is None or type(rows) is not Tensor:
-        return rows.t()
-    out = rows.new_empty(rows.size(1), rows.size(0))
-    packed = _ARGUMENTS.pack(torch.get_num_threads(), *rows.shape, rows.data_ptr(), out.data_ptr())
-    if native.rstg_transpose(packed):
+def weight_gradient(grad: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the product of ``grad [M, O]`` and ``rows [M, C]`` over all rows, ``[O, C]``, and the sum of ``grad``."""
+    native = library(_NUMBERS[grad.dtype]) if grad.dtype in _NUMBERS else None
+    if native is None or grad.dtype != rows.dtype or not grad.is_cpu:
+        total = grad.sum(0, dtype=torch.promote_types(grad.dtype, torch.float32))
+        return linear(grad.to(rows.dtype).t(), rows.t()), total
+    grad, rows = (value if value.stride(1) == 1 else value.contiguous() for value in (grad, rows))
+    weight, bias = _empty_gradients(grad, rows)
+    sizes = torch.get_num_threads(), *grad.shape, rows.size(1)
+    given = grad.data_ptr(), grad.stride(0), rows.data_ptr(), rows.stride(0)
+    if native.rstg_weight_gradient(_ARGUMENTS.pack(*sizes, *given, weight.data_ptr(), bias.data_ptr())):
         raise MemoryError("the native kernels ran out of memory")
-    return out
+    return weight, bias
+
+
+def _empty_gradients(grad: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    return grad.new_empty(grad.size(1), rows.size(1)), grad.new_empty(grad.size(1))
+
+
+_weight_gradient = operator(
+    "weight_gradient(Tensor grad, Tensor rows) -> (Tensor, Tensor)",
+    weight_gradient,
+    _empty_gradients,
+    flops=lambda grad, rows, **kwargs: 2 * grad[0] * grad[1] * rows[1],
+)

@@ -12,16 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rstg_pyg.ops.linear import linear, transpose
+from rstg_pyg.ops.linear import linear, weight_gradient
 from rstg_pyg.ops.native.attend import address, check, gradients_like, is_available, library_for
 from rstg_pyg.ops.native.build import why_not_native
 from rstg_pyg.ops.operators import differentiable_gradients, operator, takes_plain_gradient, without_autocast
 from rstg_pyg.watched import operations_are_watched
 
-_ARGUMENTS = struct.Struct("18q")
+_ARGUMENTS = struct.Struct("19q")
 _VECTOR = 16
 """The kernels take channels in multiples of their vectors, which are no longer than this. Channels of zeros stay zero
 in both cells."""
+
+_PART_BYTES, _PART_ROWS = 1 << 22, 4096
+"""Steps go through products and cells in parts whose gates a cache holds between the two: so many bytes, or so many
+rows where these are more, for every part adds up the gradients of all weights."""
 
 
 def why_not(rows: Tensor) -> str | None:
@@ -150,17 +154,20 @@ def _run(rows: Tensor, batch_sizes: Tensor, h0: Tensor, c0: Tensor | None, *rest
         state_bias = _fill(h0.new_zeros(size) if bias_hh is None else bias_hh[2 * size :])
     if bias_hh is not None:
         bias = bias_ih + (bias_hh if c0 is not None else F.pad(bias_hh[: 2 * size], (0, size)))
-    with without_autocast():
-        active = _fill(_product(rows, weight_ih, bias), gates)
-    states = _fill(h0), None if c0 is None else _fill(c0).clone()
-    kept = h0.new_empty(rows.size(0) if keeps else 0, states[0].size(1))
-    out, last = h0.new_empty(rows.size(0), states[0].size(1)), torch.empty_like(states[0])
-    if out.numel():
-        weight = transpose(_fill_both(weight_hh, gates))
-        packed = weight, state_bias, active, kept if keeps else None, out, states[0], None, states[1], last
-        _call("rstg_cells_forward", batch_sizes, *packed, None, None, None)
-    c = h0.new_empty(0) if c0 is None else _cut(states[1], size)
-    return _cut(out, size), _cut(last, size), c, active if keeps else active.new_empty(0, active.size(1)), kept
+    before, c = _fill(h0), None if c0 is None else _fill(c0).clone()
+    filled, count = before.size(1), rows.size(0)
+    active, kept = (h0.new_empty(count if keeps else 0, width) for width in (gates * filled, filled))
+    out, last = h0.new_empty(count, filled), torch.empty_like(before)
+    weight = _fill_both(weight_hh, gates).t().contiguous()
+    for sizes, part, _ in _parts(batch_sizes, gates * filled * h0.element_size()):
+        with without_autocast():
+            given = _fill(_product(rows[part], weight_ih, bias), gates)
+        into = (active[part], kept[part]) if keeps else (None, None)
+        into = *into, out[part], before, None, c, last, None, None, None
+        _call("rstg_cells_forward", sizes, weight, state_bias, given, *into)
+        before = last
+    c = h0.new_empty(0) if c0 is None else _cut(c, size)
+    return _cut(out, size), _cut(last, size), c, active, kept
 
 
 def _run_backward(
@@ -180,45 +187,60 @@ def _run_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of all inputs but the sizes; without elements those that are not wanted."""
     *biases, wanted = rest
-    gates, size, batch_sizes = 3 if c0 is None else 4, h0.size(1), batch_sizes.contiguous()
+    is_gru, size, batch_sizes = c0 is None, h0.size(1), batch_sizes.contiguous()
+    gates, shared = (3, 2 * size) if is_gru else (4, 4 * size)
     grad = _fill(torch.zeros_like(out) if grad is None else grad)
-    last = _fill(torch.zeros_like(h0) if grad_h is None else grad_h)
-    carry = last if c0 is None else _fill(torch.zeros_like(h0) if grad_c is None else grad_c)
-    carry, of_gates = carry.clone(), torch.empty_like(active)
-    of_fresh = torch.empty_like(kept) if c0 is None else None
-    if out.numel():
-        states = _fill(h0), None if c0 is None else _fill(c0)
-        packed = _fill_both(weight_hh, gates), None, active, kept, _fill(out), *states, carry, last
-        _call("rstg_cells_backward", batch_sizes, *packed, grad, of_gates, of_fresh)
-    carry, of_gates = _cut(carry, size), _cut(of_gates, size, gates)
-    # No room for those that are computed below.
-    found = list(gradients_like((rows, h0, c0, weight_ih, weight_hh, *biases), [False] * len(wanted)))
-    # The input's and the state's part have the same gradient but in a GRU's new gate.
-    shared, own = (4 * size, []) if c0 is not None else (2 * size, [_cut(of_fresh, size)])
-    with without_autocast():
-        narrow = of_gates.to(rows.dtype)
-        turned = transpose(narrow) if wanted[3] or wanted[4] else None
-        if wanted[0]:
-            found[0] = linear(narrow, weight_ih.t().to(rows.dtype))
-        if wanted[1]:
-            first = [part[: h0.size(0)] for part in (of_gates[:, :shared], *own)]
-            found[1] = linear(torch.cat(first, 1), weight_hh.t())
-            if c0 is None:
-                found[1] += carry
-        if wanted[2]:
-            found[2] = carry
-        if wanted[3]:
-            found[3] = linear(turned, rows.t()).to(weight_ih.dtype)
-        if wanted[4]:
-            before = _states_before(out, batch_sizes, h0).to(rows.dtype).t()
-            parts = turned[:shared], *(transpose(part.to(rows.dtype)) for part in own)
-            found[4] = torch.cat([linear(part, before) for part in parts]).to(weight_hh.dtype)
-    if wanted[5] or wanted[6]:
-        of_bias = of_gates.sum(0)
-        of_state = torch.cat([of_bias[:shared], *(part.sum(0) for part in own)])
-        found[5] = of_bias if wanted[5] else found[5]
-        found[6] = of_state if wanted[6] else found[6]
+    last = _fill(torch.zeros_like(h0) if grad_h is None else grad_h).clone()
+    carry = last if is_gru else _fill(torch.zeros_like(h0) if grad_c is None else grad_c).clone()
+    weight, states = _fill_both(weight_hh, gates), _fill(out)
+    first = _fill(h0 if is_gru else c0)
+    found = list(gradients_like((rows, h0, c0, weight_ih, weight_hh, *biases), wanted))
+    for value in found[3:]:
+        value.zero_()
+    for sizes, part, before in reversed(_parts(batch_sizes, active.size(1) * active.element_size())):
+        of_gates = torch.empty_like(active[part])
+        of_fresh = torch.empty_like(kept[part]) if is_gru else None
+        old = first if before is None else (states if is_gru else kept)[before]
+        given = None, active[part], kept[part], states[part], *((old, None) if is_gru else (None, old)), carry, last
+        _call("rstg_cells_backward", sizes, weight, None, *given, grad[part], of_gates, of_fresh)
+        # The input's and the state's part have the same gradient but in a GRU's new gate.
+        of_gates, own = _cut(of_gates, size, gates), [_cut(of_fresh, size)] if is_gru else []
+        with without_autocast():
+            if wanted[1] or before is not None:
+                of_first = [value[: int(sizes[0])] for value in (of_gates[:, :shared], *own)]
+                of_h = linear(torch.cat(of_first, 1), weight_hh.t())
+                if is_gru:
+                    carry[: of_h.size(0), :size] += of_h
+                else:
+                    last[: of_h.size(0), :size] = of_h
+            if wanted[0]:
+                found[0][part] = linear(of_gates.to(rows.dtype), weight_ih.t().to(rows.dtype))
+            if wanted[3] or wanted[5]:
+                of_input = weight_gradient(of_gates, rows[part])
+            if wanted[4] or wanted[6]:
+                h = _states_before(out[part], sizes, h0 if before is None else out[before]).to(rows.dtype)
+                pairs = [weight_gradient(value, h) for value in (of_gates[:, :shared], *own)]
+                of_state = [torch.cat(values) for values in zip(*pairs, strict=True)]
+        for number, wants in enumerate(wanted[3:], 3):
+            if wants:
+                found[number] += (of_state if number % 2 == 0 else of_input)[(number - 3) // 2]
+    for number, value in (1, last), (2, carry):
+        if wanted[number]:
+            found[number] = _cut(value, size)
     return tuple(found)
+
+
+def _parts(batch_sizes: Tensor, row_bytes: int) -> list[tuple[Tensor, slice, slice | None]]:
+    """Runs of steps: their sizes, their rows, and the rows of the step before that they go on from."""
+    most, sizes = max(_PART_ROWS, _PART_BYTES // row_bytes), batch_sizes.tolist()
+    parts, first, row, count = [], 0, 0, 0
+    for step, size in enumerate([*sizes, 0]):
+        if count and (step == len(sizes) or count + size > most):
+            before = None if first == 0 else slice(row - sizes[first - 1], row - sizes[first - 1] + sizes[first])
+            parts.append((batch_sizes[first:step], slice(row, row + count), before))
+            first, row, count = step, row + count, 0
+        count += size
+    return parts
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -235,15 +257,15 @@ def _states_before(out: Tensor, batch_sizes: Tensor, h0: Tensor) -> Tensor:
     return torch.cat([h0, *(part[:size] for part, size in zip(parts, sizes[1:], strict=False))])
 
 
-def _call(name: str, batch_sizes: Tensor, weight: Tensor, bias: Tensor | None, active: Tensor, *rest: Any) -> None:
+def _call(name: str, batch_sizes: Tensor, weight: Tensor, *rest: Any) -> None:
     """Pack the fields of ``CellArguments`` in ``cells.h`` and call a function of the library."""
-    out = rest[1]
+    out = rest[4]
     packed = _ARGUMENTS.pack(
-        active.size(1) == 3 * out.size(1),
+        weight.numel() == 3 * out.size(1) ** 2,
         torch.get_num_threads(),
         batch_sizes.numel(),
         *out.shape,
-        *map(address, (batch_sizes, weight, bias, active, *rest)),
+        *map(address, (batch_sizes, weight, *rest)),
     )
     check(getattr(library_for(out.dtype), name)(packed))
 

@@ -202,7 +202,9 @@ class TimeStage(Formula):
         if frames.num_rows == 0:
             return x, state if before is None else _per_node(before, node_shape)
         if self.kind == LINEAR:
-            out, h = self.rnn(v, before[0], frames.ptr)
+            order, inverse = frames.by_sequence
+            out, h = self.rnn(v.index_select(0, order), before[0], frames.ptr)
+            out = out.index_select(0, inverse)
             return (x + out if self.residual else out), h.view(*node_shape, self.channels)
         steps = frames.steps
         packed = PackedSequence(v.index_select(0, steps.order), steps.sizes)

@@ -3,8 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from rstg_pyg.conv.layers import Linear
-from rstg_pyg.ops.linear import MIN_PRODUCT, _goes_to_onednn, linear
+from rstg_pyg.ops.linear import MIN_PRODUCT, _goes_to_onednn, linear, weight_gradient
 
+TOLERANCE = {torch.float32: {"rtol": 1e-5, "atol": 1e-4}, torch.bfloat16: {"rtol": 1e-2, "atol": 1e-2}}
 SHAPES = {"many rows": ((14, 160, 64), 64), "wide": ((600, 128), 128), "one inner dimension": ((3, 1000, 48), 96)}
 
 
@@ -39,6 +40,23 @@ def test_a_gradient_that_is_one_number_everywhere():
     x, weight = torch.randn(2240, 64, requires_grad=True), torch.randn(64, 64, requires_grad=True)
     linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.detach().sum(0).expand_as(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_gradient_of_a_weight(dtype, num_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        for rows, outputs, channels in ((0, 3, 4), (1, 1, 1), (5, 40, 16), (300, 257, 70), (3000, 64, 64)):
+            # Also columns of wider matrices, and one row everywhere.
+            for x in (torch.randn(rows, channels + 3)[:, :channels], torch.randn(1, channels).expand(rows, -1)):
+                x, grad = x.to(dtype), torch.randn(rows, 2 * outputs).to(dtype)[:, outputs:]
+                found = [value.double() for value in weight_gradient(grad, x)]
+                expected = [grad.t().double() @ x.double(), grad.double().sum(0)]
+                torch.testing.assert_close(found, expected, **({} if dtype == torch.float64 else TOLERANCE[dtype]))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_second_gradients():

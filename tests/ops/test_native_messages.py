@@ -8,7 +8,6 @@ from small_graphs import GRAPHS
 from torch.autograd import gradcheck, gradgradcheck
 
 from rstg_pyg.ops import GraphIndex
-from rstg_pyg.ops.linear import transpose
 from rstg_pyg.ops.native import messages as module
 from rstg_pyg.ops.native.attend import is_available
 from rstg_pyg.ops.native.messages import plain_product_messages, product_messages
@@ -104,13 +103,6 @@ def test_blocks_cover_all_edges_and_frames_once(elements, frames, monkeypatch):
         count[slice(*block.edges), slice(*block.frames)] += 1
         nodes[slice(*block.ranks), slice(*block.frames)] += 1
     assert count.eq(1).all() and nodes.eq(1).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_transpose(dtype, num_threads):
-    for shape in ((1, 1), (5, 40), (16, 16), (300, 257)):
-        matrix = torch.randn(shape).to(dtype)
-        assert torch.equal(transpose(matrix), matrix.t())
 
 
 @pytest.mark.parametrize(("nodes", "frames"), [(0, 2), (3, 0)])

@@ -7,6 +7,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
+from rstg_pyg.ops import recurrent
 from rstg_pyg.ops.native.attend import is_available
 from rstg_pyg.ops.recurrent import packed_rnn, plain_packed_rnn, why_not
 
@@ -69,6 +70,19 @@ def assert_same(one, other, inputs, tolerance):
 def test_it_computes_what_the_module_does(kind, lengths, channels, bias, dtype):
     module, inputs = draw(kind, lengths, channels, bias, dtype)
     assert_same(of_torch(module, *inputs), of_ours(kind, *inputs), inputs, TOLERANCES[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize("channels", [(20, 16), (3, 7)])
+@pytest.mark.parametrize("rows", [1, 15])
+def test_parts_of_a_sequence_are_the_whole(kind, lengths, channels, rows, monkeypatch):
+    module, inputs = draw(kind, lengths, channels)
+    monkeypatch.setattr(recurrent, "_PART_BYTES", 1)
+    monkeypatch.setattr(recurrent, "_PART_ROWS", rows)
+    assert rows > 1 or len(recurrent._parts(inputs[1], 8)) == max(lengths)
+    assert_same(of_torch(module, *inputs), of_ours(kind, *inputs), inputs, TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize("kind", MODULES)

@@ -12,6 +12,7 @@ struct BackwardSpace {
     int64_t upstream_size, num_scores, tile_size, upstream_tile_size;
     Arena arena;
     T *weights, *gradients, *tile, *src_tile, *upstream_tile, *upstream;
+    int64_t* visits;
 
     explicit BackwardSpace(const Arguments& a)
         : upstream_size(a.heads * 4 * lanes),
@@ -19,13 +20,15 @@ struct BackwardSpace {
           tile_size(a.num_nodes * 4 * lanes),
           upstream_tile_size(a.heads * tile_size),
           arena(2 * Arena::bytes<T>(num_scores) + 2 * Arena::bytes<T>(tile_size) +
-                Arena::bytes<T>(upstream_tile_size) + a.threads * Arena::bytes<T>(upstream_size)),
+                Arena::bytes<T>(upstream_tile_size) + a.threads * Arena::bytes<T>(upstream_size) +
+                Arena::bytes<int64_t>(a.num_nodes)),
           weights(arena.take<T>(num_scores)),
           gradients(arena.take<T>(num_scores)),
           tile(arena.take<T>(tile_size)),
           src_tile(arena.take<T>(tile_size)),
           upstream_tile(arena.take<T>(upstream_tile_size)),
-          upstream(arena.take<T>(a.threads * upstream_size)) {}
+          upstream(arena.take<T>(a.threads * upstream_size)),
+          visits(arena.take<int64_t>(a.num_nodes)) {}
 };
 
 // The edges sorted by their source.
@@ -39,7 +42,7 @@ class Outgoing {
         for (int64_t e = 0; e < a.num_edges; e++) ptr[a.sources[e]]++;
         for (int64_t n = 1; n <= a.num_nodes; n++) ptr[n] += ptr[n - 1];
         for (int64_t e = a.num_edges - 1; e >= 0; e--) edges[--ptr[a.sources[e]]] = e;
-        incidence = {nullptr, ptr, edges, a.destinations};
+        incidence = {nullptr, ptr, edges, a.destinations, nullptr};
     }
 
     Incidence incidence;
@@ -201,13 +204,14 @@ struct BackwardWalk {
 
 template <class T>
 void backward(const Arguments& a) {
-    const Incidence incoming{a.nodes, a.ptr, nullptr, a.sources};
+    const Incoming all(a);
     const Outgoing outgoing(a);
     const int threads = count_threads(a);
     const ConstantEdge<T> constant_edge(a, threads);
     on_teams<BackwardSpace<T>>(a, threads, 0, a.num_frames, [&](const Team& team, BackwardSpace<T>& space) {
         const Range ranks = share(a.ptr, {0, a.num_nodes}, team);
         const Range sources = share(outgoing.incidence.ptr, {0, a.num_nodes}, team);
+        const Incidence incoming = all.of(ranks, space.visits);
         BackwardWalk<T> walk{a, team, space, incoming, outgoing.incidence, constant_edge, ranks, sources};
         for_blocks<T>(a, team, [&](int64_t first_frame, int64_t num_frames) { walk.block(first_frame, num_frames); });
     });

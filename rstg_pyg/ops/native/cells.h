@@ -12,7 +12,8 @@ struct CellArguments {
     int64_t is_gru, threads, num_steps, num_rows, channels;
     const int64_t* batch_sizes;
     const void *weight, *bias;       // [H, G * H], of a GRU's new gate [H]; backward [G * H, H], none
-    void *gates, *kept;              // [M, G * H], at first the input's part alone; [M, H], see `step`, or none
+    const void* input;               // [M, G * H], the input's part of the gates; backward none
+    void *gates, *kept;              // [M, G * H], active; [M, H], see `step`; both or none
     void* out;                       // [M, H]
     const void *first_h, *first_c;   // [R, H]; the latter for an LSTM's gradient alone
     void* carry;                     // [R, H]: an LSTM's c; backward its gradient, or a GRU's of h past the products
@@ -147,16 +148,15 @@ class Cells {
     template <int R>
     INLINE void step(const T* last, int64_t first, int64_t row, int64_t channel) const {
         Vec<T> x[R][kGates];
-        T* const gates = at(a_.gates) + (first + row) * kGates * h_ + channel;
+        const T* const input = at(a_.input) + (first + row) * kGates * h_ + channel;
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < kGates; g++)
-            x[r][g] = load(Gru && g == 2 ? at(a_.bias) + channel : gates + (r * kGates + g) * h_);
+            x[r][g] = load(Gru && g == 2 ? at(a_.bias) + channel : input + (r * kGates + g) * h_);
         add_products(last + row * h_, h_, packed_ + channel * kGates * h_, h_, x);
         for (int r = 0; r < R; r++) {
-            T* const gate = gates + r * kGates * h_;
             const int64_t place = (first + row + r) * h_ + channel, state = (row + r) * h_ + channel;
             Vec<T> kept = x[r][2], out, active[kGates] = {sigmoid(x[r][0]), sigmoid(x[r][1])};
             if constexpr (Gru) {
-                active[2] = tanh(load(gate + 2 * h_) + active[0] * kept);
+                active[2] = tanh(load(input + (r * kGates + 2) * h_) + active[0] * kept);
                 out = active[2] + active[1] * (load(last + state) - active[2]);
             } else {
                 active[2] = tanh(kept);
@@ -168,6 +168,7 @@ class Cells {
             store(at(a_.out) + place, out);
             if (a_.kept == nullptr) continue;
             store(at(a_.kept) + place, kept);
+            T* const gate = at(a_.gates) + (first + row + r) * kGates * h_ + channel;
             UNROLL for (int g = 0; g < kGates; g++) store(gate + g * h_, active[g]);
         }
     }

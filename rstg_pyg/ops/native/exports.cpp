@@ -6,9 +6,9 @@
 #include "backward.h"
 #include "cells.h"
 #include "messages.h"
+#include "products.h"
 #include "scan.h"
 #include "sort.h"
-#include "transpose.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -57,8 +57,8 @@ EXPORT int rstg_hidden_gradients(const BlockArguments* a) {
     return guarded([=] { walk_block<NUMBER>(*a, a->hidden, [](const auto& walk) { walk.hidden_gradients(); }); });
 }
 
-EXPORT int rstg_transpose(const TransposeArguments* a) {
-    return guarded([=] { transpose<NUMBER>(*a); });
+EXPORT int rstg_weight_gradient(const WeightArguments* a) {
+    return guarded([=] { WeightGradient<NUMBER>(*a).run(); });
 }
 
 EXPORT int rstg_sort_edges(const SortArguments* a) {

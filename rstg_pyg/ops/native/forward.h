@@ -1,6 +1,8 @@
 // The forward pass: weights of the edges, then their weighted sums.
 #pragma once
 
+#include <vector>
+
 #include "sums.h"
 
 inline int64_t padded(int64_t channels, int64_t multiple) { return (channels + multiple - 1) / multiple * multiple; }
@@ -56,16 +58,39 @@ struct ForwardSpace {
     int64_t score_width, row_size, num_scores, tile_size;
     Arena arena;
     T *scores, *tile, *row;
+    int64_t* visits;
 
     explicit ForwardSpace(const Arguments& a)
         : score_width(padded(a.width, lanes)),
           row_size(score_width),
           num_scores(a.num_edges * frames_per_block<T>(a) * a.heads),
           tile_size(a.num_nodes * (score_width > 4 * lanes ? score_width : 4 * lanes)),
-          arena(Arena::bytes<T>(num_scores) + Arena::bytes<T>(tile_size) + a.threads * Arena::bytes<T>(row_size)),
+          arena(Arena::bytes<T>(num_scores) + Arena::bytes<T>(tile_size) + a.threads * Arena::bytes<T>(row_size) +
+                Arena::bytes<int64_t>(a.num_nodes)),
           scores(arena.take<T>(num_scores)),
           tile(arena.take<T>(tile_size)),
-          row(arena.take<T>(a.threads * row_size)) {}
+          row(arena.take<T>(a.threads * row_size)),
+          visits(arena.take<int64_t>(a.num_nodes)) {}
+};
+
+// The incoming edges, and the rank of every node.
+class Incoming {
+   public:
+    explicit Incoming(const Arguments& a) : ranks_(a.num_nodes), incidence_{a.nodes, a.ptr, nullptr, a.sources, nullptr} {
+        for (int64_t rank = 0; rank < a.num_nodes; rank++) ranks_[a.nodes[rank]] = rank;
+    }
+
+    // Those of a member's ranks, which it visits in the order of their nodes.
+    Incidence of(Range ranks, int64_t* visits) const {
+        visit_by_node(ranks_.data(), int64_t(ranks_.size()), ranks, visits);
+        Incidence own = incidence_;
+        own.visits = visits;
+        return own;
+    }
+
+   private:
+    std::vector<int64_t> ranks_;
+    const Incidence incidence_;
 };
 
 template <class T>
@@ -105,10 +130,11 @@ inline int count_threads(const Arguments& a) {
 
 template <class T>
 void forward(const Arguments& a) {
-    const Incidence incoming{a.nodes, a.ptr, nullptr, a.sources};
+    const Incoming all(a);
     on_teams<ForwardSpace<T>>(a, count_threads(a), 0, a.num_frames, [&](const Team& team, ForwardSpace<T>& space) {
         const Range ranks = share(a.ptr, {0, a.num_nodes}, team);
         const Range edges{a.ptr[ranks.begin], a.ptr[ranks.end]};
+        const Incidence incoming = all.of(ranks, space.visits);
         for_blocks<T>(a, team, [&](int64_t first_frame, int64_t num_frames) {
             const auto weights = lanes_of_block<T>(a, a.alpha, space.scores, num_frames);
             if (a.query.data != nullptr) {

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rstg_pyg.ops.index import GraphIndex
-from rstg_pyg.ops.linear import linear, transpose
+from rstg_pyg.ops.linear import linear, weight_gradient
 from rstg_pyg.ops.native.attend import (
     KINDS,
     address,
@@ -294,10 +294,11 @@ def _run_backward(
             messages = kept[first : first + block.num_rows] if kept.numel() else linear(rows, weight, bias)
             first += block.num_rows
             call.message_gradients(block, messages, grad, grad_messages, of_alpha)
-            if of_bias is not None:
-                of_bias += grad_messages.sum(0, dtype=total)
-            if of_weight is not None:
-                of_weight += linear(transpose(grad_messages), rows.t())
+            if of_bias is not None or of_weight is not None:
+                found = weight_gradient(grad_messages, rows)
+                for into, value in zip((of_weight, of_bias), found, strict=True):
+                    if into is not None:
+                        into += value
             if wants_rows:
                 grad_rows = linear(grad_messages, weight.t())
                 call.hidden_gradients(block, rows, grad_rows, of_src, of_dst)

@@ -30,8 +30,8 @@ template <class T>
 void score_edges(const Arguments& a, const Incidence& incoming, Range ranks, const Strip<T>& strip,
                  const Gather<T>& keys, T* room, Lanes<T> scores, int64_t lane) {
     constexpr int step = 4;
-    for (int64_t rank = ranks.begin; rank < ranks.end; rank++) {
-        const int64_t end = incoming.ptr[rank + 1];
+    for (int64_t place = ranks.begin; place < ranks.end; place++) {
+        const int64_t rank = incoming.rank(place), end = incoming.ptr[rank + 1];
         int64_t e = incoming.ptr[rank];
         if (e == end) continue;
         const T* query = strip.read(a.query, incoming.node(rank), room);
@@ -122,10 +122,11 @@ template <class T, int V>
 void pull_rows(const Incidence& incidence, Range ranks, const Strip<T>& strip, const Gather<T>& rows,
                Lanes<T> gradients, int64_t lane, const Operand& out) {
     constexpr int lanes = kLanes<T>;
-    for (int64_t rank = ranks.begin; rank < ranks.end; rank++) {
+    for (int64_t place = ranks.begin; place < ranks.end; place++) {
+        const int64_t rank = incidence.rank(place);
         Vec<T> total[V] = {};
-        for (int64_t place = incidence.ptr[rank]; place < incidence.ptr[rank + 1]; place++) {
-            const int64_t e = incidence.edge(place);
+        for (int64_t at = incidence.ptr[rank]; at < incidence.ptr[rank + 1]; at++) {
+            const int64_t e = incidence.edge(at);
             const T* row = rows.at(incidence.ends[e]);
             const Vec<T> weight = broadcast(gradients.edge(e)[lane]);
             UNROLL for (int c = 0; c < V; c++) total[c] += weight * load(row + c * lanes);

@@ -53,8 +53,8 @@ template <class T, int V, int K, bool HasEdge>
 void sum_edges(const Sums<T>& sums, const Incidence& incoming, Range ranks, const Gather<T>& src, int64_t first_head) {
     const auto& strip = sums.strip;
     T room[V * kLanes<T>];
-    for (int64_t rank = ranks.begin; rank < ranks.end; rank++) {
-        const int64_t node = incoming.node(rank);
+    for (int64_t place = ranks.begin; place < ranks.end; place++) {
+        const int64_t rank = incoming.rank(place), node = incoming.node(rank);
         Vec<T> own[V], total[K][V] = {};
         load_vectors<T, V>(own, strip.read(sums.a.dst, node, room));
         for (int64_t e = incoming.ptr[rank]; e < incoming.ptr[rank + 1]; e++) {
@@ -97,8 +97,8 @@ void push_gradients(const Sums<T>& sums, const Incidence& incoming, Range ranks,
     const auto& a = sums.a;
     const auto& strip = sums.strip;
     T room[V * lanes];
-    for (int64_t rank = ranks.begin; rank < ranks.end; rank++) {
-        const int64_t node = incoming.node(rank);
+    for (int64_t place = ranks.begin; place < ranks.end; place++) {
+        const int64_t rank = incoming.rank(place), node = incoming.node(rank);
         Vec<T> own[V], first[V], total[V] = {};
         load_vectors<T, V>(own, strip.read(a.dst, node, room));
         load_vectors<T, V>(first, strip.read(a.sum, node, room));

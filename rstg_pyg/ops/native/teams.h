@@ -41,10 +41,12 @@ struct Range {
     int64_t begin, end;
 };
 
-// Edges grouped by one of their ends: `ends` has the other one, in the order of the sorted edges.
+// Edges grouped by one of their ends: `ends` has the other one, in the order of the sorted edges. Places are walked in
+// the order of `visits`, see `visit_by_node`.
 struct Incidence {
-    const int64_t *nodes, *ptr, *edges, *ends;
+    const int64_t *nodes, *ptr, *edges, *ends, *visits;
 
+    INLINE int64_t rank(int64_t place) const { return visits != nullptr ? visits[place] : place; }
     INLINE int64_t node(int64_t rank) const { return nodes != nullptr ? nodes[rank] : rank; }
     INLINE int64_t edge(int64_t place) const { return edges != nullptr ? edges[place] : place; }
 };
@@ -66,6 +68,14 @@ inline Range share(const int64_t* ptr, Range groups, const Team& team) {
         return left.begin;
     };
     return {boundary(team.member), team.member + 1 == team.size ? groups.end : boundary(team.member + 1)};
+}
+
+// Puts a range of ranks in the order of their nodes, whose neighbours' rows often lie together: those of one frame do
+// where every frame has nodes of its own.
+inline void visit_by_node(const int64_t* rank_of, int64_t num_nodes, Range ranks, int64_t* visits) {
+    int64_t* to = visits + ranks.begin;
+    for (int64_t n = 0; n < num_nodes; n++)
+        if (rank_of[n] >= ranks.begin && rank_of[n] < ranks.end) *to++ = rank_of[n];
 }
 
 // Rows of so many nodes are read in place, where they need no conversion: side by side they would not fit a cache
