@@ -35,7 +35,7 @@ html_copy_source = False
 html_show_copyright = False
 html_math_renderer = "mathml"
 
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "html_image"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"
@@ -124,7 +124,16 @@ def exported_names_are_there(app, env):
                 logging.getLogger(__name__).warning("rstg_pyg.%s.%s is on no page of docs/api", room, name)
 
 
+def pictures_are_there(app, error):
+    """Every picture that a built page shows is there; one in raw HTML is copied by nobody."""
+    for page in Path(app.outdir).rglob("*.html") if error is None else ():
+        for picture in re.findall(r'<img[^>]*?\bsrc="([^":]*)"', page.read_text()):
+            if not (page.parent / picture).exists():
+                logging.getLogger(__name__).warning("%s shows %s, which is not there", page.name, picture)
+
+
 OUTSIDE = [
+    (r'src="(\.\./)?docs/', 'src="'),
     (r"\]\((\.\./)?docs/", "]("),
     (r"\]\(\.\./benchmarks/README\.md\)", "](benchmarks.md)"),
     (r"\]\(\.\./results/(\w+)\.md\)", r"](#results-\1)"),
@@ -152,3 +161,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", text_of_constant)
     app.connect("source-read", link_into_the_site)
     app.connect("include-read", link_into_the_site)
+    app.connect("build-finished", pictures_are_there)
