@@ -1,16 +1,17 @@
 """Measures how long one frame takes, as a live stream sees it: one frame after the other, from a carried state.
 
 "to-vec" is ``RSTGToVec.step`` on a frame of features [B, C, H, W]: pooling, the recurrent graph, the readout. "graph"
-is ``RSTG`` alone on one frame of node features. Inference, without gradients. With ``--compile`` and ``--export``
-the same again, compiled by ``torch.compile`` and, for "to-vec", as a program of ``torch.export``.
+is ``RSTG`` alone on one frame of node features. Inference, without gradients. With ``--compile`` the same again under
+``torch.compile(fullgraph=True)``; with ``--export`` "to-vec" as a program of ``torch.export``, and with ``--package``
+as a file of AOTInductor, which runs without Python code of this package.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import statistics
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -60,8 +61,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--backends", nargs="+", choices=BACKENDS, help="of RSTGConv (default: all that the device has)"
     )
-    parser.add_argument("--compile", action="store_true", help="rows of the compiled recurrent graph too")
+    parser.add_argument("--compile", action="store_true", help="rows of the compiled step and graph too")
     parser.add_argument("--export", action="store_true", help="rows of the exported step of to-vec too")
+    parser.add_argument("--package", action="store_true", help="rows of the step of to-vec as a compiled file too")
     args = parser.parse_args(argv)
     for name, value in (QUICK if args.quick else NORMAL).items():
         if getattr(args, name) is None:
@@ -127,26 +129,36 @@ def works(args: argparse.Namespace, scales: tuple[int, ...], width: int) -> dict
         rstg = RSTG(width, pe_channels=pe.size(1), **shared).to(**place).eval()
         found["to-vec", backend, "eager"] = stream(of_frame(to_vec.step))
         found["graph", backend, "eager"] = stream(of_nodes(rstg))
-        if args.export:
+        if args.export or args.package:
             state = warm(of_frame(to_vec.step))
             try:
-                found["to-vec", backend, "exported"] = stream(of_frame(exported(to_vec, frame, state)), state)
+                program = exported(to_vec, frame, state)
+                if args.export:
+                    found["to-vec", backend, "exported"] = stream(of_frame(program.module()), state)
+                if args.package:
+                    found["to-vec", backend, "package"] = stream(of_frame(packaged(program)), state)
             except Exception as error:  # torch raises errors of many kinds
                 said = next(filter(None, map(str.strip, str(error).splitlines())), "no message")
                 tqdm.write(f"to-vec, {backend}: not exported: {type(error).__name__}: {said}")
         if args.compile:
-            compiled = copy.deepcopy(to_vec)
-            compiled.rstg = torch.compile(compiled.rstg, dynamic=False)
-            found["to-vec", backend, "compiled"] = stream(of_frame(compiled.step))
-            found["graph", backend, "compiled"] = stream(of_nodes(torch.compile(rstg, dynamic=False)))
+            options = {"fullgraph": True, "dynamic": False}
+            found["to-vec", backend, "compiled"] = stream(of_frame(torch.compile(to_vec.step, **options)))
+            found["graph", backend, "compiled"] = stream(of_nodes(torch.compile(rstg, **options)))
     return found
 
 
 @torch.no_grad()
-def exported(to_vec: RSTGToVec, frame: Tensor, state: object) -> Module:
+def exported(to_vec: RSTGToVec, frame: Tensor, state: object) -> torch.export.ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what torch.export does to the weights of an LSTM
-        return torch.export.export(Step(to_vec), (frame, state)).module()
+        return torch.export.export(Step(to_vec), (frame, state))
+
+
+@torch.no_grad()
+def packaged(program: torch.export.ExportedProgram) -> Callable[..., tuple[Tensor, object]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/step.pt2")
+        return torch._inductor.aoti_load_package(path)
 
 
 def measure(args: argparse.Namespace, scales: tuple[int, ...], width: int, bar: tqdm) -> list[Row]:
@@ -181,7 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in description.items()))
     jobs = list(itertools.product(args.scales, args.widths))
     rows: list[Row] = []
-    turns = len(jobs) * len(args.backends) * (2 + 2 * args.compile + args.export) * -(-args.frames // CALLS)
+    forms = 2 + 2 * args.compile + args.export + args.package
+    turns = len(jobs) * len(args.backends) * forms * -(-args.frames // CALLS)
     with tqdm(total=turns, disable=None) as bar:
         for scales, width in jobs:
             rows += measure(args, scales, width, bar)

@@ -5,9 +5,9 @@
 - ``mixed``: one network for all, trained on gaps of 0 to 30 frames and distances of 1 and 3 edges in turns, tested at
   gaps and a distance that it never saw: a path of seven nodes, three space stages; every form.
 
-All networks of a part get the same clips and steps. In ``single`` every time stage has the learning rate with the lowest
-mean loss in trials at gaps of 30 and 300 frames, by seeds of their own; in ``mixed`` all have the same one. Finished runs are kept,
-so that the same command goes on where it stopped. Tables and a plot go to results/.
+All networks of a part get the same clips and steps. In ``single`` every time stage has the learning rate with the
+lowest mean loss in trials at gaps of 30 and 300 frames, by seeds of their own; in ``mixed`` all have the same one.
+Finished runs are kept, so that the same command goes on where it stopped. Tables and a plot go to results/.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def single(form: str, gap: int, lr: float, seed: int) -> Run:
 
 
 def mixed(form: str, seed: int) -> Run:
-    return Run("mixed", form, MIXED_RATE, seed, (0, 3, 10, 30), (1, 3), 7, 3, channels=32, steps=800, batch_size=16)
+    return Run("mixed", form, MIXED_RATE, seed, (0, 3, 10, 30), (1, 3), 7, 3, channels=32, steps=2000, batch_size=16)
 
 
 class Recall(Module):

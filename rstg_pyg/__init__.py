@@ -5,7 +5,7 @@ The heart, which ``import rstg_pyg`` loads: ``regions`` (multi-scale grid graphs
 
 Beside it, loaded when first asked for: ``models`` (backbones, rows of the paper's tables), ``datasets`` (SyncMNIST,
 Something-Something), ``temporal`` (data of graphs that change), ``training``, ``predict``, ``visualize`` and
-``authors`` (the authors' program, exactly).
+``authors`` (the authors' program, exactly), ``allocator`` (memory that is kept) and ``graphgym``.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from rstg_pyg.regions import (
 )
 
 if TYPE_CHECKING:
-    from rstg_pyg import authors, datasets, models, predict, temporal, training, visualize  # noqa: F401
+    from rstg_pyg import allocator, authors, datasets, graphgym, models, predict, temporal, training, visualize  # noqa: F401
     from rstg_pyg.datasets import SomethingSomething, SyncMNIST
     from rstg_pyg.models import FrameCNN, VideoClassifier
 
@@ -51,8 +51,9 @@ __all__ = [
     "spacetime_graph",
 ]
 
+_ROOMS = "allocator", "authors", "datasets", "graphgym", "models", "predict", "temporal", "training", "visualize"
 _BESIDE = {
-    **{name: name for name in ("authors", "datasets", "models", "predict", "temporal", "training", "visualize")},
+    **{name: name for name in _ROOMS},
     **dict.fromkeys(("SomethingSomething", "SyncMNIST"), "datasets"),
     **dict.fromkeys(("FrameCNN", "VideoClassifier"), "models"),
 }

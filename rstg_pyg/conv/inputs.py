@@ -53,7 +53,7 @@ def check_arguments(
     check_choice("backend", backend, BACKENDS)
     if out_channels % heads != 0:
         raise ValueError(
-            f"expected 'out_channels' to be a multiple of 'heads', got out_channels={out_channels}, heads={heads}"
+            f"expected 'heads' to divide the number of output channels, got heads={heads} with {out_channels} channels"
         )
     check_share("dropout", dropout)
     if not isinstance(negative_slope, (int, float)) or not math.isfinite(negative_slope):
@@ -78,12 +78,13 @@ def check_inputs(
     check_index(index, num_nodes, conv.flow)
     if (pe is None) != (conv.pe_channels == 0):
         wanted = f"'pe' of width {conv.pe_channels}" if pe is None else "no 'pe'"
-        got = "none" if pe is None else describe(pe)
+        got = describe(pe) if pe is not None else "none" + _BY_NAME * (edge_attr is not None and conv.edge_dim is None)
         raise ValueError(f"expected {wanted} with pe_channels={conv.pe_channels}, got {got}")
     if pe is not None:
         _check_rows("pe", pe, x, num_nodes, conv.pe_channels, has_time)
     if edge_attr is not None and conv.edge_dim is None:
-        raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got shape {describe(edge_attr)}")
+        hint = "" if num_dims(edge_attr) > 0 and edge_attr.size(0) == num_edges else _BY_NAME
+        raise ValueError(f"expected no 'edge_attr' with edge_dim=None, got {describe(edge_attr)}{hint}")
     if edge_attr is not None and index.reordered is not None:
         raise ValueError(
             "expected 'edge_attr' with a coalesced COO or a CSR matrix, whose order of edges is fixed, got "
@@ -94,6 +95,9 @@ def check_inputs(
         if edge_attr is None:
             raise ValueError(f"expected 'edge_attr' of shape [{num_edges}, {conv.edge_dim}], got none")
         _check_rows("edge_attr", edge_attr, x, num_edges, conv.edge_dim, has_time)
+
+
+_BY_NAME = " (the third argument is 'edge_attr': give the others by name, as in pe=..., state=... or mask=...)"
 
 
 def check_index(index: GraphIndex, num_nodes: int, flow: str) -> None:
@@ -148,4 +152,6 @@ def _check_rows(name: str, value: Tensor, x: Tensor, rows: int, width: int | Non
             + ([[rows, *inner, width]] if inner else [])
         )
         forms = " or ".join(dict.fromkeys(map(str, forms)))
-        raise ValueError(f"expected {name!r} of shape {forms}, got {describe(value)}")
+        counted = f"'x' of shape {list(x.shape)} has {rows} nodes" if name == "pe" else f"there are {rows} edges"
+        hint = f" ({counted})" if num_dims(value) > 0 and value.size(0) != rows else ""
+        raise ValueError(f"expected {name!r} of shape {forms}, got {describe(value)}{hint}")

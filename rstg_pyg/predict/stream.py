@@ -11,10 +11,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from rstg_pyg.arguments import describe, num_dims
 from rstg_pyg.blocks.volume_pool import next_mean
 from rstg_pyg.datasets.video import spread_indices
 from rstg_pyg.predict.source import to_square
@@ -106,16 +108,18 @@ class LiveStream:
         self._last: Prediction | None = None
         self._sampled = self._finished = False
 
-    def push(self, frame: Tensor) -> Prediction:
-        r"""Take the next frame, ``[H, W, 3]`` uint8, and say what happens in the video so far.
+    def push(self, frame: Tensor | np.ndarray) -> Prediction:
+        r"""Take the next frame, ``[H, W, 3]`` uint8, red first, and say what happens in the video so far.
 
         Raises:
             ValueError: If the frame has another shape, type or size than those before, or comes after the last.
         """
         if self._finished:
             raise ValueError("expected no frame after the last, got one")
-        if frame.dim() != 3 or frame.size(2) != 3 or 0 in frame.shape or frame.dtype != torch.uint8:
-            raise ValueError(f"expected a frame of shape [H, W, 3], uint8, got {list(frame.shape)}, {frame.dtype}")
+        if isinstance(frame, np.ndarray):
+            frame = torch.from_numpy(np.ascontiguousarray(frame))
+        if num_dims(frame) != 3 or frame.size(2) != 3 or 0 in frame.shape or frame.dtype != torch.uint8:
+            raise ValueError(f"expected a frame of shape [H, W, 3], uint8, got {describe(frame, typed=True)}")
         if self._last is not None and frame.shape != self._last.frame.shape:
             before, after = (" x ".join(map(str, each.shape[:2])) for each in (self._last.frame, frame))
             raise ValueError(f"expected frames of one size, got {before} and {after}")

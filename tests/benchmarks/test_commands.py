@@ -91,15 +91,16 @@ def test_steps_of_training(tmp_path, capsys):
         assert row.split()[7:] == ["-"]
 
 
-def test_latency(tmp_path, capsys):
-    options = ["--frames", "20", "--backends", "auto", "reference", "--export", "--output", str(tmp_path)]
+def test_latency(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(latency, "packaged", lambda program: program.module())
+    options = ["--frames", "20", "--backends", "auto", "reference", "--export", "--package", "--output", str(tmp_path)]
     latency.main([*TINY, *options])
     assert "p99 ms" in capsys.readouterr().out
     rows = read(tmp_path / "latency.csv")
     assert [(row["what"], row["backend"], row["form"]) for row in rows] == [
         (what, backend, form)
         for backend in ("auto", "reference")
-        for what, form in (("to-vec", "eager"), ("graph", "eager"), ("to-vec", "exported"))
+        for what, form in (("to-vec", "eager"), ("graph", "eager"), ("to-vec", "exported"), ("to-vec", "package"))
     ]
     assert all(0 < float(row["median_ms"]) <= float(row["p99_ms"]) for row in rows)
     assert all(row["frames"] == "20" for row in rows)

@@ -210,9 +210,10 @@ def test_errors(predictor, tmp_path):
     live.push(pixels(1)[0])
     refused("expected frames of one size, got 40 x 54 and 54 x 40", lambda: live.push(pixels(1, 54, 40)[0]))
     refused(
-        "expected a frame of shape [H, W, 3], uint8, got [3, 40, 54], torch.float32",
+        "expected a frame of shape [H, W, 3], uint8, got torch.float32 of shape [3, 40, 54]",
         lambda: live.push(torch.rand(3, 40, 54)),
     )
+    assert live.push(pixels(1)[0].numpy()[:, ::-1]).index == 1  # of a library that gives arrays
     live.finish()
     refused("expected no frame after the last, got one", lambda: live.push(pixels(1)[0]))
     refused("expected the names of 6 classes, got 2", lambda: Predictor(network("c2d"), CLASSES[:2], 8, 32))
