@@ -80,7 +80,7 @@ def describe(value: Any, typed: bool = False) -> str:
 
 def check_type(name: str, value: Tensor, layer: Module) -> None:
     """Raise where no weight of ``layer`` has the floating point type of ``value``, but under autocast, which casts."""
-    if value.is_floating_point() and (torch.compiler.is_compiling() or _autocasts(value.device.type)):
+    if value.is_floating_point() and (torch.compiler.is_compiling() or autocasts(value.device.type)):
         return
     wanted = None
     for weight in layer.parameters():
@@ -92,7 +92,8 @@ def check_type(name: str, value: Tensor, layer: Module) -> None:
         raise ValueError(f"expected {name!r} of {like}, got {value.dtype}")
 
 
-def _autocasts(device: str) -> bool:
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a kind of device, which may be one that has none."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 

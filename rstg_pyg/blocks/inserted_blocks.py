@@ -162,9 +162,13 @@ class _Stream:
         return out.unsqueeze(2)
 
 
+_TAKEN = frozenset(dir(InsertedBlocks()))
+
+
 def as_key(name: str) -> str:
-    """The key of the block after the module ``name``: keys of modules have no dots."""
-    return name.replace(".", "__")
+    """The key of the block after the module ``name``: keys of modules have no dots, and are no attributes of what holds
+    them, such as ``"update"``."""
+    return f"{name}__" if name in _TAKEN else name.replace(".", "__")
 
 
 def host_state_dict(model: Module) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class RegionBlock(Formula, ConstantBuffers):
     r"""From a feature volume to the nodes of its regions, after :class:`~rstg_pyg.RSTG` ran on them.
 
     With a ``mask [B, T]``, clips may be of different lengths or lack frames: where it is False, a frame is as if left
-    out, whatever stands there.
+    out, whatever stands there. (Of the homogeneous form, the frame after it then hears none before.)
 
     All clips of a batch share one region graph, so they are an inner dimension of the nodes, ``[N, B, T, G]``: the
     90 edges of the default graph serve every frame of every clip.

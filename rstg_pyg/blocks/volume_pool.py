@@ -147,7 +147,8 @@ def masked_readout(vectors: Tensor, mask: Tensor, readout: str) -> Tensor:
     none."""
     vectors = torch.where(mask.unsqueeze(-1), vectors, 0)
     if readout == "mean":
-        return vectors.sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(vectors.dtype)
+        wide = torch.promote_types(vectors.dtype, torch.float32)
+        return (vectors.sum(1, dtype=wide) / mask.sum(1, keepdim=True).clamp(min=1)).to(vectors.dtype)
     last = (mask * torch.arange(mask.size(1), device=mask.device)).amax(1)
     return vectors[torch.arange(mask.size(0), device=mask.device), last]
 

@@ -156,10 +156,14 @@ class RSTGConv(Formula, MessagePassing):
 
         self.formula = {
             "heads": heads,
+            "attention": attention,
+            "flow": self.flow,
             "send_act_last": send_act_last,
             "update_act_last": update_act_last,
             "residual": residual,
         }
+        if attention == "additive":
+            self.formula["negative_slope"] = negative_slope
         if act is None or isinstance(act, str):
             self.formula["act"] = act and act.lower()
         if isinstance(kwargs["aggr"], str):

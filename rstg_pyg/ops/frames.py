@@ -4,7 +4,6 @@ Shape legend: N nodes, E edges as given, ``*`` inner dimensions between nodes an
 frame in which a node is there, by time, then by node, then by inner dimensions; S sequences with at least one row.
 """
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj, OptTensor
 
 from rstg_pyg.arguments import describe, is_integer, num_dims
-from rstg_pyg.ops.index import GraphIndex, check_ends
+from rstg_pyg.ops.index import GraphIndex, check_ends, once
 from rstg_pyg.watched import assert_later
 
 
@@ -141,17 +140,17 @@ class FrameIndex:
         """The given edges with their weights, from what the convolution gives for :attr:`edges`."""
         return self.graph.with_attention(self.put_edges(attention[1]))
 
-    @cached_property
+    @once
     def edges(self) -> Edges:
         """The edges of every frame."""
         return self._edges(0)
 
-    @cached_property
+    @once
     def index(self) -> GraphIndex:
         """:attr:`edges`, for all stages."""
         return self._index(self.edges.source, self.edges.destination)
 
-    @cached_property
+    @once
     def spacetime_index(self) -> GraphIndex:
         """:attr:`edges`, and from the frame before the same edges, and one from every node to itself."""
         within, across = self.edges, self._edges(1)
@@ -188,17 +187,17 @@ class FrameIndex:
         mask = torch.ones(self.shape, dtype=torch.bool, device=device) if self.mask is None else self.mask
         return F.pad(mask[..., : mask.size(-1) - lag], (lag, 0))
 
-    @cached_property
+    @once
     def lengths(self) -> Tensor:
         """``[N * ...]``, how many rows each sequence has."""
         return self.mask.flatten(0, -2).sum(1)
 
-    @cached_property
+    @once
     def ptr(self) -> Tensor:
         """``[N * ... + 1]``, where the rows of each sequence begin."""
         return F.pad(self.lengths.cumsum(0), (1, 0))
 
-    @cached_property
+    @once
     def steps(self) -> Steps:
         """The rows as sequences over time, step by step."""
         mask, lengths = self.mask.flatten(0, -2), self.lengths
@@ -209,13 +208,13 @@ class FrameIndex:
         order = (step * lengths.size(0) + rank[self.rows // self.shape[-1]]).argsort()
         return Steps(order, _inverse(order), sequences, step.bincount().cpu())
 
-    @cached_property
+    @once
     def by_sequence(self) -> tuple[Tensor, Tensor]:
         """``(order [M], inverse [M])``, which put the rows into the order of :attr:`ptr` and back."""
         order = self.rows.argsort()
         return order, _inverse(order)
 
-    @cached_property
+    @once
     def _numbers(self) -> Tensor:
         return self.mask.flatten(0, -2).t().flatten().cumsum(0) - 1
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import scatter, softmax
 
+from rstg_pyg.arguments import autocasts
 from rstg_pyg.ops.block_sums import block_messages, pair_dot, weighted_relu
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.native import attend as native
@@ -191,7 +192,7 @@ def _why_not_triton(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
 
 def _dtype_of_products(x: Tensor) -> torch.dtype:
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.get_autocast_dtype(device) if autocasts(device) else x.dtype
 
 
 class _Backend(NamedTuple):

@@ -4,7 +4,7 @@ Shape legend: N nodes, E edges.
 """
 
 import struct
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,21 @@ from rstg_pyg.arguments import check_edges
 from rstg_pyg.ops.native.build import library
 from rstg_pyg.ops.operators import operator
 from rstg_pyg.watched import assert_later
+
+
+class once:  # noqa: N801 - a decorator, as property is
+    """A property that is computed when it is first asked for, and kept. Compilers can follow it, which they cannot
+    ``functools.cached_property``."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        if owner is None:
+            return self
+        value = self.compute(owner)
+        setattr(owner, self.name, value)
+        return value
 
 
 class Group(NamedTuple):
@@ -77,9 +92,7 @@ class GraphIndex:
         self.has_flow = not is_sparse(edge_index)
         self.adjacency, self.reordered = _collectable(edge_index)
         self.values: OptTensor = None
-        # Compilers cannot follow functools.cached_property.
         self._sorted: tuple[Tensor, ...] | None = None
-        self._by_source: tuple[Tensor, Tensor] | None = None
         self._num_isolated: int | None = None
         if self.has_flow:
             ends = self.adjacency.as_tensor() if isinstance(self.adjacency, EdgeIndex) else self.adjacency
@@ -139,16 +152,13 @@ class GraphIndex:
         inverse[self.order] = torch.arange(self.num_edges, device=self.order.device)
         return inverse
 
-    @property
+    @once
     def by_source(self) -> tuple[Tensor, Tensor]:
         """``(edges [E], ptr [N + 1])``: positions in the sorted edges, grouped by source, and where source n begins."""
-        if self._by_source is None:
-            degree = _degree(self.src, self.num_nodes)
-            ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
-            self._by_source = self.src.argsort(stable=True), ptr
-        return self._by_source
+        degree = _degree(self.src, self.num_nodes)
+        return self.src.argsort(stable=True), torch.cat([degree.new_zeros(1), degree.cumsum(0)])
 
-    @cached_property
+    @once
     def groups(self) -> list[Group]:
         """The groups of destinations with at least one edge."""
         degrees, counts = self.ptr.diff().unique_consecutive(return_counts=True)

@@ -34,7 +34,8 @@ class NodeMemory:
     r"""Hands out and takes back what an :class:`~rstg_pyg.RSTG` remembers of nodes, by their ids.
 
     A call of the recurrence takes the nodes that are there, in any number and order: read their state, run, write the
-    new state. The numbers are those of a fixed set of nodes with a mask. A node that was never seen, or that was
+    new state. The numbers are those of a fixed set of nodes with a mask. (Not in homogeneous forms: there a node that
+    has left is heard for one frame more, and here it is not in the call.) A node that was never seen, or that was
     forgotten, starts at zero. What is written is detached, so a series of any length trains in constant memory.
 
     Args:
@@ -100,6 +101,8 @@ class NodeMemory:
         """Keep the state of these nodes, in place of what was kept of them."""
         self._check_ids(ids)
         check_entries(state, len(self._has_past))
+        if any(entry is None for entry in state):
+            return  # nobody has been there yet
         if self.max_nodes is not None and ids.size(0) > self.max_nodes:
             raise ValueError(f"expected at most max_nodes={self.max_nodes} ids, got {ids.size(0)}")
         # The past of a space-time stage is that of the frame before: who was not in it is not heard.
@@ -158,6 +161,8 @@ class NodeMemory:
 def _map(function: Callable[..., Tensor], *states: State) -> State:
     """Apply a function to the tensors of states of one form."""
     first = states[0]
+    if first is None:  # of a module of one's own, where nobody has been there yet
+        return None
     if isinstance(first, Tensor):
         return function(*states)
     return tuple(_map(function, *parts) for parts in zip(*states, strict=True))

@@ -54,8 +54,9 @@ class RSTG(Formula):
     (not so with a ``norm`` that takes training-mode statistics over the clip or the batch).
 
     Graphs may change: with ``edge_time`` every edge belongs to one frame, and where ``mask`` is False a node is absent.
-    It sends and receives nothing then, its output is 0, its memory stays what it was, and its input does not matter. A
-    clip that is shorter than others of its batch is a mask that ends in False.
+    It sends and receives nothing then, its output is 0, its memory stays what it was, and its input does not matter.
+    (The homogeneous form has no memory but the frame before: after an absence it starts anew.) A clip that is shorter
+    than others of its batch is a mask that ends in False.
 
     The K time stages share their weights and so do the K space stages, unless told otherwise; the last time stage has
     its own.

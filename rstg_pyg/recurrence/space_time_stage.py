@@ -103,6 +103,8 @@ class WithPast:
         if len(past) not in (2, 3) or getattr(there, "dtype", None) != torch.bool or there.shape != self.node_shape:
             check_memory(name, past, ["a tensor"], shape)
         check_memory(name, x, ["a tensor"], shape)
+        if pe is not None and self.pe is not None:
+            check_memory(f"the last encodings in {name}", pe, ["a tensor"], [*self.node_shape, self.pe.size(-1)])
         return x, there, pe
 
     def run(self, conv: Module, rows: Tensor, past: Any, return_attention_weights: bool | None) -> tuple[Any, Any]:

@@ -198,7 +198,8 @@ class TimeStage(Formula):
         v, node_shape = x if self.norm is None else normalised(self.norm, x), frames.shape[:-1]
         before = self._flat(state, node_shape, v.dtype)
         if before is None and self.kind != OWN:
-            before = (v.new_zeros(node_shape.numel(), self.channels),) * (1 + is_lstm(self.rnn, self.kind))
+            dtype = torch.promote_types(v.dtype, torch.float32) if self.kind == LINEAR else v.dtype
+            before = (v.new_zeros(node_shape.numel(), self.channels, dtype=dtype),) * (1 + is_lstm(self.rnn, self.kind))
         if frames.num_rows == 0:
             return x, state if before is None else _per_node(before, node_shape)
         if self.kind == LINEAR:

@@ -42,6 +42,7 @@ def sample_neighbors(data: Data, nodes: Tensor, num_neighbors: Sequence[int], fl
     check_choice("flow", flow, ("source_to_target", "target_to_source"))
     _check_counts(num_neighbors)
     _check_nodes(nodes, series.num_nodes)
+    nodes = nodes.long()
     edge_index = data.edge_index if "edge_index" in data else nodes.new_zeros(2, 0)
     source, destination = edge_index if flow == "source_to_target" else edge_index.flip(0)
     place = destination

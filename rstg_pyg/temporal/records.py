@@ -84,8 +84,10 @@ def from_events(
     start = time.min().item() if start is None else start
     since = _since(time, start, window)
     frame = torch.div(since, window, rounding_mode="floor").long()
-    # A quotient that was rounded lies on the other side of a frame's start.
-    frame += ((frame + 1) * window <= since).long() - (frame * window > since).long()
+    # A quotient that was rounded lies on the other side of a frame's start. Whole numbers times a Python float would be
+    # of the default type, which has too few digits.
+    count = frame.to(since.dtype)
+    frame += ((count + 1) * window <= since).long() - (count * window > since).long()
     num_frames = max(int(frame.max()) + 1, 0) if num_frames is None else num_frames
     wrong = time[(frame < 0) | (frame >= num_frames)]
     if wrong.numel() > 0:

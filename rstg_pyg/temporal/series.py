@@ -109,7 +109,9 @@ class Series:
         if name == "edge_index":
             return EDGE
         size = value.size(0) if num_dims(value) > 0 else None
-        if size == self.num_nodes and not (size == self.num_edges and "edge" in name):
+        # Of one row, only what is known to be of nodes is.
+        of_nodes = size != 1 or name in OF_NODES or "node" in name
+        if size == self.num_nodes and of_nodes and not (size == self.num_edges and "edge" in name):
             return NODE
         return EDGE if size == self.num_edges and (size != 1 or "edge" in name) else GRAPH
 

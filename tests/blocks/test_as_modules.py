@@ -241,6 +241,7 @@ def test_weights_of_another_formula_are_refused_though_they_fit(tmp_path):
         ("update_act_last", True, False),
         ("act", "elu", "relu"),
         ("aggr", "mean", "sum"),
+        ("flow", "target_to_source", "source_to_target"),
         ("residual", True, False),
         ("stages", ("time", "space", "space", "time"), ("time", "space", "time")),
         ("scales", ((3, 3), (1, 1)), ((2, 2), (1, 1))),
@@ -262,6 +263,8 @@ def test_weights_of_another_formula_are_refused_though_they_fit(tmp_path):
                 load_model_weights(tmp_path / "weights.pt", block)
             load_model_weights(tmp_path / "weights.pt", RSTGToVec(8, **{**SMALL, name: value}))
             block.load_state_dict(dict(state))
+    with pytest.raises(RuntimeError, match="attention='dot'"):
+        RSTGConv(8, 8, heads=8).load_state_dict(RSTGConv(8, 8, heads=8, attention="additive").state_dict())
     # Two names of one formula.
     RSTGToVec(8, **SMALL).load_state_dict(RSTGToVec(8, **SMALL, act="ReLU", aggr="add").state_dict())
 

@@ -143,6 +143,11 @@ def test_what_is_written_over_outputs_and_inputs_does_not_reach_a_stream(form):
                 )
 
 
+def test_the_mean_over_a_mask_of_true_does_not_outgrow_float16():
+    volume_ = torch.full((1, 3, 100, 2, 2), 1000.0).half()
+    torch.testing.assert_close(VolumePool(3)(volume_, torch.ones(1, 100).bool()), VolumePool(3)(volume_))
+
+
 def test_the_mean_of_a_long_stream_keeps_its_digits():
     """A sum in bfloat16 stops to grow where a frame is less than half its last digit."""
     frame = torch.full((1, 3, 2, 2), 1.1, dtype=torch.bfloat16)

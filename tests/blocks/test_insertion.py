@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -255,6 +255,15 @@ def test_a_second_call_adds_blocks():
     assert net.rstg_blocks.names == ("layer1", "layer2")
     assert isinstance(net.rstg_blocks, InsertedBlocks)
     net(x)
+
+
+@pytest.mark.parametrize("name", ["update", "keys", "run", "num_frames"])
+def test_a_module_with_the_name_of_an_attribute(name):
+    net, x = torch.nn.Sequential(OrderedDict({name: torch.nn.Conv3d(3, 4, 1)})), clips()
+    before = net(x)
+    insert_rstg(net, {name: OPTIONS}, example=x)
+    assert torch.equal(net(x), before)
+    assert list(remove_rstg(net)) == [name]
 
 
 def test_a_host_of_this_package():

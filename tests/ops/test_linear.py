@@ -1,3 +1,7 @@
+import ctypes
+import mmap
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,6 +61,19 @@ def test_the_gradient_of_a_weight(dtype, num_threads):
                 torch.testing.assert_close(found, expected, **({} if dtype == torch.float64 else TOLERANCE[dtype]))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is closed by a call of Linux")
+@pytest.mark.parametrize(("stride", "channels"), [(16, 13), (32, 24), (64, 49), (64, 7)])
+def test_the_gradient_of_a_weight_reads_nothing_behind_its_rows(stride, channels):
+    page, count = mmap.PAGESIZE, mmap.PAGESIZE // 4
+    memory = mmap.mmap(-1, 2 * page)
+    values = torch.frombuffer(memory, dtype=torch.float32)
+    end = ctypes.c_void_p(values.data_ptr() + page)
+    assert ctypes.CDLL(None).mprotect(end, ctypes.c_size_t(page), 0) == 0
+    x = values[:count].view(-1, stride)[:, stride - channels :].normal_()
+    grad = torch.randn(x.size(0), 5)
+    torch.testing.assert_close(weight_gradient(grad, x)[0], grad.t() @ x, **TOLERANCE[torch.float32])
 
 
 def test_second_gradients():

@@ -60,6 +60,13 @@ def num_threads(request):
     torch.set_num_threads(before)
 
 
+def test_a_hub_of_more_edges_than_a_block_holds(monkeypatch):
+    """Blocks of the nodes before it have no edges."""
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 64)
+    graph = GraphIndex(torch.stack([torch.arange(1, 31), torch.zeros(30, dtype=torch.int64)]), 31)
+    assert_equal_with_gradients(draw_inputs(graph, 1, 8, 12, 1, "constant"), graph)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_equals_plain_formula(name, dtype):

@@ -31,7 +31,7 @@ X = torch.randn(NUM_NODES, 6, 4)
         ({"chrono": 9, "bias": False}, "'chrono' with an LSTM or GRU with biases or a LinearRNN, got LSTM"),
         ({"chrono": 9, "rnn": lambda channels: torch.nn.ReLU()}, "or a LinearRNN, got ReLU"),
         ({"stages": "homogeneous", "edge_dim": 2}, "no 'edge_dim' with space-time stages.*got 2"),
-        ({"heads": 3}, "multiple of 'heads'"),
+        ({"heads": 3}, "'heads' to divide the number"),
         ({"norm": "group"}, "'norm' to be one of"),
     ],
 )
@@ -106,7 +106,7 @@ def test_homogeneous_stages_speak_of_the_nodes_of_a_frame():
     for flow, state in product(FLOWS, [None, [H] * 3]):
         rstg = RSTG(4, stages="homogeneous", pe_channels=2, flow=flow)
         pe, index = torch.randn(NUM_NODES, 2), GraphIndex(EDGES, NUM_NODES + 1, flow)
-        with pytest.raises(ValueError, match=r"'pe' of shape \[5, 2\] or .*, got \[4, 2\]$"):
+        with pytest.raises(ValueError, match=r"'pe' of shape \[5, 2\] or .*, got \[4, 2\] \('x' of .* has 5 nodes\)$"):
             rstg(X, EDGES, pe=pe[:4], state=state)
         with pytest.raises(IndexError, match="nodes from 0 to 4, got 5 "):
             rstg(X, edges, pe=pe, state=state)

@@ -86,6 +86,8 @@ def test_nobody_there_and_what_stands_where_nobody_is():
     state = stage(x)[1].detach()
     out, after = stage(x, state, torch.zeros_like(mask))
     assert not out.any() and torch.equal(after, state)
+    assert stage.bfloat16()(x.bfloat16(), None, torch.zeros_like(mask))[1].dtype == torch.float32
+    stage.float()
     grads = []
     for filling in (0.0, torch.nan):
         given = torch.where(mask.unsqueeze(-1), x, filling).requires_grad_()

@@ -69,6 +69,21 @@ def test_nobody_is_written():
     assert memory.read(nobody) is None
 
 
+def test_nobody_has_come_yet_to_a_module_of_ones_own():
+    class Mean(torch.nn.Module):
+        def forward(self, x, state, lengths=None):
+            return x, x[:, -1]
+
+    rstg = RSTG(C, num_stages=1, rnn=lambda channels: Mean())
+    memory, ids = NodeMemory(rstg), torch.tensor([3, 5])
+    edges, nobody = torch.tensor([[0], [1]]), torch.zeros(2, 1, dtype=torch.bool)
+    _, state = rstg(torch.randn(2, 1, C), edges, mask=nobody)
+    memory.write(ids, detach_state(state))
+    _, state = rstg(torch.randn(2, 1, C), edges, state=memory.read(ids))
+    memory.write(ids, state)
+    torch.testing.assert_close(memory.read(ids), state)
+
+
 def test_pieces_of_a_long_series_train_alone():
     rstg, edges = make(), torch.tensor([[0, 1], [1, 2]])
     x = torch.randn(3, 6, C).double()

@@ -41,6 +41,15 @@ def test_snapshots_and_back(ids):
         assert not data.x[~data.mask].any()
 
 
+def test_what_is_of_the_graph_stays_so_where_there_is_one_node():
+    nobody = Data(x=torch.zeros(0, 2), node_id=torch.empty(0, dtype=torch.int64), edge_index=torch.empty(2, 0).long())
+    one = Data(x=torch.ones(1, 2), node_id=torch.tensor([7]), edge_index=torch.empty(2, 0).long())
+    for number, snapshot_ in enumerate((one, nobody)):
+        snapshot_.weather = torch.full((1, 3), float(number))
+    back = to_snapshots(from_snapshots([one, nobody]))
+    assert [snapshot_.weather.tolist() for snapshot_ in back] == [[[0.0] * 3], [[1.0] * 3]]
+
+
 def test_ids_in_any_order_give_the_same_graph():
     first, second = snapshot([5, 2, 9]), snapshot([9, 5])
     data = from_snapshots([first, second])

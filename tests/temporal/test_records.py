@@ -48,6 +48,9 @@ def test_features_of_nodes_of_events():
 def test_a_window_of_a_float_is_exact_by_its_definition():
     events = TemporalData(src=torch.tensor([0, 0]), dst=torch.tensor([1, 1]), t=torch.tensor([0.0, 0.75]).double())
     assert from_events(events, window=0.25).edge_time.tolist() == [0, 3]
+    # Three years of seconds: in float32 a frame's start is off by some.
+    events.t = torch.tensor([0, 114_467_938])
+    assert from_events(events, window=60.0).edge_time.tolist() == [0, 114_467_938 // 60]
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def _run_backward(
                 grad_rows = linear(grad_messages, weight.t())
                 call.hidden_gradients(block, rows, grad_rows, of_src, of_dst)
                 if of_edge is not None:
-                    _add_edge(block, grad_rows.view(*block.shape, -1), of_edge)
+                    _add_edge(block, grad_rows.view(*block.shape, grad_rows.size(1)), of_edge)
     results = (of_weight, of_bias, of_src, of_dst, of_alpha, of_edge)
     return tuple(
         value.to(given.dtype) if want else src.new_empty(0, dtype=(src if given is None else given).dtype)

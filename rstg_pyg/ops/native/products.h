@@ -76,7 +76,8 @@ class WeightGradient {
         for (int64_t c = 0; c < width_;) {
             const int64_t width = width_ - c >= 4 * kLane ? 4 * kLane : kLane;
             const T* rows = static_cast<const T*>(a_.rows) + first * a_.row + c;
-            if (a_.row != width) {
+            // Rows that lie apart, or that end within a vector.
+            if (a_.row != width || a_.channels - c < width) {
                 const int64_t valid = a_.channels - c < width ? a_.channels - c : width;
                 for (int64_t m = 0; m < count; m++)
                     load_elements(part.tile + m * width, reinterpret_cast<const char*>(rows), m * a_.row, valid, width,
