@@ -82,7 +82,7 @@ CHANGES = {
     "constant learning rate": Variant("positional", recipe={"schedule": "constant"}),
     "no gradient clipping": Variant("positional", recipe={"gradient_clip": None}),
     "LSTM for GRU": Variant("positional", {"rnn": "lstm"}),
-    "two pairs of stages": Variant("positional", {"num_stages": 2}),
+    "two space stages": Variant("positional", {"num_stages": 2}),
     "readout of the last frame": Variant("positional", {"readout": "last"}),
     "no norm in the stages": Variant("positional", {"norm": None}),
     "no residual stages": Variant("positional", {"residual": False}),
