@@ -115,7 +115,7 @@ class MessageMLP(Module):
         src, dst = self.lin_src(v), self.lin_dst(v)
         if pe is None:
             return src, dst
-        pe = _with_inner_dims(pe if pe.dtype == src.dtype else pe.to(src.dtype), src.dim())
+        pe = _with_ones(pe if pe.dtype == src.dtype else pe.to(src.dtype), src.dim())
         return src + self.lin_pe_src(pe), dst + self.lin_pe_dst(pe)
 
     def hidden(self, src_j: Tensor, dst_i: Tensor, edge_attr: OptTensor) -> Tensor:
@@ -127,7 +127,7 @@ class MessageMLP(Module):
         """What edge features add to the first layer, with ``num_dims`` dimensions."""
         if self.lin_edge is None:
             return None
-        return self.lin_edge(_with_inner_dims(edge_attr.to(dtype), num_dims))
+        return self.lin_edge(_with_ones(edge_attr.to(dtype), num_dims))
 
     def hidden_from_first(self, h: Tensor) -> Tensor:
         """Take the first layer, before its activation, up to the last layer's input."""
@@ -158,7 +158,7 @@ class MessageMLP(Module):
         return out + (total.unsqueeze(-1) * bias).flatten(-2)
 
 
-def _with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
+def _with_ones(value: Tensor, num_dims: int) -> Tensor:
     """View ``[rows, width]`` as ``[rows, 1, ..., width]`` with ``num_dims`` dimensions."""
     if value.dim() == 2 and num_dims > 2:
         return value.view(value.size(0), *[1] * (num_dims - 2), value.size(-1))

@@ -157,7 +157,6 @@ class RSTGConv(Formula, MessagePassing):
         self.formula = {
             "heads": heads,
             "attention": attention,
-            "flow": self.flow,
             "send_act_last": send_act_last,
             "update_act_last": update_act_last,
             "residual": residual,

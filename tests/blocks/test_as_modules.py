@@ -241,7 +241,6 @@ def test_weights_of_another_formula_are_refused_though_they_fit(tmp_path):
         ("update_act_last", True, False),
         ("act", "elu", "relu"),
         ("aggr", "mean", "sum"),
-        ("flow", "target_to_source", "source_to_target"),
         ("residual", True, False),
         ("stages", ("time", "space", "space", "time"), ("time", "space", "time")),
         ("scales", ((3, 3), (1, 1)), ((2, 2), (1, 1))),
