@@ -56,7 +56,7 @@ def test_damaged_header(make, tmp_path):
         (b"PK" + whole[2:], "the magic string is not correct"),
         (whole.replace(b"'shape': (3", b"'shape': (4"), "expected 3 records of .*, found shape .4. of"),
         # Tokenizers and parsers of Python read the header.
-        (whole.replace(b"'shape': (3", b"'shape\": (3"), "Cannot parse header"),
+        (whole.replace(b"'shape': (3", b"'shape\": (3"), "(Cannot parse header|unterminated string)"),
         (whole[:10] + b"(" * 118 + whole[128:], ""),
     ]:
         path.write_bytes(damaged)
