@@ -15,6 +15,9 @@ much as they do. Of 64 long sequences, timed by the clock of the process, which 
 
     python benchmarks/time_stage.py --device cpu --threads 1 --cpu-time --widths 64 --scales 8 --batch 1 --frames 1000
 
+And the gradient of the weight of a layer to three gates, ``rstg_pyg.ops.linear.weight_gradient``, beside PyTorch's
+product and sum.
+
 ``--stream 100000`` then runs a stream of so many frames through it in float32 and in bfloat16, and compares with
 float64.
 """
@@ -36,6 +39,7 @@ from measure import Work, quartiles, time_interleaved
 from problem import Problem, grid_graph
 from rstg_pyg import TimeStage
 from rstg_pyg.ops import scan
+from rstg_pyg.ops.linear import weight_gradient
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
 
 SIZES = {64: (16, 10), 256: (16, 10), 512: (4, 10)}
@@ -110,6 +114,16 @@ def linear_scans(problem: Problem) -> dict[str, Work]:
 
 
 @torch.no_grad()
+def weight_gradients(problem: Problem) -> dict[str, Work]:
+    """The gradients of a weight and of a bias of three gates, from all rows."""
+    rows = problem.features().flatten(0, -2)
+    grad = torch.randn(rows.size(0), 3 * problem.width, device=problem.device)
+    return {
+        "gradient of a weight": Work(lambda: weight_gradient(grad, rows)),
+        "the same by PyTorch": Work(lambda: (grad.t() @ rows, grad.sum(0))),
+    }
+
+
 def stream(num_frames: int, width: int) -> None:
     """Print how far a stream of the linear recurrence is from float64, and what memory it took."""
     exact = TimeStage(width, "linear").double()
@@ -151,7 +165,7 @@ def main() -> None:
             for name, run in bounds_of(problem, time_stage_products(problem), backward=True).items():
                 works[f"{name} of lstm"] = Work(run)
             works |= different_lengths(problem, "lstm") | different_lengths(problem, "gru")
-            works |= linear_scans(problem)
+            works |= linear_scans(problem) | weight_gradients(problem)
             rounds = 2 if args.quick else 7
             clock = time.process_time if args.cpu_time else time.perf_counter
             for name, times in time_interleaved(works, rounds, 2, args.device, clock=clock).items():

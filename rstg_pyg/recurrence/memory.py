@@ -66,6 +66,8 @@ class NodeMemory:
     """
 
     def __init__(self, rstg: RSTG, max_nodes: int | None = None) -> None:
+        if not isinstance(rstg, RSTG):
+            raise ValueError(f"expected 'rstg' to be an RSTG, got {describe(rstg)}")
         if max_nodes is not None:
             check_positive(max_nodes=max_nodes)
         self._has_past = [stage == SPACE_TIME for stage in rstg.stages if stage != SPACE]
@@ -115,6 +117,12 @@ class NodeMemory:
         for part in _leaves(state):
             if part.size(0) != ids.size(0):
                 raise ValueError(f"expected a state of {ids.size(0)} nodes, as there are ids, got {describe(part)}")
+        if self._state is not None:
+            given, kept = ([part.shape[1:] for part in _leaves(one)] for one in (state, self._state))
+            if given != kept:
+                raise ValueError(
+                    f"expected a state like those that are kept, {describe(self._state)}, got {describe(state)}"
+                )
         self._clock += 1
         stays = torch.isin(self.ids, ids, invert=True).nonzero().squeeze(1)
         merged = torch.cat([self.ids[stays], ids])

@@ -105,6 +105,11 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             memory.write(wrong, state)
+    memory.write(ids, state)
+    with pytest.raises(ValueError, match=r"a state like those that are kept, .*\[2, 4\].* got .*\[2, 5\]"):
+        memory.write(ids, [(torch.zeros(2, 5), torch.zeros(2, 5))] * len(state))
+    with pytest.raises(ValueError, match="'rstg' to be an RSTG, got Linear"):
+        NodeMemory(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="a state of 3 entries, got 2"):
         memory.write(ids, state[:2])
     with pytest.raises(ValueError, match="the state dict of a NodeMemory, got one without ids"):
