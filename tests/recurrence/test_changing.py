@@ -352,6 +352,8 @@ def test_compiled_equals_eager(form):
     compiled = torch.compile(rstg, backend="aot_eager")
     for changes in ({"edge_time": edge_time}, {"edge_time": edge_time, "mask": mask}):
         torch.testing.assert_close(compiled(x, edges, **changes)[0], rstg(x, edges, **changes)[0])
+    if form == "homogeneous" and torch.__version__ < (2, 13):
+        return  # older compilers break the graph where edges are counted
     whole = torch.compile(rstg, backend="eager", fullgraph=True)
     with torch._dynamo.config.patch(allow_rnn=True):
         torch.testing.assert_close(whole(x, edges, edge_time=edge_time)[0], rstg(x, edges, edge_time=edge_time)[0])
