@@ -103,7 +103,9 @@ _linear = operator(
 
 def weight_gradient(grad: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the product of ``grad [M, O]`` and ``rows [M, C]`` over all rows, ``[O, C]``, and the sum of ``grad``."""
-    native = library(_NUMBERS[grad.dtype]) if grad.dtype in _NUMBERS else None
+    # Of fewer rows than outputs, to clear and add up the threads' sums costs more than one pass over the rows saves.
+    many = grad.dtype in _NUMBERS and grad.size(0) >= grad.size(1)
+    native = library(_NUMBERS[grad.dtype]) if many else None
     if native is None or grad.dtype != rows.dtype or not grad.is_cpu:
         total = grad.sum(0, dtype=torch.promote_types(grad.dtype, torch.float32))
         return linear(grad.to(rows.dtype).t(), rows.t()), total
