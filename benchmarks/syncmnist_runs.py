@@ -19,13 +19,14 @@ from typing import Any
 
 import lightning
 import torch
+from torch.nn import Module, Sequential
 from tqdm import tqdm
 
 from command import add_data, cpu_name, digest, positive
 from rstg_pyg import SyncMNIST
 from rstg_pyg.allocator import keep_freed_memory
 from rstg_pyg.files import replace_file
-from rstg_pyg.models import Network, build_row
+from rstg_pyg.models import Network, VideoClassifier, build_row
 from rstg_pyg.training import (
     ClipClassifier,
     DivergenceError,
@@ -39,6 +40,9 @@ from rstg_pyg.training import (
 )
 from rstg_pyg.training.ending import ends_by_signals
 from rstg_pyg.training.metrics import read_rows
+from rstg_pyg.training.weights import SavedWeights
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Run:
         recipe: How it is trained.
         seed: Of weights and clips.
         digits: Where they come from, ``"mnist"`` or ``"sklearn"``.
+        backbone: A file in weights/ whose backbone the network takes, and keeps as it is (default: one that learns).
     """
 
     name: str
@@ -60,6 +65,7 @@ class Run:
     recipe: Recipe
     seed: int
     digits: str = "mnist"
+    backbone: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -74,13 +80,42 @@ class Run:
     @property
     def settings(self) -> str:
         """A short digest of all that a result depends on, but for the machine."""
-        return digest(asdict(replace(self, name="")))
+        return digest(_given(asdict(replace(self, name=""))))
 
     @property
     def folder(self) -> Path:
         """Where it lives, below the folder of all runs."""
         words = "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
         return Path(f"{words}-seed{self.seed}-{self.settings}")
+
+
+def _given(settings: Any) -> Any:
+    """All but what is None: an option that came later leaves the digests of earlier runs as they are."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _given(value) for name, value in settings.items() if value is not None}
+
+
+class Frozen(Sequential):
+    """A module that stays as it is, the moments of its batch norms too."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__(module)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Frozen:
+        return super().train(False)
+
+
+def build(run: Run) -> VideoClassifier:
+    """The network of a run before training."""
+    model = build_row(run.row, run.network)
+    if run.backbone is not None:
+        saved = SavedWeights(WEIGHTS / run.backbone)
+        kept = build_row(saved.setting("model", str), saved.made("network", Network))
+        saved.put_into(kept)
+        model.backbone = Frozen(kept.backbone)
+    return model
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +152,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     clips = SyncMNISTData(args.root, run.recipe, run.seed, run.digits, args.mnist_dir)
     config = {"model": run.row, "network": asdict(run.network), "seed": run.seed, "digits": run.digits}
     config["precision"] = args.precision
-    model = build_row(run.row, run.network)
+    model = build(run)
     module = ClipClassifier(model, run.recipe, config)
     checkpoint = open_run(folder, module)
     if args.compile:

@@ -2,7 +2,7 @@
 
 ``rows``: every row of the paper's table, on three digits as published. ``paper``: networks of the paper's size on five
 digits, for a GPU. ``recipe``: what each choice of the recipe is worth. ``delay``: the second digit of the pair repeats
-the first one's moves some frames later.
+the first one's moves G frames later, two digits, on features of a backbone that has learnt the task without a delay.
 
 A table is a CSV of finished runs in results/, with their settings, and a Markdown table. A run that stands in the CSV
 is not trained again, so that several machines can take turns; a table that was stopped goes on where it was when the
@@ -18,11 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from command import end_well, markdown, positive, read_csv, write_csv
 from rstg_pyg.arguments import check_name
 from rstg_pyg.files import replace_file
 from rstg_pyg.models import PAPER_SIZE, ROWS, SMALL, Network
-from rstg_pyg.training import Recipe, full_recipe, small_recipe
+from rstg_pyg.training import Phase, Recipe, full_recipe, small_recipe
 from rstg_pyg.visualize import draw_learning_curves
 from syncmnist_runs import Run, add_machine_options, choose_digits, read_result, run_all
 
@@ -45,31 +47,51 @@ class Variant:
 
 @dataclass(frozen=True)
 class Table:
-    """A task, what all its lines share, and the lines by name."""
+    """A task, what all its lines share, and the lines by name.
+
+    Attributes:
+        title: What the task is.
+        network: Of all lines, but for what is their own.
+        recipe: As the network.
+        variants: The lines by name.
+        backbone: Kept weights whose backbone all networks take as it is, see :class:`~syncmnist_runs.Run`.
+        grid: Whether names are ``"FORM, G = VALUE"``, and the table has a line per form and a column per value.
+    """
 
     title: str
     network: Network
     recipe: Recipe
     variants: Mapping[str, Variant]
+    backbone: str | None = None
+    grid: bool = False
 
     def run(self, name: str, seed: int, digits: str = "mnist") -> Run:
         variant = self.variants[name]
         network, recipe = replace(self.network, **variant.network), replace(self.recipe, **variant.recipe)
-        return Run(name, variant.row, network, recipe.with_clips(self.recipe.clips), seed, digits)
+        return Run(name, variant.row, network, recipe.with_clips(self.recipe.clips), seed, digits, self.backbone)
 
 
 THREE = replace(small_recipe(3), chunk=10_000, val_clips=1_000, test_clips=10_000)
 PAPER_ROWS = {name: Variant(name) for name in ROWS}
+DELAYS = (0, 3, 10, 30)
 DELAYED = {
     "LSTM": Variant("all-temp-stages", {"rnn": "lstm"}),
-    "GRU": Variant("all-temp-stages", {"rnn": "gru"}),
+    "GRU": Variant("all-temp-stages"),
+    "LSTM, chrono": Variant("all-temp-stages", {"rnn": "lstm", "chrono": 40}),
+    "GRU, chrono": Variant("all-temp-stages", {"chrono": 40}),
     "linear": Variant("all-temp-stages", {"rnn": "linear"}),
-    "linear, time-only": Variant("time-only", {"rnn": "linear"}),
+    "time-only": Variant("time-only"),
     "space-only": Variant("space-only"),
     "homogeneous": Variant("homogeneous"),
 }
-
-
+TWO = Recipe(
+    (Phase(20_000, 2, 0.5),),
+    optimizer="muon-hidden",
+    muon_lr=0.006,
+    chunk=5_000,
+    val_clips=480,
+    test_clips=4_000,
+)
 CHANGES = {
     "the recipe": Variant("positional"),
     "Muon at 0.003": Variant("positional", recipe={"muon_lr": 0.003}),
@@ -100,27 +122,24 @@ TABLES = {
     ),
     "recipe": Table("3SyncMNIST, 32 x 32 frames, networks of 64 channels", SMALL, THREE, CHANGES),
     "delay": Table(
-        "3SyncMNIST with a delay of G frames",
+        "SyncMNIST with a delay of G frames, two digits, half of the clips without a pair; 32 x 32 frames, features of "
+        "a kept backbone, graphs of 64 channels",
         SMALL,
-        THREE,
+        TWO,
         {
-            f"{form}, G = {delay}": replace(variant, recipe={"delay": delay})
-            for delay in (0, 3, 10, 30)
+            f"{form}, G = {delay}": replace(variant, recipe={"delay": delay, "num_frames": 20 + delay})
+            for delay in DELAYS
             for form, variant in DELAYED.items()
         },
+        "syncmnist_small.pt",
+        grid=True,
     ),
 }
 
 
 def text_of(table: Table, found: Sequence[dict[str, Any]]) -> str:
-    """One line per variant, with "not run" where there is no result."""
-    num_digits = table.recipe.task.num_digits
-    published = table.variants is PAPER_ROWS
-    lines = [["row", *["published"] * published, "here, mean ± s.d.", "seeds", "parameters", "min a run"]]
-    for name, variant in table.variants.items():
-        line = [f"{ROWS[variant.row].title} (`{name}`)" if published else name]
-        line += [str(ROWS[variant.row].published[num_digits] or "")] * published
-        lines.append(line + cells([held for held in found if held["name"] == name]))
+    """The table, with "not run" where there is no result, and what holds for all of it."""
+    lines = grid_of(table, found) if table.grid else lines_of(table, found)
     facts = f"{table.title}. Accuracy in % on {table.recipe.test_clips:,} test clips."
     if found:
         digits, precision, machine, torch = (
@@ -133,23 +152,63 @@ def text_of(table: Table, found: Sequence[dict[str, Any]]) -> str:
     return "\n".join([markdown(lines), "", facts, ""])
 
 
+def lines_of(table: Table, found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One line per variant."""
+    num_digits = table.recipe.task.num_digits
+    published = table.variants is PAPER_ROWS
+    lines = [["row", *["published"] * published, "here, mean ± s.d.", "seeds", "parameters", "min a run"]]
+    for name, variant in table.variants.items():
+        line = [f"{ROWS[variant.row].title} (`{name}`)" if published else name]
+        line += [str(ROWS[variant.row].published[num_digits] or "")] * published
+        lines.append(line + cells([held for held in found if held["name"] == name]))
+    return lines
+
+
+def grid_of(table: Table, found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One line per form, one column per value of what its name ends in."""
+    forms, values = (list(dict.fromkeys(part)) for part in zip(*map(split_name, table.variants), strict=True))
+    lines = [["", *values, "seeds", "parameters"]]
+    for form in forms:
+        of_form = [cells([held for held in found if held["name"] == f"{form}, {value}"]) for value in values]
+        seeds = " ".join(dict.fromkeys(seeds for _, seeds, *_ in of_form if seeds))
+        lines.append([form, *(accuracy for accuracy, *_ in of_form), seeds, of_form[0][2]])
+    return lines
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The form and the value of a line of a grid."""
+    form, _, value = name.rpartition(", ")
+    return form, value
+
+
 def cells(runs: Sequence[dict[str, Any]]) -> list[str]:
     """What a line came to."""
     ended = [run for run in runs if "diverged" not in run]
     if not ended:
         return ["diverged" if runs else "not run", str(len(runs) or ""), "", ""]
-    accuracies = [100 * run["test_accuracy"] for run in ended]
-    spread = f" ± {statistics.stdev(accuracies):.1f}" if len(ended) > 1 else ""
+    mean, spread = mean_and_spread(accuracies(ended))
     return [
-        f"{statistics.mean(accuracies):.1f}{spread}",
+        f"{mean:.1f}" + f" ± {spread:.1f}" * (len(ended) > 1),
         f"{len(ended)}" + f" ({len(runs) - len(ended)} diverged)" * (len(ended) < len(runs)),
         f"{ended[0]['parameters']:,}",
         f"{statistics.mean(run['seconds'] for run in ended) / 60:.0f}",
     ]
 
 
+def accuracies(runs: Sequence[dict[str, Any]]) -> list[float]:
+    """Test accuracies in %, of the runs that did not diverge."""
+    return [100 * run["test_accuracy"] for run in runs if "diverged" not in run]
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, 0 of one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def draw(table: Table, found: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the validation accuracy of all runs over their clips."""
+    """Draw the validation accuracy of all runs over their clips; of a grid, test accuracy over the values."""
+    if table.grid:
+        return draw_grid(table, found, path)
     curves: dict[str, list[tuple[list[int], list[float]]]] = {}
     published: dict[str, float] = {}
     for held in found:
@@ -161,6 +220,22 @@ def draw(table: Table, found: Sequence[dict[str, Any]], path: Path) -> None:
         curves.setdefault(title, []).append(([int(clips) for clips, _ in points], [float(y) for _, y in points]))
     published = {title: figure for title, figure in published.items() if figure}
     draw_learning_curves(curves, f"Validation accuracy, {table.title}", published=published).savefig(path, dpi=120)
+
+
+def draw_grid(table: Table, found: Sequence[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    values = list(dict.fromkeys(value for _, value in map(split_name, table.variants)))
+    for number, form in enumerate(dict.fromkeys(form for form, _ in map(split_name, table.variants))):
+        of_form = {value: accuracies([run for run in found if run["name"] == f"{form}, {value}"]) for value in values}
+        points = [(value, *mean_and_spread(of)) for value, of in of_form.items() if of]
+        if points:
+            places, means, spreads = zip(*points, strict=True)
+            axes.errorbar(places, means, spreads, label=form, marker="o", markersize=4, capsize=2, color=f"C{number}")
+    axes.set(ylabel="test accuracy (%)", ylim=(45, 101))
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
 
 
 def put_between(text: str, table: str) -> str:

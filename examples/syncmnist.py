@@ -80,7 +80,7 @@ PRESETS = {
     "full": Preset(PAPER_SIZE, full_recipe, 5),
     "paper": Preset(None, paper_recipe, 5),
 }
-NETWORK_OPTIONS = ("num_stages", "rnn", "norm", "residual", "readout", "input_norm")
+NETWORK_OPTIONS = ("num_stages", "rnn", "chrono", "norm", "residual", "readout", "input_norm")
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -111,7 +111,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
     data.add_argument("--clips", type=int, help="number of training clips, all phases of the curriculum together")
     data.add_argument("--no-curriculum", action="store_true", help="the last phase's kind of clips from the start")
-    add_options(data, Recipe, ["size", "test_clips", "val_clips", "delay"])
+    add_options(data, Recipe, ["size", "test_clips", "val_clips", "delay", "num_frames"])
     data.add_argument(
         "--authors-test",
         nargs="?",

@@ -77,6 +77,7 @@ class Network:
         heatmap_size: Side of the position heatmaps of the positional row.
         in_channels: Channels of a frame.
         num_classes: Number of classes.
+        chrono: Start the graph's time stages with memories of up to so many frames, see :class:`~rstg_pyg.TimeStage`.
     """
 
     widths: tuple[int, ...]
@@ -93,6 +94,7 @@ class Network:
     heatmap_size: int = 6
     in_channels: int = 1
     num_classes: int = NUM_CLASSES
+    chrono: int | None = None
 
     def frame_cnn(self) -> FrameCNN:
         return FrameCNN(self.in_channels, self.widths, self.batch_norm, self.refine, self.padding_mode)
@@ -162,7 +164,7 @@ def _non_local(net: Network) -> tuple[Module, Module]:
 
 def _graph(stages: str, positions: bool = False) -> Callable[[Network], tuple[Module, Module]]:
     def parts(net: Network) -> tuple[Module, Module]:
-        options = _graph_options(net)
+        options = {**_graph_options(net), "chrono": net.chrono}
         if not positions:
             options["heatmap_size"] = None
         readout = "mean" if stages == "space-only" else net.readout

@@ -247,7 +247,8 @@ class SyncMNISTData(RunData):
         test_paths: str | os.PathLike | None = None,
     ) -> None:
         super().__init__(recipe, num_workers, made_on_device=True)
-        options = {"size": recipe.size, "delay": recipe.delay, "digits": digits, "mnist_dir": mnist_dir}
+        options = {name: getattr(recipe, name) for name in ("size", "delay", "num_frames")}
+        options |= {"digits": digits, "mnist_dir": mnist_dir}
         datasets = []
         for phase in recipe.phases:
             kind = {"num_digits": phase.num_digits, "no_sync_probability": phase.no_sync_probability}

@@ -147,7 +147,8 @@ class Recipe(RunRecipe):
         test_clips: Number of test clips.
         val_clips: Number of validation clips, looked at after every chunk.
         delay: Frames from a move of the pair's first digit to the same move of its second, see
-            :class:`~rstg_pyg.SyncMNIST`; clips have 10 frames more.
+            :class:`~rstg_pyg.SyncMNIST`.
+        num_frames: Frames of a clip, more than ``delay`` (default: 10 more).
         loss: Whether a batch's loss is the ``"mean"`` or the ``"sum"`` over its clips.
         augment: ``"none"``, or ``"reverse"`` to run every other clip, at random, backwards: digits in step are so then,
             too.
@@ -175,12 +176,15 @@ class Recipe(RunRecipe):
     loss: Literal["mean", "sum"] = "mean"
     augment: Literal["none", "reverse"] = "none"
     raw_pixels: bool = False
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
             raise ValueError(f"expected 'phases' to hold at least one Phase, got {self.phases!r}")
         check_positive(size=self.size, test_clips=self.test_clips, val_clips=self.val_clips)
         whole_number("delay", self.delay, 0)
+        if self.num_frames is not None and whole_number("num_frames", self.num_frames, 1) <= self.delay:
+            raise ValueError(f"expected 'num_frames' to be more than delay={self.delay}, got {self.num_frames}")
         super().__post_init__()
 
     @property

@@ -13,10 +13,12 @@ from unittest.mock import Mock
 import pytest
 import syncmnist_runs
 import torch
-from syncmnist_runs import Run, read_result, run_all
+from syncmnist_runs import WEIGHTS, Run, read_result, run_all
+from syncmnist_table import TABLES
 from tiny_table import ROWS, pretend, train_here
 
-from rstg_pyg.training import DivergenceError, Recipe
+from rstg_pyg.training import DivergenceError, Phase, Recipe
+from rstg_pyg.training.weights import read_file
 
 RUN = ROWS.run("positional", 0, "sklearn")
 
@@ -53,6 +55,20 @@ def test_a_finished_run_is_read_and_not_trained(args, trained):
     assert trained == [("positional", 0), ("positional", 3)]
     assert (first["name"], first["test_accuracy"]) == ("positional", 0.4)
     assert read_result(RUN, args.runs) == first
+
+
+def test_a_kept_backbone_stays_as_it_is(args):
+    run = TABLES["delay"].run("GRU, chrono, G = 3", 0, "sklearn")
+    run = replace(run, recipe=replace(RUN.recipe, phases=(Phase(16, 2),), size=32))
+    assert train_here(run, args) is None
+    before, after = (
+        read_file(path)["state_dict"] for path in (WEIGHTS / run.backbone, args.runs / run.folder / "weights.pt")
+    )
+    kept = [name for name in before if name.startswith("backbone.")]
+    assert any("running_mean" in name for name in kept)
+    for name in kept:
+        assert torch.equal(before[name], after[name.replace("backbone.", "backbone.0.")]), name
+    assert len(after["block.input_norm.running_mean"].unique()) > 1, "the graph's norm has not learned"
 
 
 def test_a_run_of_other_settings_has_a_folder_of_its_own(args, trained):

@@ -71,6 +71,15 @@ def test_the_table_has_every_row_with_its_published_figures(whole):
     )
 
 
+def test_a_grid_has_a_line_per_form_and_a_column_per_value(tmp_path, monkeypatch):
+    place = Place(tmp_path, monkeypatch, pretend(lambda run: (90 - run.recipe.delay - run.seed) / 100))
+    place.start("delay", "--only", *(f"{form}, G = {delay}" for form in ("GRU", "GRU, chrono") for delay in (0, 30)))
+    for form in ("GRU", "GRU, chrono"):
+        assert place.line("delay", form) == ["89.0 ± 1.0", "not run", "not run", "59.0 ± 1.0", "3", "1,234"]
+    assert place.line("delay", "linear") == ["not run"] * 4 + [""] * 2
+    assert Image.open(place.results / "syncmnist_delay.png").size[0] > 500
+
+
 def test_runs_that_diverge_are_named_and_leave_the_table_whole(tmp_path, monkeypatch):
     place = Place(tmp_path, monkeypatch, pretend(lambda run: None if run.row == "i3d" or run.seed == 1 else 0.4))
     place.start("rows", "--only", "i3d", "positional")
@@ -83,6 +92,7 @@ def test_lines_differ_in_what_they_say_alone():
     for table in (*TABLES.values(), CHANGES):
         for name, variant in table.variants.items():
             run = table.run(name, 1)
+            assert run.backbone == table.backbone
             network = {key: value for key, value in asdict(run.network).items() if value != asdict(table.network)[key]}
             recipe = {key for key, value in asdict(run.recipe).items() if value != asdict(table.recipe)[key]}
             assert (run.row, run.seed, run.recipe.clips) == (variant.row, 1, table.recipe.clips)

@@ -85,6 +85,8 @@ def test_all_clips_have_the_delay_of_the_recipe(tmp_path):
     assert {clips.delay for clips in [*data.train_clips.datasets, data.test_clips]} == {3}
     loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
     assert {next(iter(loader)).video.size(2) for loader in loaders} == {13}
+    data = SyncMNISTData(tmp_path, dataclasses.replace(RECIPE, delay=3, num_frames=5), digits="sklearn")
+    assert {clips[0].video.size(2) for clips in [*data.train_clips.datasets, data.test_clips]} == {5}
 
 
 def test_a_curriculum_needs_a_dataset_per_phase():

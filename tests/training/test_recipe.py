@@ -81,6 +81,8 @@ def test_bad_recipes():
         ({"phases": ()}, r"'phases' to hold at least one Phase, got \(\)"),
         ({"phases": (10,)}, r"'phases' to hold at least one Phase, got \(10,\)"),
         ({"size": 0}, "'size' to be a positive int, got 0"),
+        ({"delay": 5, "num_frames": 5}, "'num_frames' to be more than delay=5, got 5"),
+        ({"num_frames": 2.5}, r"'num_frames' to be an integer of at least 1, got 2\.5"),
         ({"batch_size": 31}, r"'batch_size' to be at most 10 \(clips, chunk\), got 31"),
         ({"optimizer": "adam"}, "'optimizer' to be one of 'muon', 'muon-hidden', 'adamw', 'nesterov', got 'adam'"),
         ({"schedule": "step"}, "'schedule' to be one of"),
