@@ -45,7 +45,7 @@ NETWORK_OPTIONS = ("channels", "num_stages", "rnn", "heads", "dropout")
 Tasks = Callable[[str, str | None], list[ForecastTask]]
 """From the folder of downloads, and the folder that has the files or None, to the tasks of a data set."""
 Draw = Callable[[ForecastTask, SequenceForecaster, Path], list[Path]]
-"""Draws what a model foretells of the test data into a folder; returns the paths."""
+"""Draws what a model predicts of the test data into a folder; returns the paths."""
 
 
 def make_parser(name: str, description: str, model: str) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Foretell particles that springs or charges move, and find out who acts on whom.
+"""Predict particles that springs or charges move, and find out who acts on whom.
 
 Five particles in a box, seen for 49 frames: where are they in the next 20, and which of them are joined? Simulated from
 the physics, with --part particles-charges for charges. Every row of the table is a --model. Training ends with the
@@ -28,13 +28,13 @@ DRAWN, EVERY = 2, 2
 
 @torch.no_grad()
 def draw(task: ForecastTask, module: SequenceForecaster, folder: Path) -> list[Path]:
-    """Animate the first test simulations: what came, and as rings what the model foretold; of one that has beliefs
+    """Animate the first test simulations: what came, and as rings what the model predicted; of one that has beliefs
     about pairs, these."""
     model, paths = module.model.eval(), []
     for number in range(DRAWN):
         data = task.test[number]
-        place, foretold = torch.cat([data.x, data.y], 1)[..., :2], model(data.x, data.edge_index)[..., :2]
-        foretold = torch.cat([torch.full_like(data.x[..., :2], float("nan")), foretold], 1)
+        place, predicted = torch.cat([data.x, data.y], 1)[..., :2], model(data.x, data.edge_index)[..., :2]
+        predicted = torch.cat([torch.full_like(data.x[..., :2], float("nan")), predicted], 1)
         once = data.edge_index[0] < data.edge_index[1]
         edges, beliefs = data.edge_index[:, once], {}
         if isinstance(model, PairForecaster):
@@ -45,7 +45,7 @@ def draw(task: ForecastTask, module: SequenceForecaster, folder: Path) -> list[P
             edges = edges[:, :0]
         paths.append(folder / f"simulation{number}.gif")
         shown = place[:, ::EVERY], edges, paths[-1]
-        animate_graph(*shown, foretold=foretold[:, ::EVERY], fps=10 / EVERY, title=task.title, **beliefs)
+        animate_graph(*shown, predicted=predicted[:, ::EVERY], fps=10 / EVERY, title=task.title, **beliefs)
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Foretell where pedestrians will go in the next 4.8 seconds, from the last 3.2.
+"""Predict where pedestrians will go in the next 4.8 seconds, from the last 3.2.
 
 Five scenes of ETH and UCY; a network for a scene (--part pedestrians-eth, ...) learns from the other ones. Every row of
 the table is a --model. Training ends with the errors on the test data, beside those of forecasts that nothing was

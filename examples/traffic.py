@@ -1,4 +1,4 @@
-"""Foretell the speeds of road detectors: in 15, 30 and 60 minutes, from those of the last hour.
+"""Predict the speeds of road detectors: in 15, 30 and 60 minutes, from those of the last hour.
 
 Los-loop: 207 detectors on the highways of Los Angeles, every 5 minutes for a week. Every row of the table is a --model.
 Training ends with the errors on the test data, beside those of forecasts that nothing was trained for, and pictures: a
@@ -27,7 +27,7 @@ AT_ONCE, DAY = 32, 288
 
 
 def speeds(module: SequenceForecaster, task: ForecastTask) -> tuple[Tensor, Tensor]:
-    """What came in the test data, ``[N, T]``, and what was foretold of it, ``[N, steps, T]``: the forecast a number of
+    """What came in the test data, ``[N, T]``, and what was predicted of it, ``[N, steps, T]``: the forecast a number of
     steps before; NaN where there is none."""
     windows = task.test
     batches, (num_nodes, num_frames) = SequenceBatches(windows), windows.series.data.y.shape[:2]
@@ -62,7 +62,7 @@ def draw(task: ForecastTask, module: SequenceForecaster, folder: Path) -> list[P
     one = int(truth[:, day].std(1).argmax())
     hours = torch.arange(truth.size(1))[day] / 12
     lines = {
-        f"foretold {minutes} minutes before": found[one, steps - 1, day]
+        f"predicted {minutes} minutes before": found[one, steps - 1, day]
         for minutes, steps in STEPS.items()
         if minutes != 30
     }

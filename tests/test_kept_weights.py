@@ -1,7 +1,6 @@
 """The weights that the repository holds: of the networks that they say, and as good as is said of them."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from torch_geometric.data import Batch
 from rstg_pyg import SomethingSomething
 from rstg_pyg.datasets import ClipGenerator, Particles, SyncMNIST
 from rstg_pyg.datasets.made_videos import make_videos
-from rstg_pyg.models import SMALL, PairForecaster, build_row
+from rstg_pyg.models import SMALL, Network, PairForecaster, build_row
 from rstg_pyg.predict import Predictor
 from rstg_pyg.training import evaluate, load_model_weights, pedestrians, traffic
 from rstg_pyg.training.particles import OPTIONS
@@ -25,7 +24,7 @@ def test_syncmnist_weights_are_those_of_the_small_preset(tmp_path):
     model = build_row("positional")
     settings = load_model_weights(WEIGHTS / "syncmnist_small.pt", model)
     assert settings["model"] == "positional"
-    assert settings["network"] == {**asdict(SMALL), "widths": list(SMALL.widths)}
+    assert Network(**{**settings["network"], "widths": tuple(settings["network"]["widths"])}) == SMALL
     if not MNIST:
         pytest.skip("RSTG_PYG_MNIST does not name a folder with the files of MNIST")
     kind = {"num_digits": 3, "size": 32, "num_clips": 200}
@@ -49,7 +48,7 @@ def test_video_weights_tell_motion(tmp_path):
 
 
 @pytest.mark.skipif(not DATA, reason="RSTG_PYG_DATA does not name a folder with traffic/")
-def test_traffic_weights_foretell_speeds():
+def test_traffic_weights_predict_speeds():
     """Better than every linear model of all detectors, by every eighth window of the tests."""
     (task,) = traffic.tasks("unused", Path(DATA or "", "traffic"))
     module = task.module("all-temp-stages")

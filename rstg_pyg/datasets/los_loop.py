@@ -46,7 +46,7 @@ class LosLoop(Windows):
         root: Where the files are downloaded to, see :func:`~rstg_pyg.datasets.data_folder.read_data_files`.
         split: ``"train"``, ``"val"`` or ``"test"``.
         history: Frames that are seen.
-        horizon: Frames to foretell.
+        horizon: Frames to predict.
         shortest: How many of these are there at least (default: all).
         stride, gap: See :class:`~rstg_pyg.temporal.Windows`.
         min_weight: Edges of a smaller weight are left out.

@@ -60,7 +60,7 @@ SPLITS, SOURCES = ("train", "val", "test"), ("auto", "files", "simulated")
 class Pedestrians(WindowDataset):
     r"""Where people walked and where they go next: the ETH and UCY recordings, a position in metres every 0.4 s.
 
-    An item is a window of one recording: ``history`` frames to see, ``horizon`` frames to foretell. Everyone who is
+    An item is a window of one recording: ``history`` frames to see, ``horizon`` frames to predict. Everyone who is
     there at a moment is a node then, and people less than ``radius`` apart are joined, so edges differ from frame to
     frame. The test of a scene is all of it. Training and validation are the earlier and the later part of all other
     scenes, so that nothing that was learned or chosen has seen the scene.
@@ -74,7 +74,7 @@ class Pedestrians(WindowDataset):
         scene: The scene that is left out: ``"eth"``, ``"hotel"``, ``"univ"``, ``"zara1"`` or ``"zara2"``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         history: Number T of frames to see.
-        horizon: Number H of frames to foretell.
+        horizon: Number H of frames to predict.
         radius: How far apart two people may be that are joined, in metres.
         paces: For training, take every n-th frame, for each n of these: with 2 people seem to walk twice as fast and to
             turn twice as soon, as some scenes look beside others.

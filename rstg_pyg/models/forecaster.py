@@ -1,7 +1,7 @@
 """Forecasting on a graph: an encoder, the recurrence, a head; and errors that count what is there.
 
-Shape legend: N nodes, ``*`` inner dimensions, T frames seen, H frames foretold, C channels of a node, O channels
-foretold, G channels of the graph.
+Shape legend: N nodes, ``*`` inner dimensions, T frames seen, H frames predicted, C channels of a node, O channels
+predicted, G channels of the graph.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ OWN_SCALES = {"enter": 0.1, "leave": 0.0, "pe": 0.3}
 
 
 class Forecaster(Formula):
-    r"""Foretell a node's next H frames from what all nodes of a graph did.
+    r"""Predict a node's next H frames from what all nodes of a graph did.
 
     .. math::
         \mathbf{h}^{1..T} = \mathrm{RSTG}(\mathbf{W}_{in} \mathbf{x}^{1..T}), \qquad
@@ -36,16 +36,16 @@ class Forecaster(Formula):
     \mathbf{h}^t + \mathbf{b}_1`: the recurrence goes on from its own prediction, with all nodes that were there, on the
     edges and the encodings of the last frame.
 
-    A node that is absent in the last frame is foretold from the last frame in which it was there; one that never was
+    A node that is absent in the last frame is predicted from the last frame in which it was there; one that never was
     there gets 0.
 
     Args:
         in_channels: Size C of a node's frame.
-        horizon: Number H of frames to foretell.
+        horizon: Number H of frames to predict.
         channels: Size G of the graph's features.
-        out_channels: Size O of a foretold frame: the first O channels of a node's frame (default: C).
-        feed_back: Feed predictions back instead of foretelling all frames at once; needs O = C.
-        from_last: Foretell the difference to the last frame that was seen, as in the formulas; else the frame itself.
+        out_channels: Size O of a predicted frame: the first O channels of a node's frame (default: C).
+        feed_back: Feed predictions back instead of predicting all frames at once; needs O = C.
+        from_last: Predict the difference to the last frame that was seen, as in the formulas; else the frame itself.
         pe_channels: Size P of the positional encodings.
         num_nodes: Learn what each of so many nodes has of its own, for graphs, and batches of graphs, that have the
             same nodes in the same order every time: a vector :math:`\mathbf{u}_i` that is added to what enters the
@@ -133,17 +133,17 @@ class Forecaster(Formula):
         mask: OptTensor = None,
         num_last: int | None = None,
     ) -> Tensor:
-        """Foretell the frames after ``x``; with ``num_last`` the frames after each of the last so many frames, all at
+        """Predict the frames after ``x``; with ``num_last`` the frames after each of the last so many frames, all at
         the cost of one, which is what makes training on long sequences cheap."""
         if num_last is None:
-            return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
+            return self._predict(x, None, edge_index, edge_attr, pe, edge_time, mask)[0]
         check_positive(num_last=num_last)
         if self.feed_back or num_last > x.size(-2):
             raise ValueError(
                 f"expected 'num_last' to be at most the {x.size(-2)} frames of 'x', and feed_back=False, got "
                 f"{num_last} and {self.feed_back}"
             )
-        return self._foretell(x, None, edge_index, edge_attr, pe, edge_time, mask, num_last)[0]
+        return self._predict(x, None, edge_index, edge_attr, pe, edge_time, mask, num_last)[0]
 
     def step(
         self,
@@ -155,14 +155,14 @@ class Forecaster(Formula):
         mask: OptTensor = None,
     ) -> tuple[Tensor, Any]:
         """Take a stream's next frame ``[N, *, C]``, the state that the frame before it returned (None at the start),
-        the frame's edges, and ``mask [N, *]``, who is there; foretell what ``forward`` does of all frames up to it."""
+        the frame's edges, and ``mask [N, *]``, who is there; predict what ``forward`` does of all frames up to it."""
         if num_dims(frame) < 2 or frame.size(-1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [N, *, {self.in_channels}], got {describe(frame)}")
         mask = None if mask is None else check_mask(mask, frame.shape[:-1]).unsqueeze(-1)
         # A copy: callers may write the next frame where this one is.
-        return self._foretell(frame.unsqueeze(-2).clone(), state, edge_index, edge_attr, pe, mask=mask)
+        return self._predict(frame.unsqueeze(-2).clone(), state, edge_index, edge_attr, pe, mask=mask)
 
-    def _foretell(
+    def _predict(
         self,
         x: Tensor,
         state: Any,
@@ -191,7 +191,7 @@ class Forecaster(Formula):
         if not self.feed_back:
             frames = self._head(last).unflatten(-1, (self.horizon, self.out_channels))
             frames = frames + now[..., None, : self.out_channels] if self.from_last else frames
-            return foretold(frames, mask, there), state
+            return zero_where_absent(frames, mask, there), state
         if edge_time is not None:
             edge_index = edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
             if is_sparse(edge_index):
@@ -211,7 +211,7 @@ class Forecaster(Formula):
             if number + 1 < self.horizon:
                 h, after = self._run(now.unsqueeze(-2), after, edge_index, edge_attr, pe, None, goes_on)
                 last = h[..., -1, :]
-        return foretold(torch.stack(frames, -2), mask, there), state
+        return zero_where_absent(torch.stack(frames, -2), mask, there), state
 
     def _run(
         self,
@@ -271,7 +271,7 @@ def were_there(x: Tensor, mask: OptTensor, num_last: int | None = None) -> Tenso
     return there.squeeze(-1) if num_last is None else there
 
 
-def foretold(frames: Tensor, mask: OptTensor, there: Tensor) -> Tensor:
+def zero_where_absent(frames: Tensor, mask: OptTensor, there: Tensor) -> Tensor:
     """``frames [*, H, O]``, and 0 of nodes that were not there, ``[*]``; without a mask all were."""
     return frames if mask is None else torch.where(there[..., None, None], frames, 0)
 
@@ -281,7 +281,7 @@ def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, pow
     squared one.
 
     Args:
-        prediction, target: What was foretold, and what came; what stands in ``target`` where the mask is False does not
+        prediction, target: Forecasts, and what came; what stands in ``target`` where the mask is False does not
             matter, nor does it for gradients.
         mask: Where a target is there; None for everywhere. Nothing there gives 0.
         power: The exponent p.

@@ -12,7 +12,7 @@ from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.typing import Adj, OptTensor
 
 from rstg_pyg.arguments import check_name, check_positive, check_type, describe, num_dims
-from rstg_pyg.models.forecaster import Forecaster, foretold, last_there, were_there
+from rstg_pyg.models.forecaster import Forecaster, last_there, were_there, zero_where_absent
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.ops import FrameIndex, GraphIndex
 from rstg_pyg.recurrence import RSTG, TimeStage
@@ -25,8 +25,8 @@ class GraphNetwork:
     Args:
         in_channels: Channels of a node's frame.
         history: Frames that are seen.
-        horizon: Frames that are foretold.
-        out_channels: Channels that are foretold, the first ones (default: all).
+        horizon: Frames that are predicted.
+        out_channels: Channels that are predicted, the first ones (default: all).
         channels: Size of the graph's features.
         num_stages: Number K of space stages, and of layers of messages in other rows.
         rnn: Cell of the time stages.
@@ -36,8 +36,8 @@ class GraphNetwork:
         norm: Normalisation of every stage's input.
         residual: Whether every stage adds its input to its output.
         dropout: Dropout of attention.
-        feed_back: Feed predictions back instead of foretelling all frames at once.
-        from_last: Foretell the difference to the last frame.
+        feed_back: Feed predictions back instead of predicting all frames at once.
+        from_last: Predict the difference to the last frame.
         num_nodes: Learn what every node has of its own, of graphs that always have the same ones.
     """
 
@@ -80,8 +80,8 @@ class GraphNetwork:
 
 
 class LinearAutoregression(Module):
-    r"""Foretell a node's next frames by one linear map of its last T, the same for all nodes, of the channels that are
-    foretold.
+    r"""Predict a node's next frames by one linear map of its last T, the same for all nodes, of the channels that are
+    predicted.
 
     .. math::
         \hat{\mathbf{x}}^{T+k} = \mathbf{x}^T + \mathbf{b}_k
@@ -92,8 +92,8 @@ class LinearAutoregression(Module):
     Args:
         in_channels: Size C of a node's frame.
         history: Number T of frames that it takes.
-        horizon: Number H of frames to foretell.
-        out_channels: Size O of a foretold frame, the first channels (default: C).
+        horizon: Number H of frames to predict.
+        out_channels: Size O of a predicted frame, the first channels (default: C).
 
     Shapes:
         - **x:** ``[N, *, T, C]``, of which the last T count; it is called as :class:`Forecaster` is.
@@ -142,7 +142,7 @@ class LinearAutoregression(Module):
             there = mask[..., mask.size(-1) - history - count + 1 :].unfold(-1, history, 1)
             change = torch.where(there.unsqueeze(-2), change, 0)
         out = self.lin(change.flatten(-2)).unflatten(-1, (self.horizon, self.out_channels)) + last.unsqueeze(-2)
-        return foretold(out if num_last is not None else out.squeeze(-3), mask, were_there(x, mask, num_last))
+        return zero_where_absent(out if num_last is not None else out.squeeze(-3), mask, were_there(x, mask, num_last))
 
 
 class ConvRNN(Module):

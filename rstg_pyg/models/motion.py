@@ -1,6 +1,6 @@
 """Forecasts of where people or other bodies go, each seen from its own place and heading.
 
-Shape legend: N nodes, T frames seen, H frames foretold, E edges.
+Shape legend: N nodes, T frames seen, H frames predicted, E edges.
 """
 
 import torch
@@ -20,7 +20,7 @@ NEAR = 0.3
 
 
 class MotionForecaster(Module):
-    r"""Let a forecaster of any kind foretell positions in the plane, so that it need not learn that the world has no
+    r"""Let a forecaster of any kind predict positions in the plane, so that it need not learn that the world has no
     centre and no north.
 
     .. math::
@@ -40,7 +40,7 @@ class MotionForecaster(Module):
     Args:
         forecaster: f, with the call of :class:`~rstg_pyg.models.Forecaster`: from ``[N, T, 5]`` and edges with 6
             features to ``[N, H, 2]``.
-        horizon: Number H of frames to foretell.
+        horizon: Number H of frames to predict.
 
     Shapes:
         - **x:** ``[N, T, 2]``, positions. **edge_index, edge_time, mask:** as of :class:`~rstg_pyg.RSTG`.
@@ -89,7 +89,7 @@ class MotionForecaster(Module):
         edge_time: OptTensor = None,
         mask: OptTensor = None,
     ) -> Tensor:
-        """Foretell the positions after ``x``. Edge features are made from positions: ``edge_attr`` is not used."""
+        """Predict the positions after ``x``. Edge features are made from positions: ``edge_attr`` is not used."""
         if num_dims(x) != 3 or x.size(-1) != 2:
             raise ValueError(f"expected 'x' of shape [N, T, 2], got {describe(x)}")
         check_edges(edge_index)

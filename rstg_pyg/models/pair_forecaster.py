@@ -1,6 +1,6 @@
-"""Foretelling what moves by finding out who acts on whom: RSTG on nodes and on their pairs.
+"""Predicting what moves by finding out who acts on whom: RSTG on nodes and on their pairs.
 
-Shape legend: N nodes, E edges, P pairs (E / 2), T frames seen, M = T - 1 moves between them, H frames foretold, L laws.
+Shape legend: N nodes, E edges, P pairs (E / 2), T frames seen, M = T - 1 moves, H predicted frames, L laws.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
 
 
 class PairForecaster(Module):
-    r"""Foretell nodes that move, from a belief for every pair of them about the law by which one acts on the other.
+    r"""Predict nodes that move, from a belief for every pair of them about the law by which one acts on the other.
 
     .. math::
         \mathbf{f}_{ij} &= \sum_l \beta_{ij,l} \left( a_l(g_{ij}) \mathbf{d}_{ij} + b_l(g_{ij})
@@ -52,13 +52,13 @@ class PairForecaster(Module):
     of the motion the other pairs' beliefs of the pass before leave for it to explain, :math:`\mathbf{r}_i +
     \mathbf{f}_{ij}` along the line between its nodes. Laws are small networks of the distance and the relative velocity
     :math:`g`, the same for all pairs; the first one is fixed: no force. Beliefs are an attention over laws that, unlike
-    one over neighbours, can say "none". Nobody tells it who acts on whom: it learns to foretell, with the belief of any
+    one over neighbours, can say "none". Nobody tells it who acts on whom: it learns to predict, with the belief of any
     frame, the moves of others, see :meth:`training_loss`.
 
     Predictions are fed back, with the beliefs of the last frame seen.
 
     Args:
-        horizon: Number H of frames to foretell.
+        horizon: Number H of frames to predict.
         motion: How a frame follows from the one before, in the units of the data (as
             :attr:`~rstg_pyg.datasets.Particles.motion` gives them): by how much a velocity of 1 moves a place
             (:math:`\gamma`), by how much one of 0 does (:math:`\delta`), and a typical change of a velocity.
@@ -161,21 +161,21 @@ class PairForecaster(Module):
         edge_time: OptTensor = None,
         mask: OptTensor = None,
     ) -> Tensor:
-        """Foretell the frames after ``x``. What else a graph may have is refused."""
+        """Predict the frames after ``x``. What else a graph may have is refused."""
         given = {"edge_attr": edge_attr, "pe": pe, "edge_time": edge_time, "mask": mask}
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"expected no {name!r}: pairs are all that this model looks at, got {describe(value)}")
         pairs = self._pairs(x, edge_index)
-        return self._foretell(x[:, -1], self._believe(x, pairs)[0][-1][:, -1], pairs)
+        return self._predict(x[:, -1], self._believe(x, pairs)[0][-1][:, -1], pairs)
 
     def step(self, frame: Tensor, state: State | None, edge_index: Tensor) -> tuple[Tensor, State]:
         """Take a stream's next frame ``[N, 4]`` and the state that the frame before it returned, None at the start;
-        foretell the frames after it."""
+        predict the frames after it."""
         pairs = self._pairs(frame[:, None] if num_dims(frame) == 2 else frame, edge_index)
         x = frame[:, None] if state is None else torch.stack([state[0], frame], 1)
         beliefs, memory = self._believe(x, pairs, None if state is None else state[1])
-        return self._foretell(frame, beliefs[-1][:, -1], pairs), (frame.clone(), memory)
+        return self._predict(frame, beliefs[-1][:, -1], pairs), (frame.clone(), memory)
 
     def interactions(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """After each frame, say by which law the nodes of an edge act on each other: probabilities ``[E, T, 1 + L]``,
@@ -298,7 +298,7 @@ class PairForecaster(Module):
         total = force.new_zeros(num_nodes, *force.shape[1:])
         return total.index_add(0, pairs.first, force).index_add(0, pairs.second, -force)
 
-    def _foretell(self, frame: Tensor, belief: Tensor, pairs: Pairs) -> Tensor:
+    def _predict(self, frame: Tensor, belief: Tensor, pairs: Pairs) -> Tensor:
         advance, drift, _ = self.motion
         frames = []
         for _ in range(self.horizon):

@@ -18,7 +18,7 @@ from rstg_pyg.training.forecast import SequenceRecipe
 from rstg_pyg.training.forecast_data import ForecastTask
 
 HISTORY, HORIZON = 8, 12
-"""Frames of 0.4 s that are seen, and that are foretold."""
+"""Frames of 0.4 s that are seen, and that are predicted."""
 
 SCALES = 0.5, 1.6
 """Bounds of the size of the world in training."""
@@ -73,7 +73,7 @@ def naive_errors(windows: Pedestrians) -> dict[str, dict[str, float]]:
 def tasks(
     root: str | os.PathLike, data_dir: str | os.PathLike | None = None, source: str = "auto"
 ) -> list[ForecastTask]:
-    """Return a task per scene: foretell the next 4.8 s of everyone from 3.2 s, having learned from the other scenes;
+    """Return a task per scene: predict the next 4.8 s of everyone from 3.2 s, having learned from the other scenes;
     see :class:`~rstg_pyg.datasets.Pedestrians` for the arguments.
 
     Example:

@@ -22,7 +22,7 @@ MIN_WEIGHT = 0.5
 NEIGHBOURS, RIDGE = 8, 100.0
 """Of the linear models of each detector; chosen on validation data."""
 STEPS = {15: 3, 30: 6, 60: 12}
-"""Frames that are foretold, by their minutes."""
+"""Frames that are predicted, by their minutes."""
 
 
 class SpeedErrors:

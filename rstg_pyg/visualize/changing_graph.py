@@ -30,7 +30,7 @@ def animate_graph(
     mask: Tensor | None = None,
     alpha: Tensor | None = None,
     truth: Tensor | None = None,
-    foretold: Tensor | None = None,
+    predicted: Tensor | None = None,
     trail: int = 6,
     fps: float = 5,
     title: str | None = None,
@@ -48,14 +48,14 @@ def animate_graph(
         alpha: Attention weights as :class:`~rstg_pyg.RSTG` returns them, heads included; None to draw all edges alike.
         truth: Which edges there really are, for ``alpha`` that are probabilities: dotted where they are, and over that
             as dark as their probability, in green, or in red where there is none.
-        foretold: Where a model took the nodes to be, drawn as rings; NaN in frames of which it said nothing.
+        predicted: Where a model took the nodes to be, drawn as rings; NaN in frames of which it said nothing.
         trail: How many frames of a node's way are drawn.
         fps: Frames per second.
         title: Above the picture.
         dpi: Pixels per inch; the picture is about 5 inches wide.
 
     Shapes:
-        - **position, foretold:** ``[N, T, 2]``. **edge_index:** ``[2, E]``. **edge_time:** ``[E]``.
+        - **position, predicted:** ``[N, T, 2]``. **edge_index:** ``[2, E]``. **edge_time:** ``[E]``.
         - **mask:** ``[N, T]`` bool. **truth:** ``[E]`` bool.
         - **alpha:** ``[E, T, heads]``, or with ``edge_time`` ``[E, heads]``.
 
@@ -101,13 +101,13 @@ def animate_graph(
         num_dims(truth) < 0 or truth.dtype != torch.bool or list(truth.shape) != [graph.num_edges]
     ):
         raise ValueError(f"expected a bool 'truth' of shape [{graph.num_edges}], got {describe(truth, typed=True)}")
-    if foretold is not None:
-        if foretold.shape != position.shape:
-            raise ValueError(f"expected 'foretold' of shape {list(position.shape)}, got {describe(foretold)}")
-        foretold = foretold.detach().float().cpu()
+    if predicted is not None:
+        if predicted.shape != position.shape:
+            raise ValueError(f"expected 'predicted' of shape {list(position.shape)}, got {describe(predicted)}")
+        predicted = predicted.detach().float().cpu()
     path = Path(path)
     writer = movie_writer(path, fps)
-    picture = _Picture(position, frames.there(), foretold, title, trail)
+    picture = _Picture(position, frames.there(), predicted, title, trail)
     writer.times = [round(100 * t / fps) for t in range(position.size(1) + 1)]
     with naming(path), writer.saving(picture.sheet.figure, path, dpi):
         for t in range(position.size(1)):
@@ -120,8 +120,10 @@ def animate_graph(
 class _Picture:
     """The plane that the nodes move on, in equal units, and a line of time below it."""
 
-    def __init__(self, position: Tensor, there: Tensor, foretold: Tensor | None, title: str | None, trail: int) -> None:
-        self.position, self.there, self.foretold, self.trail = position, there, foretold, trail
+    def __init__(
+        self, position: Tensor, there: Tensor, predicted: Tensor | None, title: str | None, trail: int
+    ) -> None:
+        self.position, self.there, self.predicted, self.trail = position, there, predicted, trail
         shown = position[there]
         low, high = (shown.amin(0), shown.amax(0)) if len(shown) else (torch.zeros(2), torch.ones(2))
         span = (high - low).clamp(min=1e-6)
@@ -170,7 +172,7 @@ class _Picture:
             lines = LineCollection(ways.numpy(), linewidths=1.6, colors=[to_rgba(COLOURS[0], age)], zorder=2)
             ax.add_collection(lines)
         ax.scatter(*at[here].T.numpy(), s=34, color=COLOURS[0], edgecolors=INK, linewidths=0.6, zorder=3)
-        if self.foretold is not None:
-            ax.scatter(*self.foretold[here, t].T.numpy(), s=90, facecolors="none", edgecolors=COLOURS[4], zorder=4)
+        if self.predicted is not None:
+            ax.scatter(*self.predicted[here, t].T.numpy(), s=90, facecolors="none", edgecolors=COLOURS[4], zorder=4)
         self.elapsed.set_width(t + 1)
         self.counter.set_text(f"{t + 1} / {self.position.size(1)}")

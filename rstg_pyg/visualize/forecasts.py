@@ -125,12 +125,12 @@ def draw_forecasts(
     xlabel: str = "time",
     ylabel: str = "value",
 ) -> Figure:
-    """Draw one value over time, and what was foretold of it, each forecast where what it foretells came.
+    """Draw one value over time, and what was predicted of it, each forecast where what it predicts came.
 
     Args:
         time: Rising numbers.
         truth: What came.
-        forecasts: What was foretold, by name; NaN where nothing was.
+        forecasts: What was predicted, by name; NaN where nothing was.
         title: Above the picture.
         xlabel, ylabel: What the axes are.
 

@@ -1,4 +1,4 @@
-"""Where people went, where they went next, where they were foretold to go, and whom they listened to."""
+"""Where people went, where they went next, where they were predicted to go, and whom they listened to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SIDE, MARGIN, GAP, LEGEND = 3.4, 0.15, 0.25, 0.3
 """Inches: a panel, around everything, between panels, the line that says what is what."""
-FORETOLD = COLOURS[4]
+PREDICTED = COLOURS[4]
 LEAST_SHOWN = 0.05
 """Attention below it is not drawn."""
 
@@ -34,7 +34,7 @@ class ForecastExplanation:
 
     Attributes:
         window: The window.
-        prediction: Positions that were foretold, ``[N, H, 2]``.
+        prediction: Predicted positions, ``[N, H, 2]``.
         alpha: Attention of the last space stage, the mean over heads, ``[E]``; None of a model without one.
     """
 
@@ -89,7 +89,7 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
 def draw_trajectories(
     explanations: Sequence[ForecastExplanation], names: Sequence[str] | None = None, title: str | None = None
 ) -> Figure:
-    """Draw windows side by side: the frames seen, those that came and those foretold, of everyone who is there in the
+    """Draw windows side by side: the frames seen, those that came and those predicted, of everyone who is there in the
     last frame seen; and in that frame whom each listens to, as a line to the listener, wider with more attention.
 
     Args:
@@ -129,7 +129,7 @@ def draw_trajectories(
         if names is not None:
             sheet.text(left + SIDE / 2, top - 0.06, names[number], fontsize=9, color=INK, ha="center")
         _draw_window(ax, shown)
-    kinds = [("seen", COLOURS[0]), ("came", TRUE), ("foretold", FORETOLD), ("listens to", MUTED)]
+    kinds = [("seen", COLOURS[0]), ("came", TRUE), ("predicted", PREDICTED), ("listens to", MUTED)]
     for number, (name, colour) in enumerate(kinds):
         left = width / 2 + (number - 2) * 0.85
         sheet.text(left, top + SIDE + 0.12, "—", fontsize=12, color=colour, va="center", weight="bold")
@@ -143,10 +143,10 @@ def _draw_window(ax: Axes, shown: ForecastExplanation) -> None:
     window, here = shown.window, shown.window.mask[:, -1]
     place = window.x[:, -1]
     ways = {COLOURS[0]: _ways(window.x, window.mask), TRUE: _ways(*_from_last(window, window.y, window.y_mask))}
-    foretold = here[:, None].expand(-1, shown.prediction.size(1))
-    ways[FORETOLD] = _ways(*_from_last(window, shown.prediction, foretold))
+    predicted = here[:, None].expand(-1, shown.prediction.size(1))
+    ways[PREDICTED] = _ways(*_from_last(window, shown.prediction, predicted))
     for layer, (colour, lines) in enumerate(ways.items()):
-        style = (0, (3, 1.5)) if colour == FORETOLD else "solid"
+        style = (0, (3, 1.5)) if colour == PREDICTED else "solid"
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=1.5, linestyles=style, zorder=3 + layer))
     if shown.alpha is not None:
         last = window.edge_time == window.x.size(1) - 1

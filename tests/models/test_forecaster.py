@@ -1,4 +1,4 @@
-"""A forecaster on a graph: what it foretells, of whom, and what its errors count."""
+"""A forecaster on a graph: what it predicts, of whom, and what its errors count."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_feeding_back_is_running_on_from_its_own_predictions():
 
 @pytest.mark.parametrize("feed_back", [False, True])
 @pytest.mark.parametrize("from_last", [False, True])
-def test_a_stream_foretells_what_the_clip_does(feed_back, from_last):
+def test_a_stream_predicts_what_the_clip_does(feed_back, from_last):
     model, x, state = make(feed_back=feed_back, from_last=from_last), series(2), None
     for t in range(T):
         prediction, state = model.step(x[..., t, :], state, EDGES)
@@ -50,7 +50,7 @@ def test_a_stream_foretells_what_the_clip_does(feed_back, from_last):
 
 @pytest.mark.parametrize("feed_back", [False, True])
 @pytest.mark.parametrize("stages", ["all-temp", "homogeneous"])
-def test_a_stream_of_nodes_that_come_and_go_foretells_what_the_clip_does(feed_back, stages):
+def test_a_stream_of_nodes_that_come_and_go_predicts_what_the_clip_does(feed_back, stages):
     """Also of those that are absent now, whom others hear in what is fed back, and of frames in one buffer."""
     model, x, mask, state = make(feed_back=feed_back, stages=stages), series(2), torch.rand(N, 2, T) < 0.6, None
     mask[0], mask[1, :, -1] = False, False
@@ -74,7 +74,7 @@ def test_edges_are_given_to_what_is_fed_back_in_every_form():
 
 
 @pytest.mark.parametrize("feed_back", [False, True])
-def test_a_node_is_foretold_from_the_last_frame_in_which_it_was_there(feed_back):
+def test_a_node_is_predicted_from_the_last_frame_in_which_it_was_there(feed_back):
     model, x, changes = make(feed_back=feed_back, pe_channels=1), series(), changing()
     mask, pe = changes["mask"], torch.randn(N, T, 1).double()
     x[~mask] = NAN

@@ -43,7 +43,7 @@ def test_a_batch_is_what_its_graphs_are_alone(model):
     torch.testing.assert_close(model(batch.x, batch.edge_index), alone)
 
 
-def test_a_stream_foretells_what_the_clip_does(model):
+def test_a_stream_predicts_what_the_clip_does(model):
     x, state = frames(N), None
     for t in range(T):
         prediction, state = model.step(x[:, t], state, EDGES)

@@ -56,7 +56,7 @@ def greens_and_reds(frame):
     return int(((green > red + 40) & (green > blue + 20)).sum()), int(((red > green + 60) & (red > blue + 60)).sum())
 
 
-def test_what_is_believed_is_green_or_red_and_what_is_foretold_a_ring(tmp_path):
+def test_what_is_believed_is_green_or_red_and_what_is_predicted_a_ring(tmp_path):
     alpha, truth = torch.ones(4, T, 1), torch.tensor([True, True, True, True])
     alpha[:, 0] = 0
     (unknown, _), (right, _), *_ = draw(tmp_path, alpha=alpha, truth=truth)
@@ -64,16 +64,18 @@ def test_what_is_believed_is_green_or_red_and_what_is_foretold_a_ring(tmp_path):
     assert greens_and_reds(unknown) == (0, 0)
     assert greens_and_reds(right)[0] > 30 and greens_and_reds(right)[1] == 0
     assert greens_and_reds(wrong)[1] > 30 and greens_and_reds(wrong)[0] == 0
-    foretold = torch.full_like(PLACES, float("nan"))
-    foretold[:, 2:] = PLACES[:, 2:] + 0.1
-    changed = [(a != b).any() for (a, _), (b, _) in zip(draw(tmp_path), draw(tmp_path, foretold=foretold), strict=True)]
+    predicted = torch.full_like(PLACES, float("nan"))
+    predicted[:, 2:] = PLACES[:, 2:] + 0.1
+    changed = [
+        (a != b).any() for (a, _), (b, _) in zip(draw(tmp_path), draw(tmp_path, predicted=predicted), strict=True)
+    ]
     assert changed == [False, False, True, True]
 
 
 def test_bad_input(tmp_path):
     for options, message in [
         ({"truth": torch.ones(4)}, r"a bool 'truth' of shape \[4\], got torch.float32 of shape \[4\]"),
-        ({"foretold": torch.ones(5, 2)}, r"'foretold' of shape \[5, 4, 2\], got \[5, 2\]"),
+        ({"predicted": torch.ones(5, 2)}, r"'predicted' of shape \[5, 4, 2\], got \[5, 2\]"),
         ({"alpha": torch.rand(4, 2)}, r"'alpha' of shape \[4, 4, 'heads'\], got \[4, 2\]"),
         ({"trail": 0}, "'trail' to be a positive int"),
         ({"fps": 0}, "'fps' and 'dpi' to be positive"),

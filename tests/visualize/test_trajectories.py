@@ -37,7 +37,7 @@ def test_a_panel_has_a_dot_for_everyone_and_an_arrow_for_every_edge_of_the_last_
     _, explanation = shown
     window = explanation.window
     figure = draw_trajectories([explanation, explanation], ["one", "two"], "both")
-    assert {"one", "two", "both", "foretold"} <= {text.get_text() for text in figure.texts}
+    assert {"one", "two", "both", "predicted"} <= {text.get_text() for text in figure.texts}
     ax = figure.axes[0]
     (dots,) = [part for part in ax.collections if len(part.get_offsets()) > 1 and not hasattr(part, "get_segments")]
     assert len(dots.get_offsets()) == window.mask[:, -1].sum()
