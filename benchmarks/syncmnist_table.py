@@ -87,7 +87,7 @@ DELAYED = {
 TWO = Recipe(
     (Phase(20_000, 2, 0.5),),
     optimizer="muon-hidden",
-    muon_lr=0.006,
+    muon_lr=0.012,
     chunk=5_000,
     val_clips=480,
     test_clips=4_000,
@@ -127,7 +127,7 @@ TABLES = {
         SMALL,
         TWO,
         {
-            f"{form}, G = {delay}": replace(variant, recipe={"delay": delay, "num_frames": 20 + delay})
+            f"{form}, G = {delay}": replace(variant, recipe={"delay": delay, "num_frames": 40 + delay})
             for delay in DELAYS
             for form, variant in DELAYED.items()
         },
@@ -170,7 +170,8 @@ def grid_of(table: Table, found: Sequence[dict[str, Any]]) -> list[list[str]]:
     lines = [["", *values, "seeds", "parameters"]]
     for form in forms:
         of_form = [cells([held for held in found if held["name"] == f"{form}, {value}"]) for value in values]
-        seeds = " ".join(dict.fromkeys(seeds for _, seeds, *_ in of_form if seeds))
+        seeds = sorted({seeds for _, seeds, *_ in of_form if seeds})
+        seeds = " to ".join(dict.fromkeys((seeds[0], seeds[-1]))) if seeds else ""
         lines.append([form, *(accuracy for accuracy, *_ in of_form), seeds, of_form[0][2]])
     return lines
 
