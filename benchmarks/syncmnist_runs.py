@@ -7,6 +7,7 @@ was stopped goes on where it was: finished runs are read, begun ones resume.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -80,7 +81,10 @@ class Run:
     @property
     def settings(self) -> str:
         """A short digest of all that a result depends on, but for the machine."""
-        return digest(_given(asdict(replace(self, name=""))))
+        held = asdict(replace(self, name=""))
+        if self.backbone is not None:
+            held["backbone"] = hashlib.sha256((WEIGHTS / self.backbone).read_bytes()).hexdigest()
+        return digest(_given(held))
 
     @property
     def folder(self) -> Path:

@@ -71,6 +71,14 @@ def test_a_kept_backbone_stays_as_it_is(args):
     assert len(after["block.input_norm.running_mean"].unique()) > 1, "the graph's norm has not learned"
 
 
+def test_runs_on_other_weights_of_a_backbone_are_others(tmp_path, monkeypatch):
+    run = TABLES["delay"].run("GRU, G = 3", 0)
+    before = run.settings
+    (tmp_path / run.backbone).write_bytes(b"others")
+    monkeypatch.setattr(syncmnist_runs, "WEIGHTS", tmp_path)
+    assert run.settings != before
+
+
 def test_a_run_of_other_settings_has_a_folder_of_its_own(args, trained):
     others = [
         replace(RUN, recipe=RUN.recipe.with_clips(48)),

@@ -143,9 +143,10 @@ def test_the_table_goes_between_the_marks_of_a_page(place):
         assert place.trained == []
 
 
-def test_the_page_of_results_holds_the_table_of_the_results():
+@pytest.mark.parametrize(("page", "name"), [("results", "rows"), ("long_range", "delay")])
+def test_a_page_holds_the_table_of_the_results(page, name):
     root = Path(__file__).parents[2]
-    page, table = ((root / path).read_text() for path in ("docs/results.md", "results/syncmnist_rows.md"))
+    page, table = ((root / path).read_text() for path in (f"docs/{page}.md", f"results/syncmnist_{name}.md"))
     assert put_between(page, table.split("\n\n", 1)[1]) == page
 
 
