@@ -1,7 +1,16 @@
-"""Buffers that follow from a module's arguments, so that no state dict holds them."""
+"""Buffers that follow from a module's arguments, so that no state dict holds them; and what follows from them."""
 
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.weak import WeakIdKeyDictionary
+
+from rstg_pyg.watched import everything_is_watched
+
+_KEPT = WeakIdKeyDictionary()
 
 
 class ConstantBuffers(Module):
@@ -38,3 +47,32 @@ class ConstantBuffers(Module):
             if hasattr(child, "reset_parameters"):
                 child.reset_parameters()
         self.reset_buffers()
+
+
+def kept(constant: Tensor, key: Hashable, make: Callable[[], Any]) -> Any:
+    """Return ``make()``, the last result again where ``constant``, from which it follows, and ``key`` are the same.
+
+    Nothing is kept where operations are recorded rather than run (compilers, transforms, captures of CUDA graphs), nor
+    of what :func:`torch.inference_mode` made, which does not tell when it is changed.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.constant_buffers import kept
+        >>> edges = torch.tensor([2, 0, 1])
+        >>> first = kept(edges, "sorted", lambda: edges.sort().values)
+        >>> kept(edges, "sorted", lambda: edges.sort().values) is first
+        True
+        >>> edges[0] = 5
+        >>> kept(edges, "sorted", lambda: edges.sort().values)
+        tensor([0, 1, 5])
+    """
+    if torch.compiler.is_compiling() or constant.is_inference() or everything_is_watched():
+        return make()
+    if constant.is_cuda and torch.cuda.is_current_stream_capturing():
+        return make()
+    key = key, constant._version
+    found = _KEPT.get(constant)
+    if found is None or found[0] != key:
+        with torch.inference_mode(False), torch.no_grad():
+            found = _KEPT[constant] = key, make()
+    return found[1]

@@ -1,9 +1,12 @@
 """Normalisations that a stage's input can take."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from torch.nn import BatchNorm1d, LayerNorm, Module, SyncBatchNorm
+
+from rstg_pyg.watched import is_bare
 
 Norm = str | Callable[[int], Module] | None
 """``"layer_norm"``, ``"batch_norm"``, a function from the number of channels to a module, or None."""
@@ -25,6 +28,15 @@ def normalised(norm: Module | None, x: Tensor) -> Tensor:
     if norm is None:
         return x
     return norm(x.reshape(-1, x.size(-1))).view(x.shape) if isinstance(norm, SyncBatchNorm) else norm(x)
+
+
+def layer_norm_of(norm: Module | None, x: Tensor) -> tuple[Any, float] | None:
+    """The weight and bias of a layer norm of ``x [*, C]``, and its eps; ``(None, 0.0)`` of no norm; None of another."""
+    if norm is None:
+        return None, 0.0
+    if not is_bare(norm, LayerNorm) or norm.normalized_shape != x.shape[-1:]:
+        return None
+    return (norm.weight, norm.bias), norm.eps
 
 
 _NAMED = {"layer_norm": LayerNorm, "batch_norm": ChannelBatchNorm}

@@ -127,7 +127,7 @@ class RegionBlock(Formula, ConstantBuffers):
         x = self.nodes(volume, mask)
         return self.rstg(
             x,
-            self.edge_index,
+            GraphIndex(self.edge_index, x.size(0), self.rstg._flow, is_constant=True),
             pe=self.heatmap,
             state=state,
             return_attention_weights=return_attention_weights,

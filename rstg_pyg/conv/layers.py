@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import Identity, Module, ModuleList, ReLU
+from torch.nn import GLU, Identity, LogSoftmax, Module, ModuleList, ReLU, RReLU, Softmax, Softmax2d, Softmin
 from torch_geometric.nn.dense import linear as pyg
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
 
 from rstg_pyg.ops.gather import Message
 from rstg_pyg.ops.linear import linear
+from rstg_pyg.ops.stages import SpaceWeights, are_plain
 from rstg_pyg.watched import is_bare
 
 ATTENTION = ("dot", "additive", "mean")
+_ALONG_A_DIMENSION = GLU, LogSoftmax, Softmax, Softmax2d, Softmin
 
 
 class Linear(pyg.Linear):
@@ -301,3 +303,43 @@ def project(send: MessageMLP, score: PairScore, update: UpdateMLP, v: Tensor, pe
     else:
         query, key = score(v)
     return Projections(*send(v, pe), query, key, own)
+
+
+def may_be_read(send: MessageMLP, score: PairScore) -> bool:
+    """Whether backends may read the children's weights, and call their activation on blocks of edges, with all inner
+    dimensions in one, and again in the backward pass. PyTorch's own can be called so, but for those that draw numbers
+    or look along a dimension."""
+    act = send.act
+    return (
+        is_bare(send, MessageMLP)
+        and is_bare(score, PairScore)
+        and type(act).__module__ in (ReLU.__module__, Identity.__module__)
+        and not isinstance(act, (RReLU, *_ALONG_A_DIMENSION))
+        and getattr(act, "num_parameters", 1) == 1  # PReLU: one for each entry of the second dimension.
+        and is_bare(act, type(act))
+        and all([is_bare(lin, Linear) for lin in send.lins])
+        and (send.lin_last is None or is_bare(send.lin_last, Linear))
+    )
+
+
+def space_weights(send: MessageMLP, score: PairScore, update: UpdateMLP) -> SpaceWeights | None:
+    """What one call for few rows reads; None where the stage has another form, or a call of a layer does more than its
+    product."""
+    if send.form != "relu" or score.attention != "dot" or send.lin_edge is not None or not is_bare(update, UpdateMLP):
+        return None
+    # From the dictionaries: a Module's own way to its children takes as long as the products of a few rows.
+    of_send, of_score, of_update = send._modules, score._modules, update._modules
+    layers = [of_send.get(name) for name in ("lin_src", "lin_dst", "lin_pe_src", "lin_pe_dst", "lin_last")]
+    layers += [of_score["lin_dst"], of_score["lin_src"], *of_update["lins"]]
+    if len(layers) > 9 or not is_bare(of_update["act"], ReLU):
+        return None
+    if not all([layer is None or is_bare(layer, Linear) for layer in layers]):
+        return None
+    values = [{} if layer is None else layer._parameters for layer in (*layers, None)]
+    src, dst, pe_src, pe_dst, last, query, key, first, second, *_ = values
+    weights = SpaceWeights(
+        *(src["weight"], dst["weight"], dst["bias"], pe_src.get("weight"), pe_dst.get("weight")),
+        *(query["weight"], key["weight"], last["weight"], last["bias"]),
+        *(first["weight"], first["bias"], second.get("weight"), second.get("bias")),
+    )
+    return weights if are_plain(weights) else None

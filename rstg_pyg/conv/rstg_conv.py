@@ -10,22 +10,20 @@ from typing import Any, ClassVar, Literal, Optional, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import GLU, Identity, LogSoftmax, ReLU, RReLU, Softmax, Softmax2d, Softmin
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import softmax
 
 from rstg_pyg.arguments import check_flags, check_options
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
-from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, project
+from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, may_be_read, project, space_weights
 from rstg_pyg.formula import Formula
-from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.norm import Norm, layer_norm_of, normalised, resolve_norm
 from rstg_pyg.ops.frames import FrameIndex, join_frames, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex, check_ends
+from rstg_pyg.ops.stages import Stage, pays_in_one_call, run_stages
 from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
-
-_ALONG_A_DIMENSION = GLU, LogSoftmax, Softmax, Softmax2d, Softmin
 
 
 class RSTGConv(Formula, MessagePassing):
@@ -79,8 +77,8 @@ class RSTGConv(Formula, MessagePassing):
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
         backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest that
-            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler;
-            ``"blocks"``, in PyTorch, where tensors per edge would be large; else ``"reference"``, message passing with
+            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler, on few
+            rows without gradients in one call; ``"blocks"``, in PyTorch, where tensors per edge would be large; else ``"reference"``, message passing with
             a tensor per edge. Whatever was asked for, the reference runs where a faster way would pass somebody by:
             with explanations, hooks, other aggregations than a sum, methods of a subclass, parametrised layers, and
             under what follows PyTorch's operations (:func:`torch.func.vmap`, forward-mode differentiation,
@@ -243,9 +241,10 @@ class RSTGConv(Formula, MessagePassing):
         if edge_time is not None or mask is not None:
             return self._changing((x, edge_index, edge_attr, pe), return_attention_weights, edge_time, mask)
         index = self._index(x, edge_index, edge_attr, pe)
-        watched = messages_are_watched(self, _METHODS)
-        spec = None if watched or self._needs_reference(x, index) else self._spec()
-        backend = "reference" if spec is None else self._choose_backend(spec, x, index)
+        watched, spec, backend = plan = self._plan(x, index)
+        stage = None if return_attention_weights else self.as_stage(x, index, pe, plan)
+        if stage is not None:
+            return run_stages(x.reshape(x.size(0), -1, x.size(-1)), [stage], index, pe)[0].view(*x.shape[:-1], -1)
         v = x if self.norm is None else normalised(self.norm, x)
         edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if backend == "reference":
@@ -297,28 +296,35 @@ class RSTGConv(Formula, MessagePassing):
         return index
 
     def _needs_reference(self, x: Tensor, index: GraphIndex) -> bool:
-        """Whether there is nothing to gather, or a faster way would pass somebody by: the backends read the children's
-        weights, or call their activation on blocks of edges, with all inner dimensions in one, and again in the
-        backward pass. PyTorch's own can be called so, but for those that draw numbers or look along a dimension."""
-        send, act = self.send, self.send.act
+        """Whether there is nothing to gather, or a faster way would pass somebody by."""
         return (
             index.num_edges == 0
             or x.numel() == 0
             or not (index.has_flow or self.flow == "source_to_target")
-            or not is_bare(send, MessageMLP)
-            or not is_bare(self.pair_score, PairScore)
-            or type(act).__module__ not in (ReLU.__module__, Identity.__module__)
-            or isinstance(act, (RReLU, *_ALONG_A_DIMENSION))
-            or getattr(act, "num_parameters", 1) > 1  # PReLU: one for each entry of the second dimension.
-            or not is_bare(act, type(act))
-            or not all(is_bare(lin, Linear) for lin in send.lins)
-            or not (send.lin_last is None or is_bare(send.lin_last, Linear))
+            or not may_be_read(self.send, self.pair_score)
             or everything_is_watched()
         )
 
-    def _spec(self) -> GatherSpec:
+    def as_stage(self, x: Tensor, index: GraphIndex, pe: OptTensor, plan: Any = None) -> Stage | None:
+        """What one call for few rows ``x``, once checked, needs to know; None where it can not do all that this layer
+        does, or somebody follows."""
+        if not pays_in_one_call(x, self.out_channels) or (pe is not None and (pe.dim() != 2 or pe.dtype != x.dtype)):
+            return None
+        _, spec, backend = plan or self._plan(x, index)
+        norm = layer_norm_of(self.norm, x)
+        if backend != "native" or spec.dropout > 0 or norm is None:
+            return None
+        weights = space_weights(self.send, self.pair_score, self.update_mlp)
+        return weights and Stage("space", weights, *norm, self.residual, self.heads, self.update_mlp.act_last)
+
+    def _plan(self, x: Tensor, index: GraphIndex) -> tuple[bool, GatherSpec | None, str]:
+        """Whether somebody watches the messages, what is to be gathered in a faster way if any, and the backend."""
+        watched = messages_are_watched(self, _METHODS)
+        if watched or self._needs_reference(x, index):
+            return watched, None, "reference"
         dropout = self.dropout if self.training else 0.0
-        return GatherSpec(self.attention, self.heads, self.send.form, self.pair_score.negative_slope, dropout)
+        spec = GatherSpec(self.attention, self.heads, self.send.form, self.pair_score.negative_slope, dropout)
+        return watched, spec, self._choose_backend(spec, x, index)
 
     def _choose_backend(self, spec: GatherSpec, x: Tensor, index: GraphIndex) -> str:
         elements = index.num_edges * self.hidden_channels * (x.numel() // (x.size(0) * x.size(-1)))

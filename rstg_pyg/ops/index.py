@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj, OptTensor, SparseTensor
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
 
 from rstg_pyg.arguments import check_edges
+from rstg_pyg.constant_buffers import kept
 from rstg_pyg.ops.native.build import library
 from rstg_pyg.ops.operators import operator
 from rstg_pyg.watched import assert_later
@@ -59,6 +59,7 @@ class GraphIndex:
             transposed adjacency matrix.
         num_nodes: Number N of nodes.
         flow: ``"source_to_target"`` or ``"target_to_source"``.
+        is_constant: Whether a tensor of edges is used again and again, and sorted once in its life as well.
 
     Attributes:
         source, destination: ``[E]``, the edges as given.
@@ -83,7 +84,9 @@ class GraphIndex:
         torch.Size([5, 4])
     """
 
-    def __init__(self, edge_index: Adj, num_nodes: int, flow: str = "source_to_target") -> None:
+    def __init__(
+        self, edge_index: Adj, num_nodes: int, flow: str = "source_to_target", is_constant: bool = False
+    ) -> None:
         is_usual = type(edge_index) is Tensor and edge_index.layout == torch.strided and edge_index.dtype == torch.int64
         if not is_usual or edge_index.dim() != 2 or edge_index.size(0) != 2:
             _check_edges(edge_index, num_nodes)
@@ -92,6 +95,7 @@ class GraphIndex:
         self.has_flow = not is_sparse(edge_index)
         self.adjacency, self.reordered = _collectable(edge_index)
         self.values: OptTensor = None
+        self._is_constant = is_constant or isinstance(self.adjacency, EdgeIndex)
         self._sorted: tuple[Tensor, ...] | None = None
         self._num_isolated: int | None = None
         if self.has_flow:
@@ -112,18 +116,13 @@ class GraphIndex:
 
     def _sort(self) -> tuple[Tensor, ...]:
         if self._sorted is None:
-            self._sorted = self._kept() or _sort_edges(self.source, self.destination, self.num_nodes)
+            edges = self.adjacency.as_tensor() if isinstance(self.adjacency, EdgeIndex) else self.adjacency
+            key = "sorted", self.num_nodes, self.flow
+            self._sorted = kept(edges, key, self._sort_edges) if self._is_constant else self._sort_edges()
         return self._sorted
 
-    def _kept(self) -> tuple[Tensor, ...] | None:
-        """The sorted edges of an EdgeIndex, which is made to be used again."""
-        edges = self.adjacency
-        if not isinstance(edges, EdgeIndex) or torch.compiler.is_compiling() or edges.as_tensor().is_inference():
-            return None  # what is made under torch.inference_mode does not tell when it is changed
-        key, kept = (edges.as_tensor()._version, self.num_nodes, self.flow), _KEPT.get(edges)
-        if kept is None or kept[0] != key:
-            kept = _KEPT[edges] = key, _sort_edges(self.source, self.destination, self.num_nodes)
-        return kept[1]
+    def _sort_edges(self) -> tuple[Tensor, ...]:
+        return _sort_edges(self.source, self.destination, self.num_nodes)
 
     @property
     def order(self) -> Tensor:
@@ -239,8 +238,6 @@ def _with_int64(matrix: Tensor) -> Tensor:
     parts = matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values()
     return torch.sparse_csr_tensor(*parts, matrix.shape)
 
-
-_KEPT = WeakIdKeyDictionary()
 
 _ARGUMENTS = struct.Struct("9q")
 

@@ -20,9 +20,11 @@ from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm
 from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.index import GraphIndex, check_ends
+from rstg_pyg.ops.stages import pays_in_one_call, run_stages
 from rstg_pyg.recurrence.space_time_stage import WithPast, space_time_stage
-from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_sequence
+from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_sequence, one_or_all
 from rstg_pyg.regions.graph import spacetime_edge_index
+from rstg_pyg.watched import everything_is_watched, is_bare
 
 TIME = "time"
 SPACE = "space"
@@ -229,6 +231,10 @@ class RSTG(Formula):
         if state is not None:
             check_entries(state, self.num_states)
         memory = list(state) if state is not None else [None] * self.num_states
+        if edge_time is None and mask is None and not return_attention_weights:
+            found = self._one_frame(x, edge_index, edge_attr, pe, memory)
+            if found is not None:
+                return found
         frames = self._frames(x, edge_index, edge_attr, pe, memory, edge_time, mask)
         unrolled, of_frames, given = None, (), (edge_attr, pe)
         if frames is None:
@@ -272,6 +278,29 @@ class RSTG(Formula):
             return x, tuple(new_state), attention
         return x, tuple(new_state)
 
+    def _one_frame(
+        self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor, memory: list[Any]
+    ) -> tuple[Tensor, State] | None:
+        """The next frame of a stream through all stages in one call; None where that cannot be, or does not pay."""
+        takes = x.size(-2) == 1 and edge_attr is None and SPACE_TIME not in self.stages
+        if not takes or not pays_in_one_call(x, self.channels) or everything_is_watched():
+            return None
+        modules, index, known = self._stage_modules(), None, {}
+        for stage, module in dict.fromkeys(modules):
+            if not is_bare(module, TimeStage if stage == TIME else RSTGConv):
+                return None
+            if stage == SPACE:
+                index = module._index(x, edge_index if index is None else index, None, pe)
+            known[module] = module.as_stage(x) if stage == TIME else module.as_stage(x, index, pe)
+        if None in known.values():
+            return None
+        shape, rows, states = x.shape[:-2], x.flatten(1, -2), []
+        for module, entry in zip([module for stage, module in modules if stage == TIME], memory, strict=True):
+            parts = () if entry is None else module._parts(entry, shape)
+            states.append([part.to(x.dtype).reshape(rows.shape) for part in parts])
+        out, found = run_stages(rows, [known[module] for _, module in modules], index, pe, states)
+        return out.view(x.shape), tuple(one_or_all([part.view(x[..., 0, :].shape) for part in one]) for one in found)
+
     def _frames(
         self,
         x: Tensor,
@@ -302,7 +331,7 @@ class RSTG(Formula):
 
     @property
     def _flow(self) -> str:
-        return getattr(self.space_stages[0], "flow", "source_to_target")
+        return next((getattr(stage, "flow", None) for stage in self.space_stages), None) or "source_to_target"
 
     def _graph(
         self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor, edge_time: OptTensor = None

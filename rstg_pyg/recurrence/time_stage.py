@@ -11,9 +11,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
 from rstg_pyg.formula import Formula
-from rstg_pyg.norm import Norm, normalised, resolve_norm
+from rstg_pyg.norm import Norm, layer_norm_of, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
+from rstg_pyg.ops.stages import CellWeights, Stage, are_plain
 from rstg_pyg.recurrence.chrono import chrono_init
 from rstg_pyg.recurrence.linear_rnn import LinearRNN
 from rstg_pyg.watched import calls_are_watched, everything_is_watched, is_bare, is_transformed
@@ -230,13 +231,21 @@ class TimeStage(Formula):
         self, rows: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, RNNState]:
         """What a module of the user's makes of sequences ``[R, T, C]``."""
-        out, state = self.rnn(rows, None if state is None else _one_or_all(state), lengths)
+        out, state = self.rnn(rows, None if state is None else one_or_all(state), lengths)
         if num_dims(out) != 3 or out.shape != rows.shape:
             raise ValueError(f"expected {self.rnn} to give an output of shape {list(rows.shape)}, got {describe(out)}")
         parts = state if isinstance(state, tuple) else (state,)
         if not all(num_dims(part) > 0 and part.size(0) == rows.size(0) for part in parts):
             raise ValueError(f"expected {self.rnn} to give a state of {rows.size(0)} rows, got {describe(state)}")
         return out, state
+
+    def as_stage(self, x: Tensor) -> Stage | None:
+        """What one call for few rows ``x [*, C]`` needs to know; None where it can not do all that this stage does."""
+        rnn, norm = self.rnn, layer_norm_of(self.norm, x)
+        if norm is None or not self._is_plain() or x.dtype != rnn.weight_hh_l0.dtype:
+            return None
+        weights = CellWeights(*rnn.all_weights[0], *(None, None)[: 0 if rnn.bias else 2])
+        return Stage(rnn.mode.lower(), weights, *norm, self.residual) if are_plain(weights) else None
 
     def _is_plain(self) -> bool:
         """Whether :attr:`rnn` is one layer of PyTorch's, whose weights may be read in place of a call."""
@@ -312,18 +321,18 @@ class TimeStage(Formula):
         return f"{type(self).__name__}({self.channels}, rnn={name!r})"
 
 
-def _one_or_all(parts: Sequence[Tensor]) -> RNNState:
+def one_or_all(parts: Sequence[Tensor]) -> RNNState:
     return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def _layered(parts: tuple[Tensor, ...] | None) -> RNNState | None:
     """A state as PyTorch's networks take it, with a dimension for their layers."""
-    return None if parts is None else _one_or_all([part.unsqueeze(0) for part in parts])
+    return None if parts is None else one_or_all([part.unsqueeze(0) for part in parts])
 
 
 def _per_node(parts: Sequence[Tensor], node_shape: torch.Size) -> RNNState:
     """A state of tensors ``[R, ...]`` with a node's dimensions."""
-    return _one_or_all([part.view(*node_shape, *part.shape[1:]) for part in parts])
+    return one_or_all([part.view(*node_shape, *part.shape[1:]) for part in parts])
 
 
 def _is(part: Any, shape: list[int]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import describe, num_dims
-from rstg_pyg.constant_buffers import ConstantBuffers
+from rstg_pyg.constant_buffers import ConstantBuffers, kept
 from rstg_pyg.regions.cells import Scale, grid_cells, parse_scales
 
 
@@ -32,9 +32,20 @@ class _RegionMap(ConstantBuffers):
         """Number of regions N."""
         return self.cells.size(0)
 
-    def _overlaps(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _weight(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What of each pixel counts for each region, ``[N, H * W]``; kept for maps of one size."""
+        return kept(self.cells, (type(self), *size, dtype), lambda: self._make_weight(*size, dtype))
+
+    def _make_weight(self, height: int, width: int, dtype: torch.dtype) -> Tensor:
         row, rows, column, columns = self.cells.unbind(1)
-        return pixel_overlap(row, rows, height), pixel_overlap(column, columns, width)
+        whole_y, whole_x = self._wholes(height, width)
+        along_y = pixel_overlap(row, rows, height).to(dtype) / whole_y
+        along_x = pixel_overlap(column, columns, width).to(dtype) / whole_x
+        return (along_y[:, :, None] * along_x[:, None, :]).flatten(1)
+
+    def _wholes(self, height: int, width: int) -> tuple[Any, Any]:
+        """What overlaps along both axes are shares of."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"scales={self.scales}"
@@ -73,10 +84,10 @@ class RegionPool(_RegionMap):
                 "expected floating point features of shape [*, C, H, W] with H and W of at least 1, got "
                 f"{describe(features)}"
             )
-        height, width = features.shape[-2:]
-        along_y, along_x = self._overlaps(height, width)
-        weight = (along_y.to(features.dtype) / height)[:, :, None] * (along_x.to(features.dtype) / width)[:, None, :]
-        return weight.flatten(1) @ features.flatten(-2).transpose(-1, -2)
+        return self._weight(features.shape[-2:], features.dtype) @ features.flatten(-2).transpose(-1, -2)
+
+    def _wholes(self, height: int, width: int) -> tuple[Any, Any]:
+        return height, width
 
 
 class RegionProject(_RegionMap):
@@ -114,11 +125,11 @@ class RegionProject(_RegionMap):
                 f"{self.scales}, got {describe(regions)}"
             )
         height, width = _map_size(size)
-        along_y, along_x = self._overlaps(height, width)
-        share_y = along_y.to(regions.dtype) / self.cells[:, 1:2]
-        share_x = along_x.to(regions.dtype) / self.cells[:, 3:4]
-        weight = (share_y[:, :, None] * share_x[:, None, :]).flatten(1)
+        weight = self._weight((height, width), regions.dtype)
         return (regions.transpose(-1, -2) @ weight).unflatten(-1, (height, width))
+
+    def _wholes(self, height: int, width: int) -> tuple[Any, Any]:
+        return self.cells[:, 1:2], self.cells[:, 3:4]
 
 
 def pixel_overlap(index: Tensor, count: Tensor, size: int) -> Tensor:

@@ -32,12 +32,15 @@ def small_conv(kind=RSTGConv, **options):
 
 
 def run(conv, edge_index=EDGES):
-    """Outputs for rows enough for all products to merge and for few; gradients of the input and the parameters."""
+    """Outputs for rows enough for all products to merge and for few, and without gradients; gradients of the input and
+    the parameters."""
     torch.manual_seed(0)
     x, pe = torch.randn(7, 9, 4).double().requires_grad_(), torch.randn(7, 2).double()
     conv.zero_grad()
     outs = [conv(frames, edge_index, pe=pe) for frames in (x, x[:, :1])]
     sum(out.square().sum() for out in outs).backward()
+    with torch.no_grad():
+        outs.append(conv(x[:, 0], edge_index, pe=pe))
     return [*outs, x.grad], {name: parameter.grad for name, parameter in conv.named_parameters()}
 
 
@@ -182,6 +185,19 @@ def test_hooks_see_every_module_of_a_block_in_clips_and_streams(kind, options):
             assert seen, name
 
 
+@torch.no_grad()
+def test_hooks_see_every_module_of_a_stream_without_gradients():
+    block, frame = RSTGToVec(4, scales=(2, 1), heatmap_size=2, num_stages=2, norm="layer_norm"), torch.randn(3, 4, 5, 5)
+    expected, state = block.step(frame)
+    for name, module in block.named_modules():
+        if name == "" or isinstance(module, torch.nn.ModuleList):
+            continue
+        seen = []
+        with module.register_forward_hook(lambda *_, seen=seen: seen.append(1)):
+            close(block.step(frame), (expected, state))
+        assert seen, name
+
+
 def test_hooks_on_all_modules_see_every_module():
     conv, seen = small_conv(), set()
     with register_module_forward_hook(lambda module, *_: seen.add(module)):
@@ -269,7 +285,7 @@ def test_a_fused_step_and_its_hooks_are_called(backend):
     close(run(conv, matrix)[0], with_twice_the_messages(matrix))
     conv.register_message_and_aggregate_forward_hook(lambda *_: seen.append("after"))
     run(conv, matrix)
-    assert seen == ["before"] * 2 + ["before", "after"] * 2
+    assert seen == ["before"] * 3 + ["before", "after"] * 3
 
 
 class TwiceSum(SumAggregation):

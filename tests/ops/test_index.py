@@ -1,6 +1,8 @@
 import torch
 from small_graphs import GRAPHS, irregular_graph
+from torch_geometric import EdgeIndex
 
+from rstg_pyg import RSTGToVec
 from rstg_pyg.ops import GraphIndex
 from rstg_pyg.ops.blocks import Blocks
 
@@ -39,3 +41,27 @@ def test_groups_and_blocks_hold_every_edge_once():
             )
             assert {node for block in blocks for node in block.nodes.tolist()} == reached
             assert [frame for frames in blocks.frames() for frame in range(*frames.indices(5))] == list(range(5))
+
+
+def test_constant_edges_are_sorted_once_until_they_change():
+    edges = irregular_graph()
+    for given in (edges, EdgeIndex(edges)):
+        first, again = (GraphIndex(given, 7, is_constant=given is edges) for _ in range(2))
+        assert first.src is again.src
+        assert GraphIndex(given, 8, is_constant=given is edges).ptr.numel() == 9
+    edges[0, 0] = 3
+    for given in (edges, EdgeIndex(edges)):
+        changed = GraphIndex(given, 7, is_constant=given is edges)
+        torch.testing.assert_close(changed.src, GraphIndex(edges.clone(), 7).src)
+
+
+@torch.no_grad()
+def test_a_block_follows_its_edges():
+    block, volume = RSTGToVec(4, scales=(2, 1)), torch.randn(1, 4, 2, 6, 6)
+    before = block(volume)
+    block.edge_index.copy_(block.edge_index.roll(1))
+    changed = RSTGToVec(4, scales=(2, 1))
+    changed.load_state_dict(block.state_dict())
+    changed.edge_index = block.edge_index.clone()
+    torch.testing.assert_close(block(volume), changed(volume))
+    assert not torch.equal(block(volume), before)

@@ -33,11 +33,21 @@ def inputs_of(name):
         "weighted_relu": (*halves, alpha, None, *edges),
         "product_messages": (draw(6, 4), draw(6), *halves, alpha, edge, *edges, True),
         "linear": (draw(5, 3, 4, dtype=torch.float32), draw(6, 4, dtype=torch.float32), None),
+        "stages": stages_inputs(edges),
     }[name]
 
 
+def stages_inputs(edges):
+    """A space stage of 4 channels, an LSTM and the space stage again, without gradients."""
+    one, hidden, pair, bias = torch.randn(4, 4), torch.randn(5, 4), torch.randn(3, 8), torch.randn(4)
+    space = [hidden, hidden, None, None, None, one, one, torch.randn(4, 5), bias, pair, None, torch.randn(4, 3), bias]
+    lstm = [torch.randn(16, 4), torch.randn(16, 4), torch.randn(16), torch.randn(16)]
+    weights, forms = [*space, None, None, *lstm, bias, bias], [0, 1, 0, 2, 0, 1, 0, 1, 1, 0]
+    return torch.randn(7, 3, 4), None, weights, [torch.randn(7, 3, 4), None], list(edges), forms, [0.0, 1e-5], [0, 1, 0]
+
+
 @needs_compiler
-@pytest.mark.parametrize("name", ["sort_edges", "attend", "weighted_relu", "product_messages", "linear"])
+@pytest.mark.parametrize("name", ["sort_edges", "attend", "weighted_relu", "product_messages", "linear", "stages"])
 def test_an_operator_is_what_pytorch_expects_of_one(name):
     """Its shapes without data, its gradients under compilers, its schema: PyTorch's own checks."""
     torch.library.opcheck(getattr(OPS, name).default, inputs_of(name))

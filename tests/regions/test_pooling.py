@@ -56,6 +56,25 @@ def test_constants_stay_constant():
         torch.testing.assert_close(projected, torch.full_like(projected, 5.0 * len(scales)))
 
 
+def test_what_is_kept_follows_its_buffer_and_the_map():
+    volume, small = torch.randn(2, 3, 6, 6), torch.randn(2, 3, 5, 4)
+    for make, run in (
+        (RegionPool, lambda layer, maps: layer(maps)),
+        (RegionProject, lambda layer, maps: layer(maps.flatten(1)[:, :10].unflatten(1, (5, 2)), maps.shape[-2:])),
+    ):
+        layer = make((2, 1))
+        with torch.inference_mode():
+            expected = [run(make((2, 1)), maps) for maps in (volume, small, volume.double())]
+            found = [run(layer, maps) for maps in (volume, small, volume.double())]
+        torch.testing.assert_close(found, expected)
+        run(layer, volume.requires_grad_()).sum().backward()  # what inference made would not be kept for it
+        changed = make((2, 1))
+        changed.cells.copy_(changed.cells.flip(0))
+        layer.cells.copy_(layer.cells.flip(0))
+        torch.testing.assert_close(run(layer, volume), run(changed, volume))
+        assert not torch.equal(run(layer, volume), expected[0])
+
+
 def test_a_grid_of_the_size_of_the_map_loses_nothing():
     features = torch.randn(2, 3, 4, 5)
     regions = RegionPool([(4, 5)])(features)

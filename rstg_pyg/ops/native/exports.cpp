@@ -5,6 +5,7 @@
 
 #include "backward.h"
 #include "cells.h"
+#include "stages.h"
 #include "messages.h"
 #include "products.h"
 #include "scan.h"
@@ -81,4 +82,10 @@ EXPORT int rstg_scan_forward(const ScanArguments* a) {
 
 EXPORT int rstg_scan_backward(const ScanArguments* a) {
     return guarded([=] { with_scan<NUMBER>(*a, [](const auto& scan) { scan.backward(); }); });
+}
+
+EXPORT int rstg_stages(const StagesArguments* a, const Stage* stages) {
+    for (const int64_t* ends : {a->sources, a->destinations})
+        if (!are_nodes(ends, a->num_edges, a->num_nodes)) return 2;
+    return guarded([=] { run_stages<NUMBER>(*a, stages); });
 }
