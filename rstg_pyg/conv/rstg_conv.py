@@ -77,12 +77,13 @@ class RSTGConv(Formula, MessagePassing):
         negative_slope: Of the LeakyReLU in additive attention.
         bias: Learn additive biases in both MLPs.
         backend: What computes the messages and their sums; the function is the same. ``"auto"`` takes the fastest that
-            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler, on few
-            rows without gradients in one call; ``"blocks"``, in PyTorch, where tensors per edge would be large; else ``"reference"``, message passing with
-            a tensor per edge. Whatever was asked for, the reference runs where a faster way would pass somebody by:
-            with explanations, hooks, other aggregations than a sum, methods of a subclass, parametrised layers, and
-            under what follows PyTorch's operations (:func:`torch.func.vmap`, forward-mode differentiation,
-            ``torch.jit.trace``, FLOP counters). Exported programs hold it too, unless a backend is named.
+            can run: ``"triton"`` on CUDA; ``"native"`` on CPUs, compiled at first use where there is a C++ compiler,
+            and of few rows without gradients in one call; ``"blocks"``, in PyTorch, where tensors per edge would be
+            large; else ``"reference"``, message passing with a tensor per edge. Whatever was asked for, the reference
+            runs where a faster way would pass somebody by: with explanations, hooks, other aggregations than a sum,
+            methods of a subclass, parametrised layers, and under what follows PyTorch's operations
+            (:func:`torch.func.vmap`, forward-mode differentiation, ``torch.jit.trace``, FLOP counters). Exported
+            programs hold it too, unless a backend is named.
         **kwargs: Arguments of :class:`~torch_geometric.nn.conv.MessagePassing` such as ``aggr`` or ``flow``.
 
     Shapes:

@@ -161,6 +161,8 @@ def _run(
     x, pe = _checked((x, pe), (x.shape, (num_nodes, positions)), x)
     if edges and [end.size(0) for end in edges[:3]] != [num_nodes, num_nodes + 1, edges[3].size(0)]:
         raise ValueError(f"expected a graph of the {num_nodes} nodes of 'x', got one of {edges[0].size(0)}")
+    if not all([end.is_cpu and end.dtype == torch.int64 for end in edges]):
+        raise ValueError(f"expected edges on the CPU, int64, got {edges[2].dtype} on {edges[2].device}")
     stages = _packed(weights, forms, eps, positions, x)
     packed, kept, results = [], [stages], []
     for number in order:
@@ -215,7 +217,7 @@ def _checked(values: Sequence[Tensor | None], shapes: Sequence[Sequence[int]], l
                 f"expected a tensor on the CPU, {like.dtype}, of shape {list(shape)}, got {value.dtype} "
                 f"{list(value.shape)} on {value.device}"
             )
-    return [value if value is None else value.contiguous() for value in values]
+    return [value if value is None else value.contiguous().resolve_neg() for value in values]
 
 
 def _empty(x: Tensor, pe: Tensor | None, weights: list[Tensor | None], *rest: Any) -> list[Tensor]:

@@ -116,6 +116,17 @@ def test_what_one_call_cannot_do_goes_through_the_stages(calls):
 
 
 @torch.no_grad()
+def test_inputs_of_any_layout_are_read_as_they_are(calls):
+    conv, x, edges = RSTGConv(8, 8, pe_channels=2), torch.randn(7, 3, 8), EDGES.t().contiguous().t()
+    pe = torch.randn(7, 2, dtype=torch.complex64).conj().imag
+    assert pe.is_neg()
+    expected = conv(x, EDGES, pe=pe.resolve_neg())
+    for given in (x, x.movedim(1, 0).contiguous().movedim(0, 1), x.repeat_interleave(2, -1)[..., ::2]):
+        close(conv(given, edges, pe=pe), expected)
+    assert calls == [1] * 4
+
+
+@torch.no_grad()
 def test_a_weight_of_another_shape_is_refused():
     conv = RSTGConv(4, 4)
     conv.update_mlp.lins[1].weight = Parameter(torch.randn(4, 3))
