@@ -87,6 +87,11 @@ class MessageMLP(Module):
         return self.lin_last is not None and not self.act_last
 
     @property
+    def commutes(self) -> bool:
+        """Whether that layer is nobody else's, so that it may be called once per node."""
+        return self.has_linear_last and is_bare(self.lin_last, Linear)
+
+    @property
     def form(self) -> str:
         """The form of the message in :class:`~rstg_pyg.ops.GatherSpec`."""
         if self.lin_last is None or len(self.lins) > 0 or type(self.act) is not ReLU:
@@ -165,6 +170,18 @@ def _with_ones(value: Tensor, num_dims: int) -> Tensor:
     if value.dim() == 2 and num_dims > 2:
         return value.view(value.size(0), *[1] * (num_dims - 2), value.size(-1))
     return value
+
+
+def join_frames(value: OptTensor, inner: torch.Size) -> OptTensor:
+    """View ``[rows, *, width]`` as ``[rows, F, width]``, and what has no inner dimensions as ``[rows, 1, width]``."""
+    if value is None or value.dim() < 2:
+        return value
+    if value.dim() == 2:
+        return value.unsqueeze(1)
+    given = value.shape[1:-1]
+    if given != inner and any([size > 1 for size in given]):
+        value = value.expand(-1, *inner, -1)
+    return value if len(inner) == 1 else value.flatten(1, -2)
 
 
 class PairScore(Module):

@@ -16,14 +16,14 @@ from torch_geometric.utils import softmax
 
 from rstg_pyg.arguments import check_flags, check_options
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
-from rstg_pyg.conv.layers import Linear, MessageMLP, PairScore, UpdateMLP, may_be_read, project, space_weights
+from rstg_pyg.conv.layers import MessageMLP, PairScore, UpdateMLP, join_frames, may_be_read, project, space_weights
 from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm, layer_norm_of, normalised, resolve_norm
-from rstg_pyg.ops.frames import FrameIndex, join_frames, with_inner_dims
+from rstg_pyg.ops.frames import FrameIndex, with_inner_dims
 from rstg_pyg.ops.gather import GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex, check_ends
 from rstg_pyg.ops.stages import Stage, pays_in_one_call, run_stages
-from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, is_bare, messages_are_watched
+from rstg_pyg.watched import MESSAGE_METHODS, everything_is_watched, messages_are_watched
 
 
 class RSTGConv(Formula, MessagePassing):
@@ -347,7 +347,7 @@ class RSTGConv(Formula, MessagePassing):
             dst=dst,
             alpha=alpha,
             edge_attr=edge_attr,
-            per_edge=watched or not self.send.has_linear_last or not is_bare(self.send.lin_last, Linear),
+            per_edge=watched or not self.send.commutes,
         )
         return self.update_mlp(torch.cat([v, gathered.to(v.dtype)], dim=-1)), lambda: alpha
 

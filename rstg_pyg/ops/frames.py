@@ -234,18 +234,6 @@ def _inverse(order: Tensor) -> Tensor:
     return inverse
 
 
-def join_frames(value: OptTensor, inner: torch.Size) -> OptTensor:
-    """View ``[rows, *, width]`` as ``[rows, F, width]``, and what has no inner dimensions as ``[rows, 1, width]``."""
-    if value is None or value.dim() < 2:
-        return value
-    if value.dim() == 2:
-        return value.unsqueeze(1)
-    given = value.shape[1:-1]
-    if given != inner and any([size > 1 for size in given]):
-        value = value.expand(-1, *inner, -1)
-    return value if len(inner) == 1 else value.flatten(1, -2)
-
-
 def with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
     """View ``[rows, T, width]`` as ``[rows, 1, ..., T, width]`` with ``num_dims`` dimensions."""
     if value.dim() == 3 and num_dims > 3:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import scatter, softmax
 
-from rstg_pyg.arguments import autocasts
 from rstg_pyg.ops.block_sums import block_messages, pair_dot, weighted_relu
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.native import attend as native
@@ -172,7 +171,8 @@ def _run_triton(spec, message, src, dst, query, key, edge, kept, index) -> tuple
 
 
 def _why_not_native(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
-    dtype = _dtype_of_products(x)
+    # Products are in the type of autocast where it is on.
+    dtype = torch.get_autocast_dtype("cpu") if x.is_cpu and torch.is_autocast_enabled("cpu") else x.dtype
     if x.is_cpu and native.is_available(dtype):
         return None
     return why_not_native(dtype, x.device, "float32, float64 or bfloat16", "backend='native'")
@@ -188,11 +188,6 @@ def _why_not_triton(spec: GatherSpec, x: Tensor, has_edge: bool) -> str | None:
         "expected two send layers with ReLU, the last of them linear, and no edge features with backend='triton', "
         f"got {got}"
     )
-
-
-def _dtype_of_products(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if autocasts(device) else x.dtype
 
 
 class _Backend(NamedTuple):
