@@ -24,7 +24,6 @@ MAX_PRODUCT = 1 << 22
 _DTYPES = (torch.float32, torch.float64)
 _CALL, _STAGE, _STATES = struct.Struct("13q"), struct.Struct("5qd23q"), struct.Struct("4q")
 _KINDS = ("space", "lstm", "gru")
-_NO_EDGES = torch.empty(0, dtype=torch.int64)
 
 
 class SpaceWeights(NamedTuple):

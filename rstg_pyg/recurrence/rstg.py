@@ -292,8 +292,8 @@ class RSTG(Formula):
             if stage == SPACE:
                 index = module._index(x, edge_index if index is None else index, None, pe)
             known[module] = module.as_stage(x) if stage == TIME else module.as_stage(x, index, pe)
-        if None in known.values():
-            return None
+            if known[module] is None:
+                return None
         shape, rows, states = x.shape[:-2], x.flatten(1, -2), []
         for module, entry in zip([module for stage, module in modules if stage == TIME], memory, strict=True):
             parts = () if entry is None else module._parts(entry, shape)
