@@ -53,7 +53,7 @@ def kept(constant: Tensor, key: Hashable, make: Callable[[], Any]) -> Any:
     """Return ``make()``, the last result again where ``constant``, from which it follows, and ``key`` are the same.
 
     Nothing is kept where operations are recorded rather than run (compilers, transforms, captures of CUDA graphs), nor
-    of what :func:`torch.inference_mode` made, which does not tell when it is changed.
+    of what :func:`torch.inference_mode` made, which does not tell when it is changed, nor of subclasses of Tensor.
 
     Example:
         >>> import torch
@@ -66,11 +66,13 @@ def kept(constant: Tensor, key: Hashable, make: Callable[[], Any]) -> Any:
         >>> kept(edges, "sorted", lambda: edges.sort().values)
         tensor([0, 1, 5])
     """
-    if torch.compiler.is_compiling() or constant.is_inference() or everything_is_watched():
+    if torch.compiler.is_compiling() or type(constant) is not Tensor or constant.layout != torch.strided:
+        return make()
+    if constant.is_inference() or everything_is_watched():
         return make()
     if constant.is_cuda and torch.cuda.is_current_stream_capturing():
         return make()
-    key = key, constant._version
+    key = key, constant._version, constant.device, constant.data_ptr()  # The memory, for ``.data`` may exchange it.
     found = _KEPT.get(constant)
     if found is None or found[0] != key:
         with torch.inference_mode(False), torch.no_grad():

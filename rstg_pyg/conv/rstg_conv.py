@@ -243,9 +243,11 @@ class RSTGConv(Formula, MessagePassing):
             return self._changing((x, edge_index, edge_attr, pe), return_attention_weights, edge_time, mask)
         index = self._index(x, edge_index, edge_attr, pe)
         watched, spec, backend = plan = self._plan(x, index)
-        stage = None if return_attention_weights else self.as_stage(x, index, pe, plan)
+        stage, inner, weighs = self.as_stage(x, index, pe, plan), x.shape[1:-1], bool(return_attention_weights)
         if stage is not None:
-            return run_stages(x.reshape(x.size(0), -1, x.size(-1)), [stage], index, pe)[0].view(*x.shape[:-1], -1)
+            out, _, alphas = run_stages(x.reshape(x.size(0), -1, x.size(-1)), [stage], index, pe, weighs=weighs)
+            out = out.view(x.size(0), *inner, -1)
+            return (out, index.with_attention(alphas[0].view(-1, *inner, self.heads))) if weighs else out
         v = x if self.norm is None else normalised(self.norm, x)
         edge_attr = index.values if edge_attr is None and self.edge_dim is not None else edge_attr
         if backend == "reference":
@@ -307,8 +309,7 @@ class RSTGConv(Formula, MessagePassing):
         )
 
     def as_stage(self, x: Tensor, index: GraphIndex, pe: OptTensor, plan: Any = None) -> Stage | None:
-        """What one call for few rows ``x``, once checked, needs to know; None where it can not do all that this layer
-        does, or somebody follows."""
+        """What one call for few rows ``x``, once checked, needs to know; None where it can not do all that is to do."""
         if not pays_in_one_call(x, self.out_channels) or (pe is not None and (pe.dim() != 2 or pe.dtype != x.dtype)):
             return None
         _, spec, backend = plan or self._plan(x, index)

@@ -76,7 +76,8 @@ class _Call:
         needs_gradient = False
         for value in inputs:
             if isinstance(value, Tensor):
-                if type(value) not in (Tensor, Parameter) or self.device not in (None, value.device.type):
+                is_own = type(value) in (Tensor, Parameter) and self.device in (None, value.device.type)
+                if not is_own or value.is_neg():  # PyTorch negates a lazily negated view on the way.
                     return self.registered(*inputs)
                 needs_gradient |= value.requires_grad
         if needs_gradient and self.function is not None and torch.is_grad_enabled():

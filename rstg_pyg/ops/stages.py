@@ -7,7 +7,7 @@ channels, H hidden channels, U channels of the update's hidden layer, G gates: 4
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +19,11 @@ from rstg_pyg.ops.native.attend import address, check, is_available, library_for
 from rstg_pyg.ops.operators import operator
 
 MAX_PRODUCT = 1 << 22
-"""Multiplications of a product, rows times inputs times outputs, up to which one call is faster than PyTorch's."""
+"""Multiplications of a product, rows times inputs times outputs, up to which one call is taken. It was faster than
+PyTorch's calls there on every size that was tried (64 to 512 channels, 1 to 16 clips, a Zen 3)."""
 
 _DTYPES = (torch.float32, torch.float64)
-_CALL, _STAGE, _STATES = struct.Struct("13q"), struct.Struct("5qd23q"), struct.Struct("4q")
+_CALL, _STAGE, _STATES = struct.Struct("13q"), struct.Struct("5qd23q"), struct.Struct("5q")
 _KINDS = ("space", "lstm", "gru")
 
 
@@ -47,8 +48,12 @@ class SpaceWeights(NamedTuple):
     second: Tensor | None
     second_bias: Tensor | None
 
+    @property
+    def outputs(self) -> int:
+        return self.query.size(0)
+
     def shapes(self, positions: int) -> list[tuple[int, ...]]:
-        (hidden, channels), outputs = self.src.shape, self.query.size(0)
+        (hidden, channels), outputs = self.src.shape, self.outputs
         update = outputs if self.second is None else self.first.size(0)
         send = (hidden, channels), (hidden, channels), (hidden,), (hidden, positions), (hidden, positions)
         ends = (outputs, channels), (outputs, channels), (outputs, hidden), (outputs,)
@@ -63,8 +68,12 @@ class CellWeights(NamedTuple):
     bias_ih: Tensor | None
     bias_hh: Tensor | None
 
+    @property
+    def outputs(self) -> int:
+        return self.weight_hh.size(1)
+
     def shapes(self, gates: int) -> list[tuple[int, ...]]:
-        size, channels = self.weight_hh.size(1), self.weight_ih.size(1)
+        size, channels = self.outputs, self.weight_ih.size(1)
         return [(gates * size, channels), (gates * size, size), (gates * size,), (gates * size,)]
 
 
@@ -115,19 +124,39 @@ def run_stages(
     index: GraphIndex | None = None,
     pe: Tensor | None = None,
     states: Sequence[tuple[Tensor, ...] | None] = (),
-) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-    r"""Run stages one after the other: what :class:`~rstg_pyg.RSTGConv` and one step of :class:`torch.nn.LSTM` or
-    :class:`torch.nn.GRU` compute.
+    weighs: bool = False,
+) -> tuple[Tensor, list[tuple[Tensor, ...]], list[Tensor]]:
+    r"""Run stages one after the other: a space stage computes what :class:`~rstg_pyg.RSTGConv` does, a time stage one
+    step of :class:`torch.nn.LSTM` or :class:`torch.nn.GRU`,
+
+    .. math::
+        \mathbf{v} \leftarrow f(\mathrm{norm}(\mathbf{v})) \; [{} + \mathbf{v}]
 
     Args:
-        x: Rows ``[N, F, C]``.
+        x: Rows.
         stages: What they compute; the same object again where a stage runs again.
         index: The graph of the space stages.
-        pe: Positional encodings ``[N, P]``, or None.
-        states: Of every time stage in turn ``(h, c)`` or ``(h,)``, each ``[N, F, C]``; None for zero.
+        pe: Positional encodings, or None.
+        states: Of every time stage in turn ``(h, c)`` or ``(h,)``; None for zero.
+        weighs: Whether attention weights are wanted.
 
-    Returns:
-        The output ``[N, F, O]``, and the new states. None of them share memory.
+    Shapes:
+        - **x:** ``[N, F, C]``. **pe:** ``[N, P]``. **states:** ``[N, F, C]``.
+        - **output:** ``[N, F, O]``, the new states, and of every space stage the weights ``[E, F, heads]`` of the edges
+          as given, if wanted. None of them share memory.
+
+    Raises:
+        ValueError: If tensors are not on the CPU, of one type, or of the shapes that belong together.
+
+    Example:
+        >>> import torch
+        >>> from rstg_pyg.ops.native.attend import is_available
+        >>> from rstg_pyg.ops.stages import CellWeights, Stage, run_stages
+        >>> gru = Stage("gru", CellWeights(*torch.nn.GRU(8, 8).all_weights[0]))
+        >>> if is_available():
+        ...     with torch.no_grad():
+        ...         out, [(h,)], _ = run_stages(torch.randn(14, 2, 8), [gru])
+        ...     assert torch.equal(out, h)
     """
     distinct = list({id(stage): stage for stage in stages}.values())
     order = [next(number for number, one in enumerate(distinct) if one is stage) for stage in stages]
@@ -140,9 +169,11 @@ def run_stages(
     kinds = [stage.kind for stage in stages if stage.kind != "space"]
     given = [part for state in states or [None] * len(kinds) for part in (*(state or ()), None, None)[:2]]
     edges = [] if index is None else [index.nodes, index.ptr, index.src, index.dst]
-    out, *found = _stages(x, pe, weights, given, edges, forms, eps, order)
-    pairs = zip(found[::2], found[1::2], kinds, strict=True)
-    return out, [(h,) if kind == "gru" else (h, c) for h, c, kind in pairs]
+    out, *found = _stages(x, pe, weights, given, edges, forms, eps, order, weighs)
+    after, alphas = found[: 2 * len(kinds)], found[2 * len(kinds) :]
+    pairs = zip(after[::2], after[1::2], kinds, strict=True)
+    alphas = [alpha.index_select(0, index.inverse) for alpha in alphas]
+    return out, [(h,) if kind == "gru" else (h, c) for h, c, kind in pairs], alphas
 
 
 def _run(
@@ -154,58 +185,74 @@ def _run(
     forms: list[int],
     eps: list[float],
     order: list[int],
+    weighs: bool,
 ) -> list[Tensor]:
     num_nodes, num_frames, channels = x.shape
-    positions = 0 if pe is None else pe.size(1)
+    positions, num_edges = 0 if pe is None else pe.size(1), edges[3].size(0) if edges else 0
     x, pe = _checked((x, pe), (x.shape, (num_nodes, positions)), x)
-    if edges and [end.size(0) for end in edges[:3]] != [num_nodes, num_nodes + 1, edges[3].size(0)]:
+    if edges and [end.size(0) for end in edges[:3]] != [num_nodes, num_nodes + 1, num_edges]:
         raise ValueError(f"expected a graph of the {num_nodes} nodes of 'x', got one of {edges[0].size(0)}")
     if not all([end.is_cpu and end.dtype == torch.int64 for end in edges]):
         raise ValueError(f"expected edges on the CPU, int64, got {edges[2].dtype} on {edges[2].device}")
-    stages = _packed(weights, forms, eps, positions, x)
-    packed, kept, results = [], [stages], []
+    stages = [
+        (form, layers.outputs, *_packed(form, of_norm, layers, norm, positions, x))
+        for form, of_norm, layers, norm in _by_stage(weights, forms, eps)
+    ]
+    packed, kept, after, alphas = [], [stages], [], []
     for number in order:
-        kind, inputs, outputs, record, _ = stages[number]
+        (kind, *_, heads, _), outputs, inputs, record, _ = stages[number]
         if inputs != channels or (kind == 0 and not edges):
             got = f"{channels} and {'edges' if edges else 'none'}"
             raise ValueError(f"expected {inputs} channels, and edges for a space stage, got {got}")
-        channels, pointers = outputs, (0,) * 4
+        channels, before, new, alpha = outputs, (None, None), (None, None), None
         if kind > 0:
             shape = num_nodes, num_frames, outputs
-            before = _checked(states[len(results) : len(results) + 2], (shape, shape), x)
-            results += x.new_empty(shape), x.new_empty(shape if kind == 1 else 0)
+            before = _checked(states[len(after) : len(after) + 2], (shape, shape), x)
+            new = x.new_empty(shape), x.new_empty(shape if kind == 1 else 0)
+            after += new
             kept.append(before)
-            pointers = map(address, (*before, *results[-2:]))
-        packed += record, _STATES.pack(*pointers)
+        elif weighs:
+            alpha = x.new_empty(num_edges, num_frames, heads)
+            alphas.append(alpha)
+        packed += record, _STATES.pack(*map(address, (*before, *new, alpha)))
     out = x.new_empty(num_nodes, num_frames, channels)
-    sizes = torch.get_num_threads(), len(order), num_nodes, edges[3].size(0) if edges else 0, num_frames, positions
+    sizes = torch.get_num_threads(), len(order), num_nodes, num_edges, num_frames, positions
     call = _CALL.pack(*sizes, *map(address, (*(edges or [None] * 4), x, pe, out)))
     check(library_for(x.dtype).rstg_stages(call, b"".join(packed)))
-    return [out, *results]
+    return [out, *after, *alphas]
+
+
+def _by_stage(weights: list[Tensor | None], forms: list[int], eps: list[float]) -> Iterator[tuple[Any, ...]]:
+    """Of every stage its form (kind, residual, whether it is normed, heads, active end), eps, layers and norm."""
+    first = 0
+    for number, of_norm in enumerate(eps):
+        form = forms[5 * number : 5 * number + 5]
+        kind = CellWeights if form[0] else SpaceWeights
+        end = first + len(kind._fields)
+        yield form, of_norm, kind(*weights[first:end]), weights[end : end + 2]
+        first = end + 2
 
 
 def _packed(
-    weights: list[Tensor | None], forms: list[int], eps: list[float], positions: int, like: Tensor
-) -> list[tuple[Any, ...]]:
-    """Of every stage its kind, its channels in and out, its fields in ``stages.h`` but for the states, and what they
-    point to."""
-    found, first = [], 0
-    for number, of_norm in enumerate(eps):
-        kind, residual, is_normed, heads, act_last = forms[5 * number : 5 * number + 5]
-        end = first + (13 if kind == 0 else 4)
-        layers = (SpaceWeights if kind == 0 else CellWeights)(*weights[first:end])
-        shapes = layers.shapes(positions if kind == 0 else (4, 3)[kind - 1])
-        channels, outputs = shapes[0][1], shapes[5][0] if kind == 0 else shapes[1][1]
-        tensors = _checked(weights[first : end + 2], (*shapes, (channels,), (channels,)), like)
-        *addresses, weight, bias = map(address, tensors)
-        fields = kind, channels, outputs, residual, is_normed, of_norm, weight, bias
-        if kind == 0:
-            fields += shapes[0][0], shapes[9][0], heads, act_last, *addresses, 0, 0, 0, 0
-        else:
-            fields += *(0,) * 17, *addresses
-        found.append((kind, channels, outputs, _STAGE.pack(*fields), tensors))
-        first = end + 2
-    return found
+    form: list[int],
+    eps: float,
+    layers: SpaceWeights | CellWeights,
+    norm: list[Tensor | None],
+    positions: int,
+    x: Tensor,
+) -> tuple[int, bytes, list[Tensor | None]]:
+    """Channels that a stage takes, its fields in ``stages.h`` but for the last ones, and what they point to."""
+    kind, residual, is_normed, heads, act_last = form
+    shapes = layers.shapes((4, 3)[kind - 1] if kind else positions)
+    channels = shapes[0][1]
+    tensors = _checked([*layers, *norm], (*shapes, (channels,), (channels,)), x)
+    *addresses, weight, bias = map(address, tensors)
+    fields = kind, channels, layers.outputs, residual, is_normed, eps, weight, bias
+    if kind == 0:
+        fields += layers.src.size(0), shapes[9][0], heads, act_last, *addresses, 0, 0, 0, 0
+    else:
+        fields += *(0,) * 17, *addresses
+    return channels, _STAGE.pack(*fields), tensors
 
 
 def _checked(values: Sequence[Tensor | None], shapes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor | None]:
@@ -219,22 +266,23 @@ def _checked(values: Sequence[Tensor | None], shapes: Sequence[Sequence[int]], l
     return [value if value is None else value.contiguous().resolve_neg() for value in values]
 
 
-def _empty(x: Tensor, pe: Tensor | None, weights: list[Tensor | None], *rest: Any) -> list[Tensor]:
-    _, _, forms, _, order = rest
-    outputs, first = [], 0
-    for kind in forms[::5]:
-        outputs.append(weights[first + 5].size(0) if kind == 0 else weights[first + 1].size(1))
-        first += (13 if kind == 0 else 4) + 2
-    found = [x.new_empty(*x.shape[:-1], outputs[order[-1]])]
-    for number in order:
-        kind, shape = forms[5 * number], (*x.shape[:-1], outputs[number])
-        found += [] if kind == 0 else [x.new_empty(shape), x.new_empty(shape if kind == 1 else 0)]
-    return found
+def _empty(
+    x: Tensor, pe: Tensor | None, weights: list[Tensor | None], states: Any, edges: list[Tensor], *rest: Any
+) -> list[Tensor]:
+    forms, eps, order, weighs = rest
+    known = [(form, layers.outputs) for form, _, layers, _ in _by_stage(weights, forms, eps)]
+    rows, after, alphas = x.shape[:-1], [], []
+    for (kind, *_, heads, _), outputs in (known[number] for number in order):
+        if kind > 0:
+            after += x.new_empty(*rows, outputs), x.new_empty((*rows, outputs) if kind == 1 else 0)
+        elif weighs:
+            alphas.append(x.new_empty(edges[3].size(0), rows[1], heads))
+    return [x.new_empty(*rows, known[order[-1]][1]), *after, *alphas]
 
 
 _stages = operator(
     "stages(Tensor x, Tensor? pe, Tensor?[] weights, Tensor?[] states, Tensor[] edges, int[] forms, float[] eps, "
-    "int[] order) -> Tensor[]",
+    "int[] order, bool weighs) -> Tensor[]",
     _run,
     _empty,
 )

@@ -231,10 +231,9 @@ class RSTG(Formula):
         if state is not None:
             check_entries(state, self.num_states)
         memory = list(state) if state is not None else [None] * self.num_states
-        if edge_time is None and mask is None and not return_attention_weights:
-            found = self._one_frame(x, edge_index, edge_attr, pe, memory)
-            if found is not None:
-                return found
+        weighs, changes = bool(return_attention_weights), edge_time is not None or mask is not None
+        if not changes and (found := self._one_frame(x, edge_index, edge_attr, pe, memory, weighs)) is not None:
+            return found
         frames = self._frames(x, edge_index, edge_attr, pe, memory, edge_time, mask)
         unrolled, of_frames, given = None, (), (edge_attr, pe)
         if frames is None:
@@ -279,11 +278,11 @@ class RSTG(Formula):
         return x, tuple(new_state)
 
     def _one_frame(
-        self, x: Tensor, edge_index: Adj | GraphIndex, edge_attr: OptTensor, pe: OptTensor, memory: list[Any]
-    ) -> tuple[Tensor, State] | None:
+        self, x: Tensor, edge_index: Any, edge_attr: OptTensor, pe: OptTensor, memory: list[Any], weighs: bool
+    ) -> tuple[Any, ...] | None:
         """The next frame of a stream through all stages in one call; None where that cannot be, or does not pay."""
-        takes = x.size(-2) == 1 and edge_attr is None and SPACE_TIME not in self.stages
-        if not takes or not pays_in_one_call(x, self.channels) or everything_is_watched():
+        is_other = x.size(-2) != 1 or edge_attr is not None or SPACE_TIME in self.stages
+        if is_other or not pays_in_one_call(x, self.channels) or everything_is_watched():
             return None
         modules, index, known = self._stage_modules(), None, {}
         for stage, module in dict.fromkeys(modules):
@@ -298,8 +297,9 @@ class RSTG(Formula):
         for module, entry in zip([module for stage, module in modules if stage == TIME], memory, strict=True):
             parts = () if entry is None else module._parts(entry, shape)
             states.append([part.to(x.dtype).reshape(rows.shape) for part in parts])
-        out, found = run_stages(rows, [known[module] for _, module in modules], index, pe, states)
-        return out.view(x.shape), tuple(one_or_all([part.view(x[..., 0, :].shape) for part in one]) for one in found)
+        out, after, alphas = run_stages(rows, [known[module] for _, module in modules], index, pe, states, weighs)
+        found = out.view(x.shape), tuple(one_or_all([part.view(x[..., 0, :].shape) for part in one]) for one in after)
+        return (*found, [index.with_attention(a.unflatten(1, x.shape[1:-1])) for a in alphas]) if weighs else found
 
     def _frames(
         self,

@@ -43,7 +43,8 @@ def stages_inputs(edges):
     space = [hidden, hidden, None, None, None, one, one, torch.randn(4, 5), bias, pair, None, torch.randn(4, 3), bias]
     lstm = [torch.randn(16, 4), torch.randn(16, 4), torch.randn(16), torch.randn(16)]
     weights, forms = [*space, None, None, *lstm, bias, bias], [0, 1, 0, 2, 0, 1, 0, 1, 1, 0]
-    return torch.randn(7, 3, 4), None, weights, [torch.randn(7, 3, 4), None], list(edges), forms, [0.0, 1e-5], [0, 1, 0]
+    x, state = torch.randn(7, 3, 4), torch.randn(7, 3, 4)
+    return x, None, weights, [state, None], list(edges), forms, [0.0, 1e-5], [0, 1, 0], True
 
 
 @needs_compiler

@@ -34,9 +34,9 @@ def calls(monkeypatch):
     """The stages of every call."""
     found = []
 
-    def run_stages(x, stages, *rest):
+    def run_stages(x, stages, *rest, **options):
         found.append(len(stages))
-        return one_call.run_stages(x, stages, *rest)
+        return one_call.run_stages(x, stages, *rest, **options)
 
     monkeypatch.setattr(rstg_conv, "run_stages", run_stages)
     monkeypatch.setattr(recurrence, "run_stages", run_stages)
@@ -65,6 +65,22 @@ def test_a_stream_in_one_call_per_frame_gives_what_the_clip_gives(options, calls
                 close(stream(rstg, x, pe), expected)
             assert calls == [len(rstg.stages)] * 3
             calls.clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"heads": 2, "flow": "target_to_source"}], ids=str)
+def test_attention_is_that_of_the_stages_and_changes_no_number(options, calls):
+    for make, x in (
+        (RSTG, torch.randn(7, 2, 1, 8)),
+        (RSTGConv, torch.randn(7, 8)),
+        (RSTGConv, torch.randn(7, 2, 3, 8)),
+    ):
+        module = make(8, **options) if make is RSTG else make(8, 8, **options)
+        expected = module(x, EDGES, return_attention_weights=True)
+        with torch.no_grad():
+            found, alone = module(x, EDGES, return_attention_weights=True), module(x, EDGES)
+        close(found, expected)
+        assert torch.equal(found[0], alone[0] if make is RSTG else alone)
+    assert len(calls) == 6
 
 
 @torch.no_grad()
@@ -102,14 +118,14 @@ def test_what_one_call_cannot_do_goes_through_the_stages(calls):
             with torch.set_grad_enabled(with_grad):
                 results.append(rstg(x, EDGES, edge_attr, pe))
         close(*results)
-        assert all(found == 1 for found in calls), options  # a space stage on its own, which needs nobody
+        # Beside another time stage, and on the graph of space and time, each space stage on its own.
+        assert calls == ([1] * 3 if {"rnn", "stages"} & options.keys() else []), options
         calls.clear()
     with torch.no_grad():
         rstg = RSTG(8, pe_channels=3)
         for given in (pe.double(), pe.unsqueeze(1).expand(7, 3, 3).unsqueeze(2)):
             close(rstg(x, EDGES, pe=given), rstg(x, EDGES, pe=pe))
         assert calls == [7] * 2
-        rstg(x, EDGES, pe=pe, return_attention_weights=True)
         with torch.autocast("cpu", torch.bfloat16):
             rstg(x, EDGES, pe=pe)
         assert len(calls) == 2
@@ -118,12 +134,27 @@ def test_what_one_call_cannot_do_goes_through_the_stages(calls):
 @torch.no_grad()
 def test_inputs_of_any_layout_are_read_as_they_are(calls):
     conv, x, edges = RSTGConv(8, 8, pe_channels=2), torch.randn(7, 3, 8), EDGES.t().contiguous().t()
-    pe = torch.randn(7, 2, dtype=torch.complex64).conj().imag
-    assert pe.is_neg()
+    pe = torch._neg_view(torch.randn(7, 2))
     expected = conv(x, EDGES, pe=pe.resolve_neg())
     for given in (x, x.movedim(1, 0).contiguous().movedim(0, 1), x.repeat_interleave(2, -1)[..., ::2]):
         close(conv(given, edges, pe=pe), expected)
     assert calls == [1] * 4
+
+
+@pytest.mark.parametrize("backend", ["native", "blocks", "reference"])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_negated_view_is_read_as_what_it_stands_for(backend, rows):
+    x = torch._neg_view(torch.randn(7, rows, 8))  # as the imaginary part of a conjugate is one
+    conv = RSTGConv(8, 8, backend=backend)
+    close(conv(x, EDGES), conv(x.resolve_neg(), EDGES))
+    rstg = RSTG(8, rnn="gru", backend=backend)
+    state = (x[:, 0],) * 4
+    for given in (x, x.resolve_neg()):
+        for with_grad in (True, False):
+            with torch.set_grad_enabled(with_grad):
+                close(
+                    rstg(given, EDGES, state=state), rstg(x.resolve_neg(), EDGES, state=(state[0].resolve_neg(),) * 4)
+                )
 
 
 @torch.no_grad()

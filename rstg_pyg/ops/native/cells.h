@@ -53,6 +53,26 @@ INLINE Vec<double> tanh(Vec<double> x) {
     return x;
 }
 
+// The new h. Gates become active; `fresh` is the state's part of the new gate.
+template <class V>
+INLINE V gru_cell(V (&gate)[3], V fresh, V h) {
+    gate[0] = sigmoid(gate[0]);
+    gate[1] = sigmoid(gate[1]);
+    gate[2] = tanh(gate[2] + gate[0] * fresh);
+    return gate[2] + gate[1] * (h - gate[2]);
+}
+
+// The new h. Gates become active, and c the new one.
+template <class V>
+INLINE V lstm_cell(V (&gate)[4], V& c) {
+    gate[0] = sigmoid(gate[0]);
+    gate[1] = sigmoid(gate[1]);
+    gate[2] = tanh(gate[2]);
+    gate[3] = sigmoid(gate[3]);
+    c = gate[1] * c + gate[0] * gate[2];
+    return gate[3] * tanh(c);
+}
+
 // Adds the products of rows with a strip of a matrix, packed side by side.
 template <class T, int R, int V>
 INLINE void add_products(const T* rows, int64_t stride, const T* strip, int64_t depth, Vec<T> (&total)[R][V]) {
@@ -154,22 +174,19 @@ class Cells {
         add_products(last + row * h_, h_, packed_ + channel * kGates * h_, h_, x);
         for (int r = 0; r < R; r++) {
             const int64_t place = (first + row + r) * h_ + channel, state = (row + r) * h_ + channel;
-            Vec<T> kept = x[r][2], out, active[kGates] = {sigmoid(x[r][0]), sigmoid(x[r][1])};
+            Vec<T> kept = Gru ? x[r][2] : load(at(a_.carry) + state), out;
             if constexpr (Gru) {
-                active[2] = tanh(load(input + (r * kGates + 2) * h_) + active[0] * kept);
-                out = active[2] + active[1] * (load(last + state) - active[2]);
+                x[r][2] = load(input + (r * kGates + 2) * h_);
+                out = gru_cell(x[r], kept, load(last + state));
             } else {
-                active[2] = tanh(kept);
-                active[3] = sigmoid(x[r][3]);
-                kept = active[1] * load(at(a_.carry) + state) + active[0] * active[2];
+                out = lstm_cell(x[r], kept);
                 store(at(a_.carry) + state, kept);
-                out = active[3] * tanh(kept);
             }
             store(at(a_.out) + place, out);
             if (a_.kept == nullptr) continue;
             store(at(a_.kept) + place, kept);
             T* const gate = at(a_.gates) + (first + row + r) * kGates * h_ + channel;
-            UNROLL for (int g = 0; g < kGates; g++) store(gate + g * h_, active[g]);
+            UNROLL for (int g = 0; g < kGates; g++) store(gate + g * h_, x[r][g]);
         }
     }
 

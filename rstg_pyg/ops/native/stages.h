@@ -28,6 +28,7 @@ struct Stage {
     const void *input_bias, *state_bias; // [G * O]
     const void *h, *c;                   // [R, O], or none: zero
     void *next_h, *next_c;               // [R, O]
+    void* alpha;                         // of a space stage [E, F, heads], or none: nobody asks
 };
 
 struct StagesArguments {
@@ -221,7 +222,7 @@ class StageRun {
         g.nodes = a_.nodes, g.ptr = a_.ptr, g.sources = a_.sources, g.destinations = a_.destinations;
         g.src = operand(src), g.dst = operand(dst), g.query = operand(query), g.key = operand(key);
         g.sum = operand(summed);
-        g.alpha = room_.take<T>(edges_size());
+        g.alpha = s_.alpha != nullptr ? s_.alpha : room_.take<T>(edges_size());
         forward<T>(g);
     }
 
@@ -253,19 +254,18 @@ class StageRun {
 
     template <bool Gru>
     INLINE void cell(const T* gate, const T* fresh, int64_t place, int64_t count) const {
-        const int64_t size = s_.outputs;
         const auto state = [&](const void* of) {
             return of == nullptr ? Vec<T>{} : load_some(static_cast<const T*>(of) + place, count);
         };
-        const Vec<T> first = sigmoid(load_some(gate, count)), second = sigmoid(load_some(gate + size, count));
-        Vec<T> third = load_some(gate + 2 * size, count), out;
+        constexpr int gates = Gru ? 3 : 4;
+        Vec<T> active[gates], out;
+        for (int g = 0; g < gates; g++) active[g] = load_some(gate + g * s_.outputs, count);
         if constexpr (Gru) {
-            third = tanh(third + first * load_some(fresh + place, count));
-            out = third + second * (state(s_.h) - third);
+            out = gru_cell(active, load_some(fresh + place, count), state(s_.h));
         } else {
-            const Vec<T> c = second * state(s_.c) + first * tanh(third);
+            Vec<T> c = state(s_.c);
+            out = lstm_cell(active, c);
             store_some(static_cast<T*>(s_.next_c) + place, c, count);
-            out = sigmoid(load_some(gate + 3 * size, count)) * tanh(c);
         }
         store_some(out_.data + place, out, count);
         store_some(static_cast<T*>(s_.next_h) + place, out, count);
