@@ -16,7 +16,7 @@ from rstg_pyg.ops.gather import BACKENDS, GatherSpec, why_not
 from rstg_pyg.ops.recurrent import why_not as why_not_recurrent
 from rstg_pyg.ops.scan import BACKENDS as SCANS
 from rstg_pyg.ops.scan import why_not as why_not_scan
-from rstg_pyg.recurrence.time_stage import onednn_lacks_bfloat16
+from rstg_pyg.recurrence.rnn import onednn_lacks_bfloat16
 
 PACKAGES = (
     "torch",

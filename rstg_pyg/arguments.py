@@ -78,18 +78,39 @@ def describe(value: Any, typed: bool = False) -> str:
     return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
 
 
-def check_type(name: str, value: Tensor, layer: Module) -> None:
-    """Raise where no weight of ``layer`` has the floating point type of ``value``, but under autocast, which casts."""
-    if value.is_floating_point() and (torch.compiler.is_compiling() or autocasts(value.device.type)):
+def check_like(name: str, value: Tensor, layer: Module) -> None:
+    """Raise where no weight of ``layer`` is on the device of ``value``, or none has its floating point type, but under
+    autocast, which casts."""
+    if value.is_floating_point() and torch.compiler.is_compiling():
         return
-    wanted = None
+    weights = []
     for weight in layer.parameters():
-        if weight.dtype == value.dtype:
+        if is_like(value, weight):
             return
-        wanted = wanted or (weight.dtype if weight.is_floating_point() else None)
-    if wanted is not None or not value.is_floating_point():
+        weights.append(weight)
+    # What moves weights from place to place leaves some on the meta device until they are called.
+    devices = [weight.device for weight in weights if not weight.is_meta]
+    if devices and value.device not in devices:
+        raise ValueError(f"expected {name!r} on {devices[0]}, as the weights, got {value.device}")
+    if value.is_floating_point() and autocasts(value.device.type):
+        return
+    wanted = next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+    fits = any(weight.dtype == value.dtype for weight in weights)
+    if not fits and (wanted is not None or not value.is_floating_point()):
         like = "a floating point type" if wanted is None else f"type {wanted}, as the weights"
         raise ValueError(f"expected {name!r} of {like}, got {value.dtype}")
+
+
+def is_like(value: Tensor, weight: Any) -> bool:
+    """Whether ``weight`` is a tensor of the type of ``value``, and on its device."""
+    return isinstance(weight, Tensor) and weight.dtype == value.dtype and weight.device == value.device
+
+
+def check_device(x: Tensor, **given: Any) -> None:
+    """Raise unless the given tensors are on the device of ``x``."""
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.device != x.device:
+            raise ValueError(f"expected {name!r} on {x.device}, as 'x', got {value.device}")
 
 
 def autocasts(device: str) -> bool:
@@ -105,14 +126,18 @@ def check_edges(edge_index: Any, form: str = "[2, num_edges]") -> None:
         raise ValueError(f"expected integer 'edge_index' of shape {form}, got {describe(edge_index, typed=True)}{hint}")
 
 
-def check_memory(what: str, memory: Any, names: Sequence[str], shape: Sequence[int]) -> None:
-    """Raise unless ``memory`` is a floating point tensor of the shape, or for several names a tuple of so many."""
+def check_memory(what: str, memory: Any, names: Sequence[str], shape: Sequence[int], device: torch.device) -> None:
+    """Raise unless ``memory`` is a floating point tensor of the shape on the device, or for several names a tuple of so
+    many."""
     is_sequence = isinstance(memory, (tuple, list))
     parts = memory if is_sequence else (memory,)
     fit = [isinstance(p, Tensor) and p.is_floating_point() and list(p.shape) == list(shape) for p in parts]
     if is_sequence != (len(names) > 1) or len(parts) != len(names) or not all(fit):
         wanted = f"({', '.join(names)}), each" if len(names) > 1 else names[0]
         raise ValueError(f"expected {what} to be {wanted} of shape {list(shape)}, got {describe(memory)}")
+    for part in parts:
+        if part.device != device:
+            raise ValueError(f"expected {what} on {device}, as the input, got {part.device}")
 
 
 def check_entries(state: Any, number: int) -> None:
@@ -122,12 +147,12 @@ def check_entries(state: Any, number: int) -> None:
         raise ValueError(f"expected a state of {number} entries, got {got}")
 
 
-def check_mean(state: Any, shape: Sequence[int]) -> None:
+def check_mean(state: Any, shape: Sequence[int], device: torch.device) -> None:
     """Raise unless ``state`` is that of a mean over a stream: None, or (state, mean of the shape, number of frames, of
     all clips or of each ``[B, 1]``)."""
     if state is not None:
         check_entries(state, 3)
-        check_memory("the second entry of the state", state[1], ["a mean"], shape)
+        check_memory("the second entry of the state", state[1], ["a mean"], shape, device)
         count = state[2]
         if not isinstance(count, Tensor) or count.dtype != torch.int64 or count.shape not in ((), (shape[0], 1)):
             raise ValueError(

@@ -11,7 +11,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import pytest
 import torch
 import torch_geometric
 from cases import case
+from torch.utils._pytree import tree_map
 from torch_geometric.data import Data
 
 import rstg_pyg
@@ -30,12 +33,14 @@ from rstg_pyg import (
     RSTGConv,
     RSTGToMap,
     RSTGToVec,
+    TimeStage,
     ToRegionGraph,
     insert_rstg,
     region_graph,
     spacetime_edge_index,
 )
 from rstg_pyg.models import Forecaster, MotionForecaster, PairForecaster, build_row
+from rstg_pyg.ops import GraphIndex
 from rstg_pyg.recurrence import NodeMemory
 from rstg_pyg.temporal import from_snapshots, from_table, sample_neighbors, slice_frames
 from rstg_pyg.visualize import animate_graph
@@ -56,6 +61,42 @@ EXTRAS = [
     "tensorflow",
     "torchmetrics",
 ]
+
+
+def test_errors_name_the_device_that_is_wrong():
+    """With "meta" in the place of a GPU: kernels that read the memory of another device end far from the cause."""
+    x, edges, mask = torch.randn(3, 6, 4), torch.tensor([[0, 1], [1, 2]]), torch.ones(3, 6, dtype=torch.bool)
+    volume, there, far = torch.randn(2, 4, 6, 5, 5), torch.ones(2, 6, dtype=torch.bool), "meta"
+    conv, places = RSTGConv(4, 4, edge_dim=2, pe_channels=2), torch.randn(3, 2)
+    block = RSTGToVec(4, num_stages=1)
+    calls = [
+        ("'x' on cpu, as the weights", lambda: RSTGConv(4, 4)(x.to(far), edges)),
+        ("'x' on cpu, as the weights", lambda: TimeStage(4, "gru")(x.to(far))),
+        ("'x' on cpu, as the weights", lambda: Forecaster(4, 2)(x.to(far), edges)),
+        ("'volume' on cpu, as the weights", lambda: block(volume.to(far))),
+        ("'volume' on cpu, as the weights", lambda: block.step(volume[:, :, 0].to(far))),
+        ("'edge_index' on cpu, as 'x'", lambda: RSTGConv(4, 4)(x, GraphIndex(edges.to(far), 3))),
+        ("'pe' on cpu, as 'x'", lambda: conv(x, edges, torch.randn(2, 2), places.to(far))),
+        ("'edge_attr' on cpu, as 'x'", lambda: conv(x, edges, torch.randn(2, 2, device=far), places)),
+        ("'mask' on cpu, as the input", lambda: RSTGConv(4, 4)(x, edges, mask=mask.to(far))),
+        ("'mask' on cpu, as the input", lambda: TimeStage(4)(x, mask=mask.to(far))),
+        ("'mask' on cpu, as the input", lambda: block(volume, mask=there.to(far))),
+        ("'mask' on cpu, as the input", lambda: block.step(volume[:, :, 0], mask=there[:, 0].to(far))),
+        ("'edge_time' on cpu, as the edges", lambda: RSTGConv(4, 4)(x, edges, edge_time=edges[0].to(far))),
+    ]
+    for stages in ("all-temp", "homogeneous"):
+        rstg = RSTG(4, num_stages=1, stages=stages)
+        _, state = rstg(x, edges)
+        lost = tree_map(lambda part: part.to(far), state)
+        for frames in (x, x[:, :1]):
+            calls += [
+                ("'edge_index' on cpu, as 'x'", lambda rstg=rstg, frames=frames: rstg(frames, edges.to(far))),
+                ("the state of a .* stage on cpu, as the input", partial(rstg, frames, edges, state=lost)),
+            ]
+        calls.append(("'mask' on cpu, as 'x'", partial(rstg, x, edges, mask=mask.to(far))))
+    for (message, call), grads in product(calls, (True, False)):
+        with torch.set_grad_enabled(grads), pytest.raises(ValueError, match=f"^expected {message}, got meta$"):
+            call()
 
 
 def test_errors_name_the_type_that_is_wrong():

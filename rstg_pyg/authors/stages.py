@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rstg_pyg.authors.norms import stage_norm
-from rstg_pyg.recurrence.time_stage import run_rnn
+from rstg_pyg.recurrence.rnn import run_rnn
 
 
 class NodeLSTM(nn.Module):

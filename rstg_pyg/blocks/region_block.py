@@ -96,7 +96,7 @@ class RegionBlock(Formula, ConstantBuffers):
         if mask is None:
             x = self.lin_in(x)
             return x if self.input_norm is None else normalised(self.input_norm, x)
-        frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1]).expand(x.shape[:-1]))
+        frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[1:-1], x).expand(x.shape[:-1]))
         return frames.put(normalised(self.input_norm, self.lin_in(frames.take(x))))
 
     @overload

@@ -69,7 +69,7 @@ class RSTGToMap(RegionBlock):
     def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         volume = as_clip(self, frame)
-        mask = None if mask is None else check_mask(mask, frame.shape[:1]).unsqueeze(1)
+        mask = None if mask is None else check_mask(mask, frame.shape[:1], frame).unsqueeze(1)
         x, state = self.run(volume, state, mask=mask)
         return self._read_out(x, volume, mask).squeeze(2), state
 

@@ -80,11 +80,12 @@ class RSTGToVec(RegionBlock):
             return step_mean(self, clip, state, mask)
         if mask is None:
             return self._vector(clip, state)
-        mask, held = check_mask(mask, frame.shape[:1]), None
+        mask, held = check_mask(mask, frame.shape[:1], frame), None
         if state is not None:
             check_entries(state, 2)
             state, held = state
-            check_memory("the second entry of the state", held, ["the last vectors"], [frame.size(0), self.channels])
+            shape = [frame.size(0), self.channels]
+            check_memory("the second entry of the state", held, ["the last vectors"], shape, frame.device)
         vector, state = self._vector(clip, state, mask.unsqueeze(1))
         vector = torch.where(mask.unsqueeze(1), vector, 0 if held is None else held)
         return vector, (state, vector.clone())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_choice, check_mean, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_like, check_mean, check_positive, describe, num_dims
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.ops.frames import check_mask
 
@@ -58,7 +58,7 @@ class FrameVectorBlock(Module):
         With ``readout="mean"`` the state is that of ``run``, the mean and the number of frames, see :func:`next_mean`.
         """
         clip = as_clip(self, frame)
-        check_type("frame", frame, self)
+        check_like("frame", frame, self)
         return self._vector(clip, state) if self.readout == "last" else step_mean(self, clip, state)
 
     def _vector(self, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
@@ -106,12 +106,12 @@ class VolumePool(FrameVectorBlock):
             return super().forward(volume)
         check_volume(self, volume)
         vectors, _ = self.run(volume)
-        return masked_readout(vectors, check_mask(mask, vectors.shape[:2]), self.readout)
+        return masked_readout(vectors, check_mask(mask, vectors.shape[:2], vectors), self.readout)
 
     def step(self, frame: Tensor, state: Any = None, mask: OptTensor = None) -> tuple[Tensor, Any]:
         """Take the next frame of a stream and the state that the frame before it returned (None at the start)."""
         clip = as_clip(self, frame)
-        check_type("frame", frame, self)
+        check_like("frame", frame, self)
         return step_mean(self, clip, state, mask)
 
     def run(self, volume: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -129,7 +129,7 @@ def check_volume(block: Any, volume: Tensor) -> None:
             f"expected a feature volume of shape [B, {block.in_channels}, T, H, W] with T, H and W of at least 1, "
             f"got {describe(volume)}"
         )
-    check_type("volume", volume, block)
+    check_like("volume", volume, block)
 
 
 def as_clip(block: Any, frame: Tensor) -> Tensor:
@@ -155,8 +155,8 @@ def masked_readout(vectors: Tensor, mask: Tensor, readout: str) -> Tensor:
 
 def step_mean(block: Any, clip: Tensor, state: Any, mask: OptTensor = None) -> tuple[Tensor, Any]:
     """Take the next frame of a stream, a clip of one, into the mean of what the block's ``_vector`` makes of each."""
-    check_mean(state, [clip.size(0), block.channels])
-    mask = None if mask is None else check_mask(mask, clip.shape[:1])
+    check_mean(state, [clip.size(0), block.channels], clip.device)
+    mask = None if mask is None else check_mask(mask, clip.shape[:1], clip)
     state, *memory = (None,) if state is None else state
     vector, state = block._vector(clip, state, None if mask is None else mask.unsqueeze(1))
     mean, *memory = next_mean(vector, *memory, mask=mask)

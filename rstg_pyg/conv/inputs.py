@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_choice, check_positive, check_share, check_type, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_device, check_like, check_positive, check_share, describe, num_dims
 from rstg_pyg.conv.layers import ATTENTION
 from rstg_pyg.ops import BACKENDS, GraphIndex
 from rstg_pyg.ops.frames import with_inner_dims
@@ -75,7 +75,8 @@ def check_inputs(
     """Check the shapes that :class:`~rstg_pyg.RSTGConv` is called with; with ``has_time``, the last inner dimension of
     ``x`` is time, and the others may be left out of ``edge_attr`` and ``pe``."""
     num_nodes, num_edges = x.size(0), index.num_edges
-    check_index(index, num_nodes, conv.flow)
+    check_index(index, x, conv.flow)
+    check_device(x, edge_attr=edge_attr, pe=pe)
     if (pe is None) != (conv.pe_channels == 0):
         wanted = f"'pe' of width {conv.pe_channels}" if pe is None else "no 'pe'"
         got = describe(pe) if pe is not None else "none" + _BY_NAME * (edge_attr is not None and conv.edge_dim is None)
@@ -100,10 +101,11 @@ def check_inputs(
 _BY_NAME = " (the third argument is 'edge_attr': give the others by name, as in pe=..., state=... or mask=...)"
 
 
-def check_index(index: GraphIndex, num_nodes: int, flow: str) -> None:
-    """Raise unless an index is of a graph that a layer of this flow can take."""
-    if index.num_nodes != num_nodes:
-        raise ValueError(f"expected an index of {num_nodes} nodes, as 'x' has, got one of {index.num_nodes}")
+def check_index(index: GraphIndex, x: Tensor, flow: str) -> None:
+    """Raise unless an index is of a graph of the nodes of ``x`` that a layer of this flow can take."""
+    if index.num_nodes != x.size(0):
+        raise ValueError(f"expected an index of {x.size(0)} nodes, as 'x' has, got one of {index.num_nodes}")
+    check_device(x, edge_index=index.source)
     if index.flow != flow and index.has_flow:
         raise ValueError(f"expected an index with flow={flow!r}, got {index.flow!r}")
 
@@ -134,7 +136,7 @@ def check_nodes(conv: Any, x: Any) -> None:
     fits = conv.in_channels == -1 or (num_dims(x) > 0 and x.size(-1) == conv.in_channels)
     if num_dims(x) < 2 or not fits or not x.is_floating_point():
         raise ValueError(f"expected floating point 'x' of shape [num_nodes, *, {width}], got {describe(x)}")
-    check_type("x", x, conv)
+    check_like("x", x, conv)
     if conv.residual and x.size(-1) != conv.out_channels:
         raise ValueError(f"expected 'x' of width {conv.out_channels} with residual=True, got {x.size(-1)}")
 

@@ -14,7 +14,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import softmax
 
-from rstg_pyg.arguments import check_flags, check_options
+from rstg_pyg.arguments import check_flags, check_options, is_like
 from rstg_pyg.conv.inputs import changing_graph, check_arguments, check_inputs, check_nodes
 from rstg_pyg.conv.layers import MessageMLP, PairScore, UpdateMLP, join_frames, may_be_read, project, space_weights
 from rstg_pyg.formula import Formula
@@ -149,9 +149,7 @@ class RSTGConv(Formula, MessagePassing):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.pe_channels, self.edge_dim, self.hidden_channels = pe_channels, edge_dim, hidden_channels
         self.heads, self.attention = heads, attention
-        self.residual = residual
-        self.dropout = dropout
-        self.backend = backend
+        self.residual, self.dropout, self.backend = residual, dropout, backend
 
         self.formula = {
             "heads": heads,
@@ -280,7 +278,7 @@ class RSTGConv(Formula, MessagePassing):
             and x.layout == torch.strided
             and x.dim() >= 2
             and x.size(-1) == self.in_channels
-            and x.dtype == getattr(getattr(self.send.lin_dst, "weight", None), "dtype", None)
+            and is_like(x, getattr(self.send.lin_dst, "weight", None))
         )
         if not is_usual:
             check_nodes(self, x)
@@ -289,10 +287,11 @@ class RSTGConv(Formula, MessagePassing):
             not is_usual
             or index.num_nodes != x.size(0)
             or index.flow != self.flow
+            or index.source.device != x.device
             or edge_attr is not None
             or self.edge_dim is not None
             or (pe is None) != (self.pe_channels == 0)
-            or (pe is not None and (type(pe) is not Tensor or pe.dtype != x.dtype or pe.layout != torch.strided))
+            or (pe is not None and (type(pe) is not Tensor or not is_like(x, pe) or pe.layout != torch.strided))
             or (pe is not None and pe.shape != (x.size(0), self.pe_channels))
         ):
             check_inputs(self, x, index, edge_attr, pe)

@@ -9,7 +9,7 @@ from torch.nn import GRU, LSTM, Conv2d
 from rstg_pyg.arguments import check_choice, check_memory, check_positive
 from rstg_pyg.blocks.volume_pool import FrameVectorBlock
 from rstg_pyg.norm import Norm, normalised
-from rstg_pyg.recurrence.time_stage import is_lstm, run_rnn
+from rstg_pyg.recurrence.rnn import is_lstm, run_rnn
 
 _CELLS = {"lstm": LSTM, "gru": GRU}
 
@@ -66,7 +66,7 @@ class MeanLSTM(FrameVectorBlock):
         x = normalised(self.input_norm, volume.mean((3, 4)).transpose(1, 2))
         is_pair = is_lstm(self.rnn, self.kind)
         if state is not None:
-            check_memory("the state", state, "hc" if is_pair else "h", [x.size(0), self.channels])
+            check_memory("the state", state, "hc" if is_pair else "h", [x.size(0), self.channels], x.device)
             memory = tuple(part.to(x.dtype).unsqueeze(0) for part in (state if is_pair else (state,)))
             state = memory if is_pair else memory[0]
         out, last = run_rnn(self.rnn, x, state)
@@ -141,7 +141,7 @@ class ConvLSTM(FrameVectorBlock):
 
         h = c = None
         if state is not None:
-            check_memory("the state", state, "hc", [volume.size(0), self.channels, *volume.shape[-2:]])
+            check_memory("the state", state, "hc", [volume.size(0), self.channels, *volume.shape[-2:]], volume.device)
             h, c = state
         vectors = []
         for gate in gates.unbind(1):

@@ -13,7 +13,7 @@ from torch.nn import Embedding, Linear, Module, ModuleDict
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_entries, check_flags, check_like, check_options, check_positive, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.formula import Formula
 from rstg_pyg.ops import FrameIndex, GraphIndex
@@ -158,7 +158,7 @@ class Forecaster(Formula):
         the frame's edges, and ``mask [N, *]``, who is there; predict what ``forward`` does of all frames up to it."""
         if num_dims(frame) < 2 or frame.size(-1) != self.in_channels:
             raise ValueError(f"expected a frame of shape [N, *, {self.in_channels}], got {describe(frame)}")
-        mask = None if mask is None else check_mask(mask, frame.shape[:-1]).unsqueeze(-1)
+        mask = None if mask is None else check_mask(mask, frame.shape[:-1], frame).unsqueeze(-1)
         # A copy: callers may write the next frame where this one is.
         return self._predict(frame.unsqueeze(-2).clone(), state, edge_index, edge_attr, pe, mask=mask)
 
@@ -177,7 +177,7 @@ class Forecaster(Formula):
         there, what the recurrence made of it, and whether there was one."""
         if num_dims(x) < 3 or x.size(-1) != self.in_channels:
             raise ValueError(f"expected 'x' of shape [N, *, T, {self.in_channels}], got {describe(x)}")
-        check_type("x", x, self.lin_in)
+        check_like("x", x, self.lin_in)
         if state is not None:
             check_entries(state, 4)
         after, *before = state or [None]
@@ -226,7 +226,7 @@ class Forecaster(Formula):
         if mask is None:
             v = self.lin_in(x)
         else:
-            frames = FrameIndex(x.shape[:-1], mask=mask)
+            frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[:-1], x))
             v = frames.put(self.lin_in(frames.take(x)))
         if self.own:
             v = v + self._of_nodes("enter", x.size(0), v.dim())
@@ -302,7 +302,7 @@ def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, pow
         return (prediction - target).abs().pow(power).mean()
     if num_dims(mask) not in (target.dim() - 1, target.dim()):
         raise ValueError(f"expected a mask of shape {list(target.shape[:-1])}, got {describe(mask)}")
-    mask = check_mask(mask, target.shape[: num_dims(mask)])
+    mask = check_mask(mask, target.shape[: num_dims(mask)], target)
     mask = (mask if mask.dim() == target.dim() else mask.unsqueeze(-1)).expand_as(target)
     error = (prediction - torch.where(mask, target, prediction.detach())).abs().pow(power)
     return torch.where(mask, error, 0).sum() / mask.sum().clamp(min=1)

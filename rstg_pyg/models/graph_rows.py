@@ -11,7 +11,7 @@ from torch.nn import Identity, Linear, Module, ModuleList
 from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.typing import Adj, OptTensor
 
-from rstg_pyg.arguments import check_name, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_like, check_name, check_positive, describe, num_dims
 from rstg_pyg.models.forecaster import Forecaster, last_there, were_there, zero_where_absent
 from rstg_pyg.norm import Norm, resolve_norm
 from rstg_pyg.ops import FrameIndex, GraphIndex
@@ -134,7 +134,7 @@ class LinearAutoregression(Module):
                 f"expected 'x' of at least {history + count - 1} frames and {self.out_channels} channels, "
                 f"[N, *, T, C], got {describe(x)}"
             )
-        check_type("x", x, self)
+        check_like("x", x, self)
         last = last_there(x, mask, count)[..., : self.out_channels]
         lags = x[..., x.size(-2) - history - count + 1 :, : self.out_channels].unfold(-2, history, 1)
         change = lags - last.unsqueeze(-1)

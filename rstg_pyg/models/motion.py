@@ -126,7 +126,7 @@ def constant_velocity(x: Tensor, horizon: int, mask: OptTensor = None) -> Tensor
 
 def _motion(x: Tensor, mask: OptTensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Positions, who is there, velocities, and who has one; 0 where nobody is there or has none."""
-    there = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else check_mask(mask, x.shape[:-1])
+    there = torch.ones_like(x[..., 0], dtype=torch.bool) if mask is None else check_mask(mask, x.shape[:-1], x)
     x = torch.where(there[..., None], x, 0)
     moves = F.pad(there[:, 1:] & there[:, :-1], (1, 0))
     return x, there, torch.where(moves[..., None], F.pad(x.diff(dim=1), (0, 0, 1, 0)), 0), moves

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
-from rstg_pyg.arguments import check_flags, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_like, check_positive, describe, num_dims
 from rstg_pyg.blocks.to_map import ZeroChannelBatchNorm
 from rstg_pyg.norm import normalised
 
@@ -69,7 +69,7 @@ class NonLocalBlock(Module):
                 f"expected a feature volume of shape [B, {self.channels}, T, H, W] with T, H and W of at least 1, "
                 f"got {describe(volume)}"
             )
-        check_type("volume", volume, self)
+        check_like("volume", volume, self)
         seen = volume if self.pool is None else self.pool(volume)
         query = self.query(_places(volume))
         key, value = self.key_value(_places(seen)).chunk(2, -1)

@@ -13,7 +13,7 @@ from torch.nn import Linear, Module, ReLU, Sequential
 from torch_geometric.data import Data
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_edges, check_flags, check_options, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import check_edges, check_flags, check_like, check_options, check_positive, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops import GraphIndex
 from rstg_pyg.recurrence import RSTG
@@ -233,7 +233,7 @@ class PairForecaster(Module):
     def _pairs(self, x: Tensor, edge_index: Tensor) -> Pairs:
         if num_dims(x) != 3 or x.size(-1) != 4 or x.size(1) < 1:
             raise ValueError(f"expected places and velocities of shape [N, T, 4], got {describe(x)}")
-        check_type("x", x, self)
+        check_like("x", x, self)
         return find_pairs(edge_index, x.size(0))
 
     def _believe(

@@ -77,7 +77,7 @@ class FrameIndex:
         self.shape = torch.Size(shape)
         self.graph = graph
         self.edge_time = None if edge_time is None else check_edge_time(edge_time, graph, self.shape[-1])
-        self.mask = None if mask is None else check_mask(mask, self.shape)
+        self.mask = None if mask is None else check_mask(mask, self.shape, None if graph is None else graph.source)
         self.rows = None
         if self.mask is not None and self.mask.all():
             self.mask = None
@@ -241,10 +241,12 @@ def with_inner_dims(value: Tensor, num_dims: int) -> Tensor:
     return value
 
 
-def check_mask(mask: Tensor, shape: torch.Size) -> Tensor:
-    """Raise unless ``mask`` is a bool tensor of the shape."""
+def check_mask(mask: Tensor, shape: torch.Size, like: OptTensor = None) -> Tensor:
+    """Raise unless ``mask`` is a bool tensor of the shape, on the device of ``like``."""
     if not isinstance(mask, Tensor) or mask.layout != torch.strided or mask.dtype != torch.bool or mask.shape != shape:
         raise ValueError(f"expected a bool 'mask' of shape {list(shape)}, got {describe(mask, typed=True)}")
+    if like is not None and mask.device != like.device:
+        raise ValueError(f"expected 'mask' on {like.device}, as the input, got {mask.device}")
     return mask
 
 
@@ -258,6 +260,8 @@ def check_edge_time(edge_time: Tensor, graph: GraphIndex, num_frames: int) -> Te
     if num_dims(edge_time) != 1 or edge_time.size(0) != graph.num_edges or not is_integer(edge_time):
         got = describe(edge_time, typed=True)
         raise ValueError(f"expected integer 'edge_time' of shape [{graph.num_edges}], got {got}")
+    if edge_time.device != graph.source.device:
+        raise ValueError(f"expected 'edge_time' on {graph.source.device}, as the edges, got {edge_time.device}")
     if torch.compiler.is_compiling() or not edge_time.is_cpu:
         assert_later(((edge_time >= 0) & (edge_time < num_frames)).all(), "'edge_time' holds a frame that is not there")
     elif edge_time.numel() > 0:

@@ -13,7 +13,7 @@ from torch.nn import Module, ModuleList
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_sparse
 
-from rstg_pyg.arguments import check_entries, check_flags, check_options, check_positive, num_dims
+from rstg_pyg.arguments import check_device, check_entries, check_flags, check_options, check_positive, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.conv.inputs import changing_graph, check_index
 from rstg_pyg.formula import Formula
@@ -122,8 +122,7 @@ class RSTG(Formula):
         check_options(self, kwargs, RSTGConv)
         check_positive(channels=channels, num_stages=num_stages)
         check_flags(share_time=share_time, share_space=share_space, residual=residual)
-        self.channels = channels
-        self.num_stages = num_stages
+        self.channels, self.num_stages = channels, num_stages
         self.stages = stage_sequence(stages, num_stages)
         self.formula = {"stages": self.stages}
         if SPACE_TIME in self.stages and kwargs.get("edge_dim") is not None:
@@ -295,7 +294,7 @@ class RSTG(Formula):
                 return None
         shape, rows, states = x.shape[:-2], x.flatten(1, -2), []
         for module, entry in zip([module for stage, module in modules if stage == TIME], memory, strict=True):
-            parts = () if entry is None else module._parts(entry, shape)
+            parts = () if entry is None else module._parts(entry, shape, x.device)
             states.append([part.to(x.dtype).reshape(rows.shape) for part in parts])
         out, after, alphas = run_stages(rows, [known[module] for _, module in modules], index, pe, states, weighs)
         found = out.view(x.shape), tuple(one_or_all([part.view(x[..., 0, :].shape) for part in one]) for one in after)
@@ -315,6 +314,7 @@ class RSTG(Formula):
         moves = SPACE_TIME in self.stages and (num_dims(pe) > 2 or any(isinstance(entry, tuple) for entry in memory))
         if edge_time is None and mask is None and not moves:
             return None
+        check_device(x, mask=mask)
         graph = None
         if len(self.space_stages) > 0:
             graph = self._graph(x, edge_index, edge_attr, pe, edge_time)
@@ -343,7 +343,7 @@ class RSTG(Formula):
         else:
             is_index = isinstance(edge_index, GraphIndex)
             graph = edge_index if is_index else GraphIndex(edge_index, x.size(0), self._flow)
-            check_index(graph, x.size(0), self._flow)
+            check_index(graph, x, self._flow)
         if SPACE_TIME in self.stages and (edge_attr is not None or is_sparse(graph.adjacency)):
             raise ValueError(
                 "expected a homogeneous stage to get edges as a tensor [2, num_edges] and no 'edge_attr': the edges "

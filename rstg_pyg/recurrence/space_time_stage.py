@@ -36,7 +36,7 @@ def space_time_stage(
           ``(edge_index, alpha)`` on the space-time graph (of T + 1 frames after an earlier call).
     """
     if past is not None:
-        check_memory("the state of a homogeneous stage", past, ["a tensor"], [*x.shape[:-2], x.size(-1)])
+        check_memory("the state of a homogeneous stage", past, ["a tensor"], [*x.shape[:-2], x.size(-1)], x.device)
         x = torch.cat([past.to(x.dtype).unsqueeze(-2), x], dim=-2)
     num_nodes, num_frames = x.size(0), x.size(-2)
     out = conv(
@@ -96,15 +96,18 @@ class WithPast:
     def _parts(self, past: Any) -> tuple[Tensor, Tensor, OptTensor]:
         """The last input, who was there, and the last encodings."""
         name, shape = "the state of a homogeneous stage", [*self.node_shape, self.channels]
+        device = self.there.device
         if not isinstance(past, tuple):
-            check_memory(name, past, ["a tensor"], shape)
+            check_memory(name, past, ["a tensor"], shape, device)
             return past, torch.ones(self.node_shape, dtype=torch.bool, device=past.device), None
         x, there, pe = (*past, None, None)[:3]
         if len(past) not in (2, 3) or getattr(there, "dtype", None) != torch.bool or there.shape != self.node_shape:
-            check_memory(name, past, ["a tensor"], shape)
-        check_memory(name, x, ["a tensor"], shape)
+            check_memory(name, past, ["a tensor"], shape, device)
+        check_memory(name, x, ["a tensor"], shape, device)
         if pe is not None and self.pe is not None:
-            check_memory(f"the last encodings in {name}", pe, ["a tensor"], [*self.node_shape, self.pe.size(-1)])
+            check_memory(
+                f"the last encodings in {name}", pe, ["a tensor"], [*self.node_shape, self.pe.size(-1)], device
+            )
         return x, there, pe
 
     def run(self, conv: Module, rows: Tensor, past: Any, return_attention_weights: bool | None) -> tuple[Any, Any]:

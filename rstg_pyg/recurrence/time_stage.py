@@ -1,7 +1,6 @@
 """The time stage: one recurrent cell per node, over the node's own past."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,14 +8,23 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from rstg_pyg.arguments import check_choice, check_flags, check_memory, check_positive, check_type, describe, num_dims
+from rstg_pyg.arguments import (
+    check_choice,
+    check_flags,
+    check_like,
+    check_memory,
+    check_positive,
+    describe,
+    is_like,
+    num_dims,
+)
 from rstg_pyg.formula import Formula
 from rstg_pyg.norm import Norm, layer_norm_of, normalised, resolve_norm
 from rstg_pyg.ops import FrameIndex
+from rstg_pyg.ops.frames import check_mask
 from rstg_pyg.ops.recurrent import packed_rnn, why_not
 from rstg_pyg.ops.stages import CellWeights, Stage, are_plain
-from rstg_pyg.recurrence.chrono import chrono_init
-from rstg_pyg.recurrence.linear_rnn import LinearRNN
+from rstg_pyg.recurrence.rnn import LinearRNN, chrono_init, is_lstm, run_rnn
 from rstg_pyg.watched import calls_are_watched, everything_is_watched, is_bare, is_transformed
 
 RNNState = Tensor | tuple[Tensor, ...]
@@ -57,13 +65,13 @@ class TimeStage(Formula):
     Args:
         channels: Size C of the node features.
         rnn: ``"lstm"``, ``"gru"``, ``"linear"`` for long memories (see
-            :class:`~rstg_pyg.recurrence.linear_rnn.LinearRNN`), or a function from C to a module of one's own, see
+            :class:`~rstg_pyg.recurrence.LinearRNN`), or a function from C to a module of one's own, see
             below.
         norm: Normalisation of the stage's input, see :class:`~rstg_pyg.RSTGConv`.
         residual: Add the stage's input to its output.
         bias: Learn additive biases, in the named networks.
         chrono: Start with memories of up to so many frames, in the named networks, see
-            :func:`~rstg_pyg.recurrence.chrono.chrono_init`; None leaves them as they are.
+            :func:`~rstg_pyg.recurrence.chrono_init`; None leaves them as they are.
 
     A module of one's own is called with sequences ``x [R, T, C]``, the state that it returned before or None, and
     ``lengths [R]`` or None: how many of a sequence's frames are there, from the first on, at least one. It returns its
@@ -148,7 +156,7 @@ class TimeStage(Formula):
         if isinstance(mask, FrameIndex):
             return self._on_rows(x, state, mask)
         check_sequence(x, self.channels)
-        frames = FrameIndex(x.shape[:-1], mask=mask)
+        frames = FrameIndex(x.shape[:-1], mask=check_mask(mask, x.shape[:-1], x))
         if frames.is_static:
             return self._everywhere(x, state)
         out, state = self._on_rows(frames.take(x), state, frames)
@@ -158,20 +166,20 @@ class TimeStage(Formula):
         """Run on ``x [N, *, T, C]`` where all nodes are there."""
         if type(x) is not Tensor or x.layout != torch.strided or x.dim() < 3 or x.size(-1) != self.channels:
             check_sequence(x, self.channels)
-        if x.size(-2) < 1 or x.dtype != getattr(getattr(self.rnn, "weight_hh_l0", None), "dtype", None):
+        if x.size(-2) < 1 or not is_like(x, getattr(self.rnn, "weight_hh_l0", None)):
             check_sequence(x, self.channels)
-            check_type("x", x, self)
+            check_like("x", x, self)
         v = x if self.norm is None else normalised(self.norm, x)
         if self._takes_cell(v):
             out, state = self._one_frame(v, state)
         elif self.kind == LINEAR:
-            node_shape, before = x.shape[:-2], self._flat(state, x.shape[:-2], v.dtype)
+            node_shape, before = x.shape[:-2], self._flat(state, x.shape[:-2], v)
             out, h = self.rnn(v.flatten(0, -3), None if before is None else before[0])
             out, state = out.view(v.shape), h.view(*node_shape, self.channels)
         elif self._takes_operator(v):
             node_shape, rows = x.shape[:-2], v.flatten(0, -3).transpose(0, 1)
             sizes = torch.full((rows.size(0),), rows.size(1), device="cpu")
-            before = self._flat(state, node_shape, v.dtype)
+            before = self._flat(state, node_shape, v)
             if before is None:
                 before = (rows.new_zeros(rows.shape[1:]),) * (1 + is_lstm(self.rnn, self.kind))
             out, parts = self._run_operator(rows.flatten(0, 1), sizes, before)
@@ -179,7 +187,7 @@ class TimeStage(Formula):
             state = _per_node(parts, node_shape)
         else:
             node_shape = x.shape[:-2]
-            rows, before = v.flatten(0, -3), self._flat(state, node_shape, v.dtype)
+            rows, before = v.flatten(0, -3), self._flat(state, node_shape, v)
             out, last = self._run_own(rows, before) if self.kind == OWN else run_rnn(self.rnn, rows, _layered(before))
             out, parts = out.unflatten(0, node_shape), last if isinstance(last, tuple) else (last,)
             # Not unflatten: compilers of torch before 2.13 take an LSTM's state to have another dimension of size 1.
@@ -195,9 +203,9 @@ class TimeStage(Formula):
         if frames.rows is None:
             out, state = self._everywhere(frames.put(x), state)
             return frames.take(out), state
-        check_type("x", x, self)
+        check_like("x", x, self)
         v, node_shape = x if self.norm is None else normalised(self.norm, x), frames.shape[:-1]
-        before = self._flat(state, node_shape, v.dtype)
+        before = self._flat(state, node_shape, v)
         if before is None and self.kind != OWN:
             dtype = torch.promote_types(v.dtype, torch.float32) if self.kind == LINEAR else v.dtype
             before = (v.new_zeros(node_shape.numel(), self.channels, dtype=dtype),) * (1 + is_lstm(self.rnn, self.kind))
@@ -285,7 +293,7 @@ class TimeStage(Formula):
         if state is None:
             h = c = torch.zeros_like(rows)
         else:
-            h, *c = (one.to(v.dtype).reshape(rows.shape) for one in self._parts(state, shape))
+            h, *c = (one.to(v.dtype).reshape(rows.shape) for one in self._parts(state, shape, v.device))
             c = c[0] if c else None
         if type(rnn) is torch.nn.LSTM:
             h, c = torch.lstm_cell(rows, (h, c), *weights)
@@ -293,7 +301,7 @@ class TimeStage(Formula):
         h = torch.gru_cell(rows, h, *weights)
         return h.view(v.shape), h.clone().view(*shape, self.channels)
 
-    def _parts(self, state: RNNState, node_shape: torch.Size) -> tuple[Tensor, ...]:
+    def _parts(self, state: RNNState, node_shape: torch.Size, device: torch.device) -> tuple[Tensor, ...]:
         """The tensors of a state, such as ``h``, and ``c`` of an LSTM, of the right shapes."""
         if self.kind == OWN:
             parts = state if isinstance(state, tuple) else (state,)
@@ -305,16 +313,16 @@ class TimeStage(Formula):
         is_pair = is_lstm(self.rnn, self.kind)
         shape = [*node_shape, self.channels]
         parts = state if is_pair else (state,)
-        if type(parts) is not tuple or len(parts) != 1 + is_pair or any(not _is(part, shape) for part in parts):
-            check_memory("the state of a time stage", state, "hc" if is_pair else "h", shape)
+        if type(parts) is not tuple or len(parts) != 1 + is_pair or any(not _is(part, shape, device) for part in parts):
+            check_memory("the state of a time stage", state, "hc" if is_pair else "h", shape, device)
         return parts
 
-    def _flat(self, state: RNNState | None, node_shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, ...] | None:
-        """The tensors of a state with all nodes in one dimension, ``[R, ...]``."""
+    def _flat(self, state: RNNState | None, node_shape: torch.Size, like: Tensor) -> tuple[Tensor, ...] | None:
+        """The tensors of a state with all nodes in one dimension, ``[R, ...]``, of a type that goes with the input."""
         if state is None:
             return None
-        parts = tuple(part.flatten(0, len(node_shape) - 1) for part in self._parts(state, node_shape))
-        return parts if self.kind in (OWN, LINEAR) else tuple(part.to(dtype) for part in parts)
+        parts = tuple(part.flatten(0, len(node_shape) - 1) for part in self._parts(state, node_shape, like.device))
+        return parts if self.kind in (OWN, LINEAR) else tuple(part.to(like.dtype) for part in parts)
 
     def __repr__(self) -> str:
         name = type(self.rnn).__name__.lower() if self.kind == OWN else self.kind
@@ -335,66 +343,6 @@ def _per_node(parts: Sequence[Tensor], node_shape: torch.Size) -> RNNState:
     return one_or_all([part.view(*node_shape, *part.shape[1:]) for part in parts])
 
 
-def _is(part: Any, shape: list[int]) -> bool:
-    return isinstance(part, Tensor) and part.is_floating_point() and list(part.shape) == shape
-
-
-def autocast_takes_float16(rows: Tensor | PackedSequence) -> bool:
-    """Whether PyTorch would run a recurrent network in float16 there, though bfloat16 was asked for: so it does on CUDA
-    wherever autocast is on. The small gradients of a mean over many clips and frames become 0 then, for nothing scales
-    a loss that is to be trained in bfloat16."""
-    return rows.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
-
-
-def onednn_lacks_bfloat16() -> bool:
-    """Whether oneDNN finds no instructions for bfloat16 in this CPU. Its convolutions take several times as long in it
-    then as in float32, and its LSTM is an error."""
-    return torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def run_rnn(rnn: Module, rows: Tensor | PackedSequence, memory: Any | None = None) -> tuple[Tensor, Any]:
-    """Return what ``rnn`` gives; where autocast would take float16, without autocast, in the type of its weights. Where
-    somebody follows the operations, or oneDNN cannot, it is made of several, not of oneDNN's one.
-
-    Shapes:
-        - **rows:** ``[R, T, C]``, or packed. **memory:** what ``rnn`` takes, of any type. **output:** as of ``rnn``.
-
-    Raises:
-        ValueError: If it has more layers than one or two directions: nothing carries the state of the others.
-
-    Example:
-        >>> import torch
-        >>> from rstg_pyg.recurrence.time_stage import run_rnn
-        >>> run_rnn(torch.nn.GRU(4, 4, batch_first=True), torch.randn(3, 5, 4))[0].shape
-        torch.Size([3, 5, 4])
-    """
-    if autocast_takes_float16(rows):
-        dtype = next(rnn.parameters()).dtype
-        if memory is not None:
-            memory = tuple(part.to(dtype) for part in memory) if isinstance(memory, tuple) else memory.to(dtype)
-        with torch.autocast(rows.data.device.type, enabled=False):
-            out, last = rnn(rows.to(dtype), memory)
-    else:
-        on_cpu = not rows.is_cuda and torch.is_autocast_enabled("cpu")
-        several = everything_is_watched() or (on_cpu and onednn_lacks_bfloat16())
-        with _without_onednn() if several else nullcontext():
-            out, last = rnn(rows, memory)
-    layers = (last[0] if isinstance(last, tuple) else last).size(0)
-    if layers != 1:
-        raise ValueError(f"expected a recurrent network of one layer and one direction, got {layers} in {rnn}")
-    return out, last
-
-
-def is_lstm(rnn: Module, kind: str) -> bool:
-    """Whether the state of ``rnn`` is a pair; ``kind`` tells of modules that stand around such a network."""
-    return getattr(rnn, "mode", kind.upper()) == "LSTM"
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled
+def _is(part: Any, shape: list[int], device: torch.device) -> bool:
+    fits = isinstance(part, Tensor) and part.is_floating_point() and list(part.shape) == shape
+    return fits and part.device == device

@@ -25,7 +25,7 @@ except ImportError:
     fcntl = None
 
 from rstg_pyg.arguments import check_choice, check_positive
-from rstg_pyg.recurrence.time_stage import onednn_lacks_bfloat16
+from rstg_pyg.recurrence.rnn import onednn_lacks_bfloat16
 from rstg_pyg.training.checkpoint import NAME, chunk_checkpoint, read_checkpoint
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.ending import ends_together

@@ -6,12 +6,12 @@ import torch
 from rstg_pyg import TimeStage
 from rstg_pyg.models import MeanLSTM
 from rstg_pyg.recurrence import time_stage
-from rstg_pyg.recurrence.time_stage import autocast_takes_float16, run_rnn
+from rstg_pyg.recurrence.rnn import autocast_takes_float16, run_rnn
 
 
 @pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
 def test_it_is_the_network_without_autocast(monkeypatch, kind):
-    monkeypatch.setattr(time_stage, "autocast_takes_float16", lambda rows: True)
+    monkeypatch.setattr("rstg_pyg.recurrence.rnn.autocast_takes_float16", lambda rows: True)
     rnn = kind(6, 6, batch_first=True)
     rows = torch.randn(5, 3, 6)
     with torch.autocast("cpu", torch.bfloat16):
@@ -35,7 +35,7 @@ def test_the_time_stage_takes_it_and_keeps_its_memory(monkeypatch, rnn):
     stage = TimeStage(6, rnn, norm="layer_norm", residual=True)
     x = torch.randn(5, 4, 6)
     expected, _ = stage(x)
-    monkeypatch.setattr(time_stage, "autocast_takes_float16", lambda rows: True)
+    monkeypatch.setattr("rstg_pyg.recurrence.rnn.autocast_takes_float16", lambda rows: True)
     monkeypatch.setattr(time_stage, "_CELL_ROWS", 0)
     with torch.autocast("cpu", torch.bfloat16):
         first, state = stage(x[:, :2])
@@ -64,5 +64,5 @@ def test_small_gradients_live_under_autocast_on_cuda(make, rnn):
 
     expected = gradient(1.0)
     with torch.autocast("cuda", torch.bfloat16):
-        assert time_stage.autocast_takes_float16(x)
+        assert autocast_takes_float16(x)
         torch.testing.assert_close(gradient(1e-9), expected, atol=0.02, rtol=0.05)

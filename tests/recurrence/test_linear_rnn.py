@@ -8,7 +8,7 @@ from laws import assert_clip_equals_stream
 from small_graphs import GRAPHS
 
 from rstg_pyg import RSTG, TimeStage
-from rstg_pyg.recurrence.linear_rnn import LinearRNN
+from rstg_pyg.recurrence import LinearRNN
 
 EDGES, N = GRAPHS["irregular"]
 C = 4
