@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,7 @@ from rstg_pyg.training import DivergenceError, ForecastTask, open_run, run_train
 from rstg_pyg.training.module import RunModule
 
 DATA_SETS = ("traffic", "pedestrians", "particles")
-"""Modules of ``rstg_pyg.training`` whose ``tasks(root)`` are the parts of a table."""
+"""Modules of ``rstg_pyg.training`` whose ``tasks(root)`` make the parts of a table."""
 
 
 def train(module: RunModule, task: ForecastTask, row: str, seed: int, folder: Path, threads: int) -> dict:
@@ -157,8 +157,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the tables go")
     parser.add_argument("--threads", type=positive, default=1, help="threads of a run (default: %(default)s)")
     args = parser.parse_args(argv)
-    make: Callable[[str], list[ForecastTask]] = importlib.import_module(f"rstg_pyg.training.{args.data}").tasks
-    tasks = make(args.root)
+    makers = importlib.import_module(f"rstg_pyg.training.{args.data}").tasks(args.root)
+    tasks: list[ForecastTask] = [make() for make in makers.values()]
     for name in args.parts or ():
         check_name("--parts", name, [task.name for task in tasks])
     asked = [with_clips(task, args.clips) for task in tasks if args.parts is None or task.name in args.parts]

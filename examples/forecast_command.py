@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,8 +42,8 @@ from rstg_pyg.training.weights import check_settings
 
 NETWORK_OPTIONS = ("channels", "num_stages", "rnn", "heads", "dropout")
 
-Tasks = Callable[[str, str | None], list[ForecastTask]]
-"""From the folder of downloads, and the folder that has the files or None, to the tasks of a data set."""
+Tasks = Callable[[str, str | None], Mapping[str, Callable[[], ForecastTask]]]
+"""From the folder of downloads, and the folder that has the files or None, to what makes the tasks of a data set."""
 Draw = Callable[[ForecastTask, SequenceForecaster, Path], list[Path]]
 """Draws what a model predicts of the test data into a folder; returns the paths."""
 
@@ -69,11 +69,11 @@ def make_parser(name: str, description: str, model: str) -> argparse.ArgumentPar
 
 
 def choose_task(args: argparse.Namespace, tasks: Tasks) -> ForecastTask:
-    found = {task.name: task for task in tasks(args.root, args.data_dir)}
+    found = tasks(args.root, args.data_dir)
     name = next(iter(found)) if args.part is None else args.part
     if name not in found:
         raise ValueError(f"--part: expected one of {', '.join(found)}, got {name!r}")
-    task = found[name]
+    task = found[name]()
     # --num-nodes is the number of machines, not of a graph's nodes.
     network = {option: value for option, value in chosen(args, GraphNetwork).items() if option in NETWORK_OPTIONS}
     recipe = {"chunk": min(task.recipe.chunk, args.clips)} if args.clips else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,8 +46,8 @@ def naive_errors(test: Particles) -> Mapping[str, Mapping[str, float]]:
 
 def tasks(
     root: str | os.PathLike, data_dir: str | os.PathLike | None = None, sizes: Mapping[str, int] | None = None
-) -> list[ForecastTask]:
-    """Return the tasks on springs and on charges.
+) -> dict[str, Callable[[], ForecastTask]]:
+    """Return what makes the tasks on springs and on charges, by their names.
 
     Args:
         root: Where simulations are kept.
@@ -55,7 +56,8 @@ def tasks(
     """
     if data_dir is not None:
         raise ValueError(f"expected no folder of data, for particles are simulated, got {data_dir}")
-    return [_task(os.path.join(root, "Particles"), kind, {**SIMULATIONS, **(sizes or {})}) for kind in KINDS]
+    sizes = {**SIMULATIONS, **(sizes or {})}
+    return {f"particles-{kind}": partial(_task, os.path.join(root, "Particles"), kind, sizes) for kind in KINDS}
 
 
 def _task(root: str, kind: str, sizes: Mapping[str, int]) -> ForecastTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -72,44 +73,43 @@ def naive_errors(windows: Pedestrians) -> dict[str, dict[str, float]]:
 
 def tasks(
     root: str | os.PathLike, data_dir: str | os.PathLike | None = None, source: str = "auto"
-) -> list[ForecastTask]:
-    """Return a task per scene: predict the next 4.8 s of everyone from 3.2 s, having learned from the other scenes;
-    see :class:`~rstg_pyg.datasets.Pedestrians` for the arguments.
+) -> dict[str, Callable[[], ForecastTask]]:
+    """Return what makes the task of each scene, by its name: predict the next 4.8 s of everyone from 3.2 s, having
+    learned from the other scenes; see :class:`~rstg_pyg.datasets.Pedestrians` for the arguments.
 
     Example:
         >>> from rstg_pyg.training.pedestrians import tasks
-        >>> [task.name for task in tasks("data", source="simulated")][:2]
-        ['pedestrians-eth', 'pedestrians-hotel']
+        >>> tasks("data", source="simulated")["pedestrians-eth"]().title
+        'eth of simulated walkers'
     """
-    found = []
-    for scene in SCENES:
-        parts = []
-        for split in SPLITS:
-            options = {"paces": PACES, "source": source, "data_dir": data_dir}
-            parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, **options))
-            source = parts[0].source
-        network = GraphNetwork(
-            MotionForecaster.in_channels,
-            HISTORY,
-            HORIZON,
-            out_channels=MotionForecaster.out_channels,
-            num_stages=1,
-            edge_dim=MotionForecaster.edge_dim,
-            norm=None,
-            from_last=False,
-        )
-        found.append(
-            ForecastTask(
-                f"pedestrians-{scene}",
-                scene if source == "files" else f"{scene} of simulated walkers",
-                {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
-                network,
-                SequenceRecipe(60_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
-                *parts,
-                measure=displacement_errors,
-                augment=augmented,
-                around=partial(MotionForecaster, horizon=HORIZON),
-                naive=partial(naive_errors, parts[2]),
-            )
-        )
-    return found
+    return {f"pedestrians-{scene}": partial(_task, root, scene, data_dir, source) for scene in SCENES}
+
+
+def _task(root: str | os.PathLike, scene: str, data_dir: str | os.PathLike | None, source: str) -> ForecastTask:
+    parts = []
+    for split in SPLITS:
+        options = {"paces": PACES, "source": source, "data_dir": data_dir}
+        parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, **options))
+        source = parts[0].source
+    network = GraphNetwork(
+        MotionForecaster.in_channels,
+        HISTORY,
+        HORIZON,
+        out_channels=MotionForecaster.out_channels,
+        num_stages=1,
+        edge_dim=MotionForecaster.edge_dim,
+        norm=None,
+        from_last=False,
+    )
+    return ForecastTask(
+        f"pedestrians-{scene}",
+        scene if source == "files" else f"{scene} of simulated walkers",
+        {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
+        network,
+        SequenceRecipe(60_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
+        *parts,
+        measure=displacement_errors,
+        augment=augmented,
+        around=partial(MotionForecaster, horizon=HORIZON),
+        naive=partial(naive_errors, parts[2]),
+    )

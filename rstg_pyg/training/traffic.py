@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -91,8 +92,13 @@ def _solve(inputs: Tensor, targets: Tensor, strength: float) -> Tensor:
 
 def tasks(
     root: str | os.PathLike, data_dir: str | os.PathLike | None = None, speeds: str = "auto"
-) -> list[ForecastTask]:
-    """Return the one task on traffic; see :class:`~rstg_pyg.datasets.LosLoop` for the arguments."""
+) -> dict[str, Callable[[], ForecastTask]]:
+    """Return what makes the one task on traffic, by its name; see :class:`~rstg_pyg.datasets.LosLoop` for the
+    arguments."""
+    return {"traffic": partial(_task, root, data_dir, speeds)}
+
+
+def _task(root: str | os.PathLike, data_dir: str | os.PathLike | None, speeds: str) -> ForecastTask:
     last = TRAINED - HISTORY
     long = {"history": TRAINED, "horizon": HORIZON + last, "gap": -last}
     short = {"history": HISTORY, "horizon": HORIZON, "shortest": SHORTEST}
@@ -114,17 +120,15 @@ def tasks(
         num_nodes=len(train.adjacency),
     )
     recipe = SequenceRecipe(720, loss="huber", batch_size=3, chunk=120, lr=6e-3, weight_decay=0.05)
-    return [
-        ForecastTask(
-            "traffic",
-            "Los-loop" if train.source == "los-loop" else "a simulated road network",
-            train.source,
-            network,
-            recipe,
-            train,
-            val,
-            test,
-            SpeedErrors(train.scale),
-            naive=lambda: naive_errors(LosLoop(root, "train", HISTORY, HORIZON, **options), test),
-        )
-    ]
+    return ForecastTask(
+        "traffic",
+        "Los-loop" if train.source == "los-loop" else "a simulated road network",
+        train.source,
+        network,
+        recipe,
+        train,
+        val,
+        test,
+        SpeedErrors(train.scale),
+        naive=lambda: naive_errors(LosLoop(root, "train", HISTORY, HORIZON, **options), test),
+    )

@@ -56,7 +56,7 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
         >>> from rstg_pyg.datasets import Pedestrians
         >>> from rstg_pyg.training.pedestrians import tasks
         >>> from rstg_pyg.visualize import explain_forecast
-        >>> task = tasks("data", source="simulated")[0]
+        >>> task = tasks("data", source="simulated")["pedestrians-eth"]()
         >>> explanation = explain_forecast(task.module("all-temp-stages").model, task.test[0])
         >>> explanation.alpha.shape == explanation.window.edge_time.shape
         True
@@ -107,7 +107,7 @@ def draw_trajectories(
         >>> from rstg_pyg.datasets import Pedestrians
         >>> from rstg_pyg.training.pedestrians import tasks
         >>> from rstg_pyg.visualize import draw_trajectories, explain_forecast
-        >>> task = tasks("data", source="simulated")[0]
+        >>> task = tasks("data", source="simulated")["pedestrians-eth"]()
         >>> model = task.module("all-temp-stages").model
         >>> figure = draw_trajectories([explain_forecast(model, task.test[i]) for i in (0, 9)], title="untrained")
         >>> figure.savefig("trajectories.png")

@@ -61,7 +61,7 @@ def test_a_table_has_naive_rows_and_trained_ones_and_goes_on(start, tmp_path, mo
 @pytest.mark.skipif(not DATA, reason="RSTG_PYG_DATA does not name a folder with traffic/ and pedestrians/")
 @pytest.mark.parametrize("data", ["traffic", "pedestrians"])
 def test_the_results_that_are_kept_are_of_the_tasks(data, tmp_path):
-    tasks = importlib.import_module(f"rstg_pyg.training.{data}").tasks(tmp_path)
+    tasks = [make() for make in importlib.import_module(f"rstg_pyg.training.{data}").tasks(tmp_path).values()]
     kept = graph_rows.read_kept(RESULTS / f"{data}.csv", tasks)
     assert {held["task"] for held in kept} == {task.name for task in tasks}
 

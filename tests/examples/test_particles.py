@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 from example_scripts import load_example
@@ -24,7 +25,8 @@ def particles(monkeypatch):
     return example
 
 
-def test_it_trains_draws_and_tests_its_weights(particles, root, tmp_path, capsys):
+def test_it_trains_draws_and_tests_its_weights(particles, tmp_path, capsys):
+    root = str(tmp_path / "data")
     command = ["--root", root, "--out", str(tmp_path / "run"), *SHORT]
     measured = particles.main(command)
     assert {"mse_1", "mse_20", "interactions"} <= measured.keys()
@@ -35,6 +37,8 @@ def test_it_trains_draws_and_tests_its_weights(particles, root, tmp_path, capsys
         assert image.n_frames == 5
     weights = ["--weights", str(tmp_path / "run" / "weights.pt"), "--out", str(tmp_path / "again")]
     assert particles.main(["--root", root, *weights, *SHORT]) == pytest.approx(measured, rel=1e-5)
+    # No part is made that was not asked for.
+    assert {path.name.split("_")[0] for path in Path(root).rglob("*.npz")} == {"springs"}
 
 
 def test_charges_by_a_row_without_beliefs(particles, root, tmp_path):

@@ -15,7 +15,7 @@ SIZES = {"train": 24, "val": 4, "test": 4}
 
 @pytest.fixture(scope="module")
 def springs(tmp_path_factory):
-    return tasks(tmp_path_factory.mktemp("data"), sizes=SIZES)[0]
+    return tasks(tmp_path_factory.mktemp("data"), sizes=SIZES)["particles-springs"]()
 
 
 def test_naive_rows_are_those_of_a_hand(springs):

@@ -10,7 +10,7 @@ from rstg_pyg.training.pedestrians import NOISE, SCALES, augmented, displacement
 
 @pytest.fixture(scope="module")
 def task():
-    return tasks("no/such/folder", source="simulated")[3]
+    return tasks("no/such/folder", source="simulated")["pedestrians-zara1"]()
 
 
 def test_errors_are_of_those_who_are_there_throughout(task):
