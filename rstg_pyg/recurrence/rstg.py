@@ -5,7 +5,7 @@ clips on one graph), usually none.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
@@ -26,9 +26,7 @@ from rstg_pyg.recurrence.time_stage import RNN, RNNState, TimeStage, check_seque
 from rstg_pyg.regions.graph import spacetime_edge_index
 from rstg_pyg.watched import everything_is_watched, is_bare
 
-TIME = "time"
-SPACE = "space"
-SPACE_TIME = "space-time"
+TIME, SPACE, SPACE_TIME = "time", "space", "space-time"
 
 FORMS = ("all-temp", "1-temp", "space-only", "time-only", "homogeneous")
 """Named forms, after the rows of the paper's ablation."""
@@ -103,6 +101,8 @@ class RSTG(Formula):
         (torch.Size([14, 10, 32]), 4)
         >>> more, state = rstg(torch.randn(14, 1, 32), graph.edge_index, pe=graph.heatmap, state=state)
     """
+
+    refused_options: ClassVar = {"num_layers": "'num_stages' is the number of space stages"}
 
     def __init__(
         self,

@@ -46,6 +46,8 @@ def test_unknown_arguments_are_not_swallowed():
             RSTG(4, stages=stages, head=2)
     with pytest.raises(TypeError, match="expected an option of RSTG, got 'out_channels'"):
         RSTG(4, out_channels=4)
+    with pytest.raises(ValueError, match="expected no 'num_layers': 'num_stages' is the number of space stages, got 2"):
+        RSTG(4, num_layers=2)
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 6, 3), (5, 0, 4)])
