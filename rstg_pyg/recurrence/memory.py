@@ -117,6 +117,8 @@ class NodeMemory:
         for part in _leaves(state):
             if part.size(0) != ids.size(0):
                 raise ValueError(f"expected a state of {ids.size(0)} nodes, as there are ids, got {describe(part)}")
+            if part.device != ids.device:
+                raise ValueError(f"expected a state on {ids.device}, as 'ids', got {part.device}")
         if self._state is not None:
             given, kept = ([part.shape[1:] for part in _leaves(one)] for one in (state, self._state))
             if given != kept:
@@ -161,6 +163,7 @@ class NodeMemory:
         if values.size(0) < ids.size(0):
             raise ValueError(f"expected each id once, got {values[counts > 1][0].item()} more than once")
         self.ids, self._written = self.ids.to(ids.device), self._written.to(ids.device)
+        self._state = _map(lambda kept: kept.to(ids.device), self._state)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} nodes, max_nodes={self.max_nodes})"

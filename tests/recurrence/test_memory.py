@@ -108,6 +108,8 @@ def test_bad_input():
     memory.write(ids, state)
     with pytest.raises(ValueError, match=r"a state like those that are kept, .*\[2, 4\].* got .*\[2, 5\]"):
         memory.write(ids, [(torch.zeros(2, 5), torch.zeros(2, 5))] * len(state))
+    with pytest.raises(ValueError, match="a state on cpu, as 'ids', got meta"):
+        memory.write(ids, [(torch.zeros(2, C, device="meta"),) * 2] * len(state))
     with pytest.raises(ValueError, match="'rstg' to be an RSTG, got Linear"):
         NodeMemory(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="a state of 3 entries, got 2"):
@@ -116,3 +118,12 @@ def test_bad_input():
         memory.load_state_dict({})
     with pytest.raises(ValueError, match="'max_nodes' to be a positive int, got 0"):
         NodeMemory(rstg, 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_it_follows_the_ids_to_their_device():
+    rstg, ids = make(), torch.tensor([4, 2])
+    memory = NodeMemory(rstg)
+    memory.write(ids, rstg(torch.randn(2, 1, C).double(), torch.empty(2, 0).long())[1])
+    expected = memory.read(ids)
+    torch.testing.assert_close(memory.read(ids.cuda()), expected, check_device=False)
