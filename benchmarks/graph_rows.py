@@ -162,6 +162,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in args.parts or ():
         check_name("--parts", name, [task.name for task in tasks])
     asked = [with_clips(task, args.clips) for task in tasks if args.parts is None or task.name in args.parts]
+    for row in args.rows or ():
+        check_name("--rows", row.partition(":")[0], {name: None for task in asked for name in task.rows})
     keep_freed_memory()
     found = read_kept(args.results / f"{args.data}.csv", asked)
     kept = {held["settings"] for held in found}
@@ -169,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
     # Seed by seed, so that a table that is stopped early has all rows.
     for seed in dict.fromkeys(args.seeds):
         for task in asked:
-            for row in dict.fromkeys(args.rows or task.rows):
+            # Not every task has all rows.
+            for row in dict.fromkeys(row for row in args.rows or task.rows if row.partition(":")[0] in task.rows):
                 lightning.seed_everything(seed, verbose=False)
                 module = task.module(row, seed)
                 if digest(module.config) in kept:

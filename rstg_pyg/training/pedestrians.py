@@ -13,7 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from rstg_pyg.datasets import Pedestrians
 from rstg_pyg.datasets.pedestrians import SCENES, SPLITS
-from rstg_pyg.models.graph_rows import GraphNetwork
+from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork
 from rstg_pyg.models.motion import MotionForecaster, constant_velocity
 from rstg_pyg.training.forecast import SequenceRecipe
 from rstg_pyg.training.forecast_data import ForecastTask
@@ -27,6 +27,9 @@ PACES = 1, 2
 """At eth people walk twice as fast as elsewhere, by the clock of its file."""
 NOISE = 0.03
 """Metres: UCY was annotated by splines, ETH frame by frame."""
+
+WORTH = "all-temp-stages"
+"""The row that is trained without people who are there only in part, too."""
 
 
 def displacement_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
@@ -77,18 +80,28 @@ def tasks(
     """Return what makes the task of each scene, by its name: predict the next 4.8 s of everyone from 3.2 s, having
     learned from the other scenes; see :class:`~rstg_pyg.datasets.Pedestrians` for the arguments.
 
+    A task whose name ends in "-throughout" has the same scene without the people who are there only in part. One row
+    tells what they are worth.
+
     Example:
         >>> from rstg_pyg.training.pedestrians import tasks
         >>> tasks("data", source="simulated")["pedestrians-eth"]().title
-        'eth of simulated walkers'
+        'eth, of simulated walkers'
     """
-    return {f"pedestrians-{scene}": partial(_task, root, scene, data_dir, source) for scene in SCENES}
+    make = partial(_task, root, data_dir, source)
+    found = {f"pedestrians-{scene}": partial(make, scene) for scene in SCENES}
+    return found | {f"{name}-throughout": partial(one, throughout_only=True) for name, one in found.items()}
 
 
-def _task(root: str | os.PathLike, scene: str, data_dir: str | os.PathLike | None, source: str) -> ForecastTask:
+def _task(
+    root: str | os.PathLike, data_dir: str | os.PathLike | None, source: str, scene: str, throughout_only: bool = False
+) -> ForecastTask:
     parts = []
+    name, title, rows = f"pedestrians-{scene}", scene, GRAPH_ROWS
+    if throughout_only:
+        name, title, rows = f"{name}-throughout", f"{scene}, people there throughout alone", {WORTH: GRAPH_ROWS[WORTH]}
     for split in SPLITS:
-        options = {"paces": PACES, "source": source, "data_dir": data_dir}
+        options = {"paces": PACES, "throughout_only": throughout_only, "source": source, "data_dir": data_dir}
         parts.append(Pedestrians(root, scene, split, HISTORY, HORIZON, **options))
         source = parts[0].source
     network = GraphNetwork(
@@ -102,8 +115,8 @@ def _task(root: str | os.PathLike, scene: str, data_dir: str | os.PathLike | Non
         from_last=False,
     )
     return ForecastTask(
-        f"pedestrians-{scene}",
-        scene if source == "files" else f"{scene} of simulated walkers",
+        name,
+        title if source == "files" else f"{title}, of simulated walkers",
         {"files": "ETH and UCY", "simulated": "simulated walkers"}[source],
         network,
         SequenceRecipe(60_000, batch_size=32, lr=1e-2, loss="distance", chunk=4_000),
@@ -112,4 +125,5 @@ def _task(root: str | os.PathLike, scene: str, data_dir: str | os.PathLike | Non
         augment=augmented,
         around=partial(MotionForecaster, horizon=HORIZON),
         naive=partial(naive_errors, parts[2]),
+        rows=rows,
     )

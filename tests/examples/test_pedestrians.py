@@ -29,7 +29,7 @@ def test_it_trains_goes_on_tests_and_draws(pedestrians, tmp_path, capsys):
     assert result == {} and "stopped after 32 of 64" in capsys.readouterr().out
     result = pedestrians.main([*command, "--chunk", "32"])
     text = capsys.readouterr().out
-    assert "going on from" in text and "1-temp-stage on hotel of simulated walkers" in text
+    assert "going on from" in text and "1-temp-stage on hotel, of simulated walkers" in text
     assert "constant velocity" in text and "no motion" in text
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["ade"] == result["ade"]
     assert Image.open(tmp_path / "run" / "trajectories.png").size[0] > 1000
