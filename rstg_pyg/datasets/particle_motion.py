@@ -57,7 +57,13 @@ def draw_start(kind: str, seed: int, series: int, index: int, num_particles: int
     return np.stack(start), np.outer(charge, charge) * (1 - np.eye(num_particles))
 
 
-def simulate(kind: str, start: np.ndarray, interaction: np.ndarray, num_frames: int) -> np.ndarray:
+def simulate(
+    kind: str,
+    start: np.ndarray,
+    interaction: np.ndarray,
+    num_frames: int,
+    steps_per_frame: int = STEPS_PER_FRAME,
+) -> np.ndarray:
     r"""Follow particles by the leapfrog rule, in steps of 0.001, of which every hundredth is kept, the start first.
 
     .. math::
@@ -72,6 +78,7 @@ def simulate(kind: str, start: np.ndarray, interaction: np.ndarray, num_frames: 
         start: Places and velocities.
         interaction: See :func:`draw_start`.
         num_frames: Number T of frames.
+        steps_per_frame: Fewer steps are longer ones, and less exact.
 
     Shapes:
         - **start:** ``[S, 4, N]``. **interaction:** ``[S, N, N]``. **output:** ``[S, N, T, 4]``, float64.
@@ -84,12 +91,15 @@ def simulate(kind: str, start: np.ndarray, interaction: np.ndarray, num_frames: 
     size = max(1, _AT_ONCE // num_particles**2)
     for first in range(0, count, size):
         part = slice(first, first + size)
-        _simulate(kind, start[part].transpose(1, 2, 0), interaction[part].transpose(1, 2, 0), out[part])
+        _simulate(
+            kind, start[part].transpose(1, 2, 0), interaction[part].transpose(1, 2, 0), out[part], steps_per_frame
+        )
     return out
 
 
-def _simulate(kind: str, start: np.ndarray, interaction: np.ndarray, out: np.ndarray) -> None:
+def _simulate(kind: str, start: np.ndarray, interaction: np.ndarray, out: np.ndarray, steps: int) -> None:
     """The same with simulations last, ``[4, N, S]`` and ``[N, N, S]``, into ``out [S, N, T, 4]``."""
+    length = STEP * STEPS_PER_FRAME / steps
     place, velocity = start[:2].copy(), start[2:].copy()
     apart = np.empty((interaction.shape[0], *place.shape))
     weight = np.ascontiguousarray(-STIFFNESS * interaction if kind == "springs" else COULOMB * interaction)
@@ -115,12 +125,12 @@ def _simulate(kind: str, start: np.ndarray, interaction: np.ndarray, out: np.nda
         out[:, :, frame, :2], out[:, :, frame, 2:] = place.transpose(2, 1, 0), velocity.transpose(2, 1, 0)
         if frame + 1 == out.shape[2]:
             return
-        velocity += STEP / 2 * force
-        for step in range(STEPS_PER_FRAME):
-            place += STEP * velocity
+        velocity += length / 2 * force
+        for step in range(steps):
+            place += length * velocity
             if np.abs(place).max() > BOX:
                 beyond = np.abs(place) > BOX
                 velocity[beyond] = -np.copysign(velocity[beyond], place[beyond])
                 place[beyond] = np.copysign(2 * BOX, place[beyond]) - place[beyond]
             feel()
-            velocity += (STEP if step + 1 < STEPS_PER_FRAME else STEP / 2) * force
+            velocity += (length if step + 1 < steps else length / 2) * force

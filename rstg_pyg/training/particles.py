@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.datasets.particle_motion import KINDS
+from rstg_pyg.datasets.particle_motion import KINDS, simulate
 from rstg_pyg.datasets.particles import Particles
 from rstg_pyg.models.graph_rows import GRAPH_ROWS, GraphNetwork, GraphRow
 from rstg_pyg.models.pair_forecaster import PairForecaster
@@ -32,16 +32,31 @@ def particle_errors(prediction: Tensor, batch: Data) -> dict[str, Tensor]:
 
 
 def naive_errors(test: Particles) -> Mapping[str, Mapping[str, float]]:
-    """The errors of forecasts that know nothing of forces: nothing moves, or everything goes straight on."""
+    """The errors of forecasts that know nothing of forces: nothing moves, or everything goes straight on; and of one
+    that is told all, who acts on whom and the laws, and takes a few steps in a frame."""
     batch, (advance, drift, _) = Batch.from_data_list(list(test)), test.motion
     place, velocity = batch.x[:, -1:].split(2, -1)
     steps = torch.arange(1.0, HORIZON + 1)[:, None]
     straight = torch.cat([place + steps * (advance * velocity + drift), velocity.expand(-1, HORIZON, -1)], -1)
     rows = {"no motion": batch.x[:, -1:].expand(-1, HORIZON, -1), "straight on": straight}
+    for steps in (1, 5, 20):
+        rows[f"the true laws, {steps} step{'s' * (steps > 1)} a frame"] = told_all(test, batch, steps)
     return {
         row: {name: float(value.mean()) for name, value in particle_errors(frames, batch).items()}
         for row, frames in rows.items()
     }
+
+
+def told_all(test: Particles, batch: Data, steps: int) -> Tensor:
+    """The frames ``[M, H, 4]`` that follow from the last one seen by the true laws, in so many steps a frame."""
+    low, high = (bound.repeat_interleave(2).double() for bound in test.scale.unbind(1))
+    unit, number = (high - low) / 2, batch.num_graphs
+    last = ((batch.x[:, -1] + 1) * unit + low).unflatten(0, (number, -1)).mT
+    label, (source, destination) = batch.edge_label.view(number, -1), test[0].edge_index
+    interaction = last.new_zeros(number, last.size(2), last.size(2))
+    interaction[:, source, destination] = (label if test.kind == "springs" else 1 - 2 * label).double()
+    frames = simulate(test.kind, last.numpy(), interaction.numpy(), HORIZON + 1, steps)
+    return ((torch.from_numpy(frames)[:, :, 1:] - low) / unit - 1).flatten(0, 1).float()
 
 
 def tasks(

@@ -52,7 +52,7 @@ def test_a_table_has_naive_rows_and_trained_ones_and_goes_on(start, tmp_path, mo
     # Another machine has no folder of runs, but the CSV.
     shutil.rmtree(tmp_path / "runs")
     assert start() == lines
-    with pytest.raises(ValueError, match="--rows to be one of .*, got 'grue' .did you mean 'gru'"):
+    with pytest.raises(ValueError, match=r"--rows to be one of .*, got 'grue' .did you mean 'gru'"):
         start("--rows", "grue")
     before = (tmp_path / "results" / "traffic.csv").read_bytes()
     with pytest.raises(ValueError, match=r"traffic.csv to have these settings, which traffic, gru with seed 0 has not"):
