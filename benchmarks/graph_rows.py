@@ -136,10 +136,12 @@ def write(name: str, tasks: Sequence[ForecastTask], found: Sequence[dict], folde
     )
     others = {run["sequences"] for run in runs if "sequences" in run} - {task.recipe.clips for task in tasks}
     cut = " with `--clips`" if others else ""
+    cells = [row for row in dict.fromkeys(run["row"] for run in runs) if ":" in row]
+    more = f"; other cells with `--rows {' '.join(cells)}`" if cells else ""
     note = (
         f"Errors on the test data by the weights with the least validation loss; mean ± standard deviation of the "
         f"seeds. Every run saw {sequences} training sequences. Data: {sources}. {threads} thread(s) of {machines}, "
-        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}`{cut}\n"
+        f"torch {torches}.\n\nCommand: `python benchmarks/graph_rows.py {name}`{cut}{more}.\n"
     )
     replace_file(paths[1], f"# Forecasts: {name}\n\n{table(tasks, found, measures)}\n{note}".encode())
     return paths
