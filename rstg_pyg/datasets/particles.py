@@ -21,7 +21,7 @@ from rstg_pyg.files import FileError, reading, replace_file
 SPLITS = {"train": 50_000, "val": 10_000, "test": 10_000}
 """How many simulations each has, unless told otherwise."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Changes with what the files hold."""
 
 
