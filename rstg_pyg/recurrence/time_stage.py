@@ -133,9 +133,7 @@ class TimeStage(Formula):
         if self.kind in _CELLS:
             self.rnn = _CELLS[rnn](channels, channels, bias=bias, batch_first=True)
         else:
-            self.rnn = LinearRNN(channels, bias) if rnn == LINEAR else rnn(channels)
-        if not isinstance(self.rnn, Module):
-            raise ValueError(f"expected 'rnn' to make a module from the width, got {describe(self.rnn)}")
+            self.rnn = LinearRNN(channels, bias) if rnn == LINEAR else made_by(rnn, channels)
         self.chrono = chrono
         if chrono is not None:
             chrono_init(self.rnn, chrono)
@@ -327,6 +325,20 @@ class TimeStage(Formula):
     def __repr__(self) -> str:
         name = type(self.rnn).__name__.lower() if self.kind == OWN else self.kind
         return f"{type(self).__name__}({self.channels}, rnn={name!r})"
+
+
+def made_by(rnn: Callable[[int], Module], channels: int) -> Module:
+    """What a function of the user's makes from the width."""
+    networks = (*_CELLS.values(), torch.nn.RNN)
+    module = rnn if rnn in networks else rnn(channels)
+    if rnn in networks or type(module) in networks:
+        raise ValueError(
+            f"expected 'rnn' to make a module that is called as rnn(x, state, lengths), got PyTorch's {module}, which "
+            "takes no lengths: say rnn='gru' or rnn='lstm'"
+        )
+    if not isinstance(module, Module):
+        raise ValueError(f"expected 'rnn' to make a module from the width, got {describe(module)}")
+    return module
 
 
 def one_or_all(parts: Sequence[Tensor]) -> RNNState:

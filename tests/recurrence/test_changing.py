@@ -161,6 +161,10 @@ def test_a_module_of_ones_own_is_a_time_stage(form):
         RSTG(C, rnn=torch.nn.GRU(C, C))
     with pytest.raises(ValueError, match="'rnn' to make a module from the width, got 4"):
         RSTG(C, rnn=lambda channels: channels)
+    # With a compiler clips ran, and masked ones ended in an error of PyTorch's.
+    for network in (torch.nn.GRU, lambda channels: torch.nn.LSTM(channels, channels, batch_first=True)):
+        with pytest.raises(ValueError, match=r"called as rnn\(x, state, lengths\), got PyTorch's .*: say rnn='gru'"):
+            RSTG(C, rnn=network)
 
 
 @pytest.mark.parametrize("form", FORMS)
