@@ -207,6 +207,8 @@ class PairForecaster(Module):
         A belief has to explain the move after its frame, and moves at two lags that are drawn at random, a short and a
         long one, and that go round from the last move to the first. One that fits the last move alone would pass else.
         """
+        if batch.get("y") is None:
+            raise ValueError("expected 'y' in the batch, the frames to predict, of shape [N, H, 4], got none")
         x = torch.cat([batch.x, batch.y], 1)
         pairs = self._pairs(x, batch.edge_index)
         if x.size(1) < 6:

@@ -134,6 +134,10 @@ def test_bad_arguments_and_inputs_are_named(model):
         model(frames(N), EDGES, mask=torch.ones(N, T, dtype=torch.bool))
     with pytest.raises(ValueError, match="6 frames or more to learn from, got 5"):
         model.training_loss(Data(x=frames(N)[:, :3], y=frames(N)[:, :2], edge_index=EDGES))
+    with pytest.raises(
+        ValueError, match=r"expected 'y' in the batch, the frames to predict, of shape \[N, H, 4\], got"
+    ):
+        model.training_loss(Data(x=frames(N), edge_index=EDGES))
     with pytest.raises(ValueError, match="'motion' to be three numbers"):
         PairForecaster(H, (0.1, 0.2))
     with pytest.raises(ValueError, match="a typical change of a velocity above 0"):
