@@ -17,8 +17,8 @@ from torch_geometric.nn.dense import linear as pyg
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.ops.gather import Message
 from rstg_pyg.ops.linear import linear
+from rstg_pyg.ops.plain import Message
 from rstg_pyg.ops.stages import SpaceWeights, are_plain
 from rstg_pyg.watched import is_bare
 
@@ -102,20 +102,22 @@ class MessageMLP(Module):
         """The message of an edge from the first layer on; of a linear last layer, its input."""
         if self.form == "relu":
             return Message()
-        # Backward passes call the function again, when functional_call has put the module's own weights back.
         ends_linear, act, own = self.has_linear_last, self.act, dict(self.act.named_parameters())
         layers = [*self.lins] if ends_linear or self.lin_last is None else [*self.lins, self.lin_last]
-        weights = [(layer.weight, layer.bias) for layer in layers]
+        num_weights = 2 * len(layers)
 
-        def activated(h: Tensor) -> Tensor:
-            return functional_call(act, own, (h,)) if own else act(h)
+        def function(h: Tensor, *tensors: Tensor | None) -> Tensor:
+            given = dict(zip(own, tensors[num_weights:], strict=True))
 
-        def function(h: Tensor) -> Tensor:
-            for weight, bias in weights:
+            def activated(h: Tensor) -> Tensor:
+                return functional_call(act, given, (h,)) if given else act(h)
+
+            for weight, bias in zip(tensors[:num_weights:2], tensors[1:num_weights:2], strict=True):
                 h = linear(activated(h), weight, bias)
             h = activated(h) if ends_linear or self.act_last else h
             return h.unsqueeze(-2) if ends_linear else h.unflatten(-1, (self.heads, -1))
 
+        weights = [(layer.weight, layer.bias) for layer in layers]
         return Message(function, [*chain.from_iterable(weights), *own.values()])
 
     def forward(self, v: Tensor, pe: OptTensor) -> tuple[Tensor, Tensor]:

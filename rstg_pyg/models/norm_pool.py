@@ -122,11 +122,11 @@ class _NormPool(Function):
             return (None,) * 8
         maps, weight, bias, found, best = ctx.saved_tensors
         if takes_plain_gradient(grad):
+
+            def run(*own: Tensor) -> Tensor:
+                return plain_norm_pool(*own, *ctx.given, *ctx.options)
+
             inputs = maps, weight, bias
-
-            def run() -> Tensor:
-                return plain_norm_pool(*inputs, *ctx.given, *ctx.options)
-
             return *differentiable_gradients(run, inputs, ctx.needs_input_grad[:3], grad), *(None,) * 5
         grad = grad.contiguous(memory_format=torch.channels_last)
         into = torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(weight)

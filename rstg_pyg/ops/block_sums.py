@@ -7,7 +7,6 @@ Shape legend: N nodes, E edges in the order of ``index``, F frames, H channels b
 it, K heads of d channels; blocks as in :mod:`rstg_pyg.ops.blocks`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from rstg_pyg.ops.blocks import Block, Blocks, add_rows_, frames_of, gather_rows
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.operators import differentiable_gradients, takes_plain_gradient
-from rstg_pyg.ops.plain import Function, plain_messages, plain_pair_dot, relu_message
+from rstg_pyg.ops.plain import Function, Message, plain_messages, plain_pair_dot, relu_message
 
 PAIRS_PER_EDGE = 16
 """All pairs of nodes are multiplied, and the edges' products picked, up to this many pairs for each edge."""
@@ -63,9 +62,8 @@ class _PairDot(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key = ctx.saved_tensors
         if takes_plain_gradient(grad):
-            inputs = (query, key)
             return *differentiable_gradients(
-                lambda: plain_pair_dot(*inputs, ctx.index), inputs, ctx.needs_input_grad[:2], grad
+                lambda *own: plain_pair_dot(*own, ctx.index), (query, key), ctx.needs_input_grad[:2], grad
             ), None
 
         blocks = ctx.blocks
@@ -140,7 +138,7 @@ class _WeightedReLU(torch.autograd.Function):
         if takes_plain_gradient(grad):
             inputs = (src, dst, alpha, edge)
             return *differentiable_gradients(
-                lambda: plain_messages(relu_message, *inputs, ctx.index), inputs, ctx.needs_input_grad[:4], grad
+                lambda *own: plain_messages(relu_message, *own, ctx.index), inputs, ctx.needs_input_grad[:4], grad
             ), None
 
         heads, blocks = alpha.size(-1), ctx.blocks
@@ -186,8 +184,7 @@ def _edge_frames(edge: Tensor | None, frames: slice) -> Tensor | None:
 
 
 def block_messages(
-    message: Function,
-    parameters: Sequence[Tensor],
+    message: Message,
     src: Tensor,
     dst: Tensor,
     alpha: Tensor,
@@ -202,16 +199,12 @@ def block_messages(
     The backward pass evaluates ``message`` a second time, one block of edges after the other, and differentiates it by
     autograd, so nothing of the size of the edges is kept between the two passes but the weights.
 
-    Args:
-        message: The function f.
-        parameters: The tensors other than its argument that ``message`` depends on and that receive gradients.
-
     Shapes:
         - **src, dst:** ``[N, F, H]``. **alpha:** ``[E, F, K]`` and **edge:** ``[E, F or 1, H]``, both in the order of
           ``index``.
         - **output:** ``[N, F, K, M]``.
     """
-    return _BlockMessages.apply(message, index, src, dst, alpha, edge, *parameters)
+    return _BlockMessages.apply(message.function, index, src, dst, alpha, edge, *message.tensors)
 
 
 def _inputs(
@@ -224,7 +217,7 @@ def _inputs(
     return src.index_select(0, block.src).view(*block.shape, *src.shape[1:]), block.rows(dst), alpha, edge
 
 
-def _block_sum(message: Function, src_j: Tensor, dst_i: Tensor, alpha: Tensor, edge: Tensor | None) -> Tensor:
+def _block_sum(message: Message, src_j: Tensor, dst_i: Tensor, alpha: Tensor, edge: Tensor | None) -> Tensor:
     h = src_j + dst_i
     return (message(h if edge is None else h + edge) * alpha.unsqueeze(-1)).sum(1)
 
@@ -233,23 +226,23 @@ class _BlockMessages(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        message: Function,
+        function: Function,
         index: GraphIndex,
         src: Tensor,
         dst: Tensor,
         alpha: Tensor,
         edge: Tensor | None,
-        *parameters: Tensor,
+        *tensors: Tensor | None,
     ) -> Tensor:
-        blocks = Blocks(index, src.size(1), src.size(2))
-        ctx.message, ctx.index, ctx.blocks = message, index, blocks
+        blocks, message = Blocks(index, src.size(1), src.size(2)), Message(function, tensors)
+        ctx.function, ctx.index, ctx.blocks = function, index, blocks
         device = src.device.type
         ctx.autocast = {
             "device_type": device,
             "enabled": torch.is_autocast_enabled(device),
             "dtype": torch.get_autocast_dtype(device),
         }
-        ctx.save_for_backward(src, dst, alpha, edge, *parameters)
+        ctx.save_for_backward(src, dst, alpha, edge, *tensors)
         out = None
         for frames in blocks.frames():
             src_f, dst_f = frames_of((src, dst), frames)
@@ -264,21 +257,23 @@ class _BlockMessages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        src, dst, alpha, edge, *parameters = ctx.saved_tensors
-        message, blocks = ctx.message, ctx.blocks
+        src, dst, alpha, edge, *tensors = ctx.saved_tensors
+        blocks, needed = ctx.blocks, ctx.needs_input_grad[6:]
         if takes_plain_gradient(grad):
-            with torch.autocast(**ctx.autocast):
-                return (
-                    None,
-                    None,
-                    *differentiable_gradients(
-                        lambda: plain_messages(message, src, dst, alpha, edge, ctx.index),
-                        (src, dst, alpha, edge, *parameters),
-                        ctx.needs_input_grad[2:],
-                        grad,
-                    ),
-                )
 
+            def run(src: Tensor, dst: Tensor, alpha: Tensor, edge: Tensor | None, *own: Tensor | None) -> Tensor:
+                return plain_messages(Message(ctx.function, own), src, dst, alpha, edge, ctx.index)
+
+            inputs = (src, dst, alpha, edge, *tensors)
+            with torch.autocast(**ctx.autocast):
+                return None, None, *differentiable_gradients(run, inputs, ctx.needs_input_grad[2:], grad)
+
+        # Leaves of their own, so that a tensor that stands there twice gets the gradient of each place once.
+        tensors = [
+            value.detach().requires_grad_() if need else value for value, need in zip(tensors, needed, strict=True)
+        ]
+        parameters = [value for value, need in zip(tensors, needed, strict=True) if need]
+        message = Message(ctx.function, tensors)
         grad_src, grad_alpha = torch.zeros_like(src), torch.empty_like(alpha)
         grad_dst = blocks.empty_sums(dst, *dst.shape[1:])
         grad_edge = None if edge is None else torch.zeros_like(edge)
@@ -307,4 +302,6 @@ class _BlockMessages(torch.autograd.Function):
                 for total, part in zip(grad_parameters, found, strict=True):
                     total += part
             grad_src[:, frames] = grad_src_f
-        return None, None, grad_src, grad_dst, grad_alpha, grad_edge, *grad_parameters
+        found = iter(grad_parameters)
+        grad_tensors = (next(found) if need else None for need in needed)
+        return None, None, grad_src, grad_dst, grad_alpha, grad_edge, *grad_tensors

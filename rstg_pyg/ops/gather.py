@@ -6,7 +6,7 @@ runs.
 Shape legend: N nodes, E edges, F frames, H hidden channels, O output channels, K heads of d channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.native import attend as native
 from rstg_pyg.ops.native.build import why_not_native
 from rstg_pyg.ops.native.messages import product_messages
-from rstg_pyg.ops.plain import Function, plain_messages, plain_pair_dot, relu_message
+from rstg_pyg.ops.plain import Message, plain_messages, plain_pair_dot
 from rstg_pyg.ops.triton import attend as triton
 
 MIN_BLOCK_ELEMENTS = 1 << 17
@@ -57,14 +57,6 @@ class GatherSpec:
     message: str = "relu"
     negative_slope: float = 0.2
     dropout: float = 0.0
-
-
-class Message(NamedTuple):
-    """The function f, ``[*, H]`` to ``[*, K, O / K]`` or to ``[*, 1, H]`` for all heads, and the tensors behind it that
-    receive gradients; of the form ``"product"`` they are a weight and a bias or None."""
-
-    function: Function = relu_message
-    tensors: Sequence[Tensor | None] = ()
 
 
 class Gathered(NamedTuple):
@@ -137,7 +129,7 @@ def _softmax(score: Tensor, index: GraphIndex) -> Tensor:
 
 def _run_plain(spec, message, src, dst, query, key, edge, kept, index) -> tuple[Tensor, Tensor]:
     alpha = _weights(spec, query, key, kept, src.size(1), index, plain_pair_dot, _softmax)
-    return plain_messages(message.function, src, dst, alpha.to(src.dtype), edge, index), alpha
+    return plain_messages(message, src, dst, alpha.to(src.dtype), edge, index), alpha
 
 
 def _run_blocks(spec, message, src, dst, query, key, edge, kept, index) -> tuple[Tensor, Tensor]:
@@ -148,8 +140,7 @@ def _run_blocks(spec, message, src, dst, query, key, edge, kept, index) -> tuple
 def _block_sum(spec, message, src, dst, alpha, edge, index) -> Tensor:
     if spec.message == "relu":
         return weighted_relu(src, dst, alpha.to(src.dtype), edge, index)
-    tensors = [value for value in message.tensors if value is not None and value.requires_grad]
-    return block_messages(message.function, tensors, src, dst, alpha.to(src.dtype), edge, index)
+    return block_messages(message, src, dst, alpha.to(src.dtype), edge, index)
 
 
 def _run_native(spec, message, src, dst, query, key, edge, kept, index) -> tuple[Tensor, Tensor]:

@@ -96,21 +96,22 @@ def takes_plain_gradient(*grads: Tensor | None) -> bool:
 
 
 def differentiable_gradients(
-    plain: Callable[[], Tensor | Sequence[Tensor]],
+    plain: Callable[..., Tensor | Sequence[Tensor]],
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],
     grad: Tensor | Sequence[Tensor],
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of ``plain()`` in those of its inputs that need one, with a graph behind them where autograd
-    is on.
+    """Return the gradients of ``plain(*inputs)`` in those of its inputs that need one, with a graph behind them where
+    autograd is on.
 
     ``grad`` is the gradient of the output, or one for each of several outputs.
     """
-    wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        output = plain()
-    # The graph is retained, for one input may lead to another: part of it is then of the pass that is running.
-    options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
-    found = iter(torch.autograd.grad(output, wanted, grad, **options))
+        # Nodes of their own: where one input leads to another, as a weight to the rows of a later call, its gradient
+        # would else count that way too, which the pass that is running follows.
+        own = [value.view_as(value) if need else value for value, need in zip(inputs, needed, strict=True)]
+        output = plain(*own)
+    wanted = [value for value, need in zip(own, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(output, wanted, grad, create_graph=create_graph, allow_unused=True))
     return tuple(next(found) if need else None for need in needed)

@@ -5,14 +5,15 @@ channels before the message function and M after it, K heads of d channels. ``ed
 ``src`` and ``dst``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 from torch_geometric.utils import softmax
 
-Function = Callable[[Tensor], Tensor]
-"""From the first send layer at an edge ``[*, H]`` to its message: ``[*, K, M]``, or ``[*, 1, M]`` for all heads."""
+Function = Callable[..., Tensor]
+"""From the first send layer at an edge ``[*, H]``, and tensors, to its message: ``[*, K, M]``, or ``[*, 1, M]`` for all
+heads."""
 
 
 class Ends(NamedTuple):
@@ -27,13 +28,24 @@ def relu_message(h: Tensor) -> Tensor:
     return h.relu().unsqueeze(-2)
 
 
+class Message(NamedTuple):
+    """The message function f, and all tensors that it takes beside the first layer; of the form ``"product"`` a weight
+    and a bias or None."""
+
+    function: Function = relu_message
+    tensors: Sequence[Tensor | None] = ()
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.function(h, *self.tensors)
+
+
 def plain_pair_dot(query: Tensor, key: Tensor, edges: Ends) -> Tensor:
     r""":math:`\mathbf{q}_i^\top \mathbf{k}_j` for every edge: ``[N, F, K, d]`` twice to ``[E, F, K]``."""
     return (query.index_select(0, edges.dst) * key.index_select(0, edges.src)).sum(-1)
 
 
 def plain_messages(
-    message: Function, src: Tensor, dst: Tensor, alpha: Tensor, edge: Tensor | None, edges: Ends
+    message: Message | Function, src: Tensor, dst: Tensor, alpha: Tensor, edge: Tensor | None, edges: Ends
 ) -> Tensor:
     r"""Sum over the neighbours of each destination i and each head k
 

@@ -100,7 +100,7 @@ def gradients(
         return None, None, None
     if takes_plain_gradient(*given):
 
-        def run() -> list[Tensor]:
+        def run(gates: Tensor, h0: Tensor) -> list[Tensor]:
             outputs = plain_gated_scan(gates, h0, ptr)
             return [value for value, one in zip(outputs, (grad, grad_last), strict=True) if one is not None]
 

@@ -349,8 +349,8 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return (None,) * 9
     if takes_plain_gradient(*grads) or kept.size(0) != out.size(0):
 
-        def run() -> list[Tensor]:
-            outputs = plain_packed_rnn(*inputs)
+        def run(rows: Tensor, *others: Tensor | None) -> list[Tensor]:
+            outputs = plain_packed_rnn(rows, inputs[1], *others)
             return [one for one, grad in zip(outputs, grads, strict=True) if grad is not None]
 
         leaves = [inputs[0], *inputs[2:]]

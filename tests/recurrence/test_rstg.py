@@ -196,6 +196,45 @@ def test_gradcheck():
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"rnn": "lstm"},
+        {"rnn": "gru", "backend": "blocks"},
+        {"rnn": "linear", "norm": "layer_norm", "residual": True},
+        {"send_act_last": True},
+        {"send_act_last": True, "backend": "blocks"},
+        {"send_layers": 3, "act": "prelu", "backend": "blocks"},
+    ],
+    ids=str,
+)
+def test_a_gradient_that_is_differentiated_or_batched_is_the_same(options):
+    """Its weights lead to its inputs: stages share them, and so do the pieces of a stream."""
+    rstg, x = make(**options), clip(num_frames=4)
+    out, state = rstg(x[:, :2], EDGES, pe=PE)
+    sums = torch.stack([out.square().sum(), rstg(x[:, 2:], EDGES, pe=PE, state=state)[0].square().sum()])
+    weights = list(rstg.parameters())
+    expected = torch.autograd.grad(sums.sum(), weights, retain_graph=True)
+    found = torch.autograd.grad(sums.sum(), weights, create_graph=True)
+    torch.testing.assert_close(found, expected)
+    each = torch.autograd.grad(sums, weights, torch.eye(2).double(), is_grads_batched=True, retain_graph=True)
+    torch.testing.assert_close([one.sum(0) for one in each], list(expected))
+    curvature = torch.autograd.grad(sum(one.square().sum() for one in found), weights)
+    shifts, step = [torch.randn_like(one) for one in weights], 1e-5
+
+    def norm_at(sign):
+        with torch.no_grad():
+            for weight, shift in zip(weights, shifts, strict=True):
+                weight += sign * step * shift
+        out, state = rstg(x[:, :2], EDGES, pe=PE)
+        total = out.square().sum() + rstg(x[:, 2:], EDGES, pe=PE, state=state)[0].square().sum()
+        return sum(one.square().sum() for one in torch.autograd.grad(total, weights))
+
+    slope = (norm_at(1) - norm_at(-2)) / (2 * step)
+    expected = sum((one * shift).sum() for one, shift in zip(curvature, shifts, strict=True))
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("form", "backend"), [("all-temp", "inductor"), ("all-temp", "aot_eager"), ("homogeneous", "aot_eager")]
 )
 @torch._dynamo.config.patch(allow_rnn=True)

@@ -216,8 +216,8 @@ def _backward_of_attend(ctx: Any, grad: Tensor | None, grad_alpha: Tensor | None
     if takes_plain_gradient(grad, grad_alpha):
         given = (grad, grad_alpha)
 
-        def run() -> list[Tensor]:
-            outputs = plain_attend(*inputs, Ends(sources, destinations))
+        def run(*own: Tensor | None) -> list[Tensor]:
+            outputs = plain_attend(*own, Ends(sources, destinations))
             return [out for out, one in zip(outputs, given, strict=True) if one is not None]
 
         found = differentiable_gradients(run, inputs, needed, [one for one in given if one is not None])
@@ -236,8 +236,8 @@ def _backward_of_weighted_relu(ctx: Any, grad: Tensor) -> tuple[Tensor | None, .
     inputs, needed = (src, dst, alpha, edge), ctx.needs_input_grad[:4]
     if takes_plain_gradient(grad):
 
-        def run() -> Tensor:
-            return plain_messages(relu_message, *inputs, Ends(sources, destinations))
+        def run(*own: Tensor | None) -> Tensor:
+            return plain_messages(relu_message, *own, Ends(sources, destinations))
 
         return *differentiable_gradients(run, inputs, needed, grad), *(None,) * 4
     wanted = [needed[0], needed[1], False, False, needed[3], needed[2]]

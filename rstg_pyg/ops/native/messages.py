@@ -337,7 +337,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...
     wanted = list(ctx.needs_input_grad[:6])
     if takes_plain_gradient(grad):
         ends = Ends(sources, destinations)
-        found = differentiable_gradients(lambda: plain_product_messages(*saved, ends), saved, wanted, grad)
+        found = differentiable_gradients(lambda *own: plain_product_messages(*own, ends), saved, wanted, grad)
     else:
         found = _messages_backward(grad, kept, *saved, nodes, ptr, sources, wanted)
         found = [value if want else None for value, want in zip(found, wanted, strict=True)]

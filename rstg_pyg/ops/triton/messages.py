@@ -318,7 +318,7 @@ def _backward(ctx, grad):
     if takes_plain_gradient(grad):
         ends = Ends(sources, destinations)
         grads = differentiable_gradients(
-            lambda: plain_messages(relu_message, src, dst, alpha, None, ends).to(grad.dtype),
+            lambda *own: plain_messages(relu_message, *own, None, ends).to(grad.dtype),
             (src, dst, alpha),
             needed,
             grad,

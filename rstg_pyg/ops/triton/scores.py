@@ -211,7 +211,7 @@ def _pair_backward(ctx, grad):
     if takes_plain_gradient(grad):
         ends = Ends(sources, destinations)
         grads = differentiable_gradients(
-            lambda: plain_pair_dot(query, key, ends).to(grad.dtype), (query, key), needed, grad
+            lambda *own: plain_pair_dot(*own, ends).to(grad.dtype), (query, key), needed, grad
         )
     else:
         query_grad = row_sum(key, grad, nodes, ptr, None, sources).to(query.dtype) if needed[0] else None
