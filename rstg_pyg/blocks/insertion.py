@@ -149,7 +149,7 @@ def remove_rstg(model: Module, names: str | Sequence[str] | None = None) -> dict
     there = holder.names if isinstance(holder, InsertedBlocks) else ()
     if not isinstance(names, (str, tuple, list, type(None))):
         raise ValueError(f"expected 'names' to be names of modules, got {describe(names)}")
-    names = there if names is None else (names,) if isinstance(names, str) else tuple(names)
+    names = there if names is None else (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     if not there or not set(names) <= set(there):
         got = ", ".join(map(repr, there)) if there else "none"
         asked = "blocks" if names == there else f"blocks after {', '.join(map(repr, names))}"

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Linear, Module
 from torch_geometric.typing import OptTensor
 
-from rstg_pyg.arguments import check_choice, check_entries, check_memory, check_options, describe, num_dims
+from rstg_pyg.arguments import check_choice, check_entries, check_memory, check_options, describe
 from rstg_pyg.blocks.region_block import Attention, RegionBlock
 from rstg_pyg.blocks.to_map import ZeroLayerNorm
 from rstg_pyg.blocks.volume_pool import VolumePool, as_clip, masked_readout, step_mean
@@ -78,7 +78,9 @@ class RSTGToVec(RegionBlock):
         clip = as_clip(self, frame)
         if self.readout == "mean":
             return step_mean(self, clip, state, mask)
-        has_vectors = num_dims(state[1]) == 2 if isinstance(state, tuple) and len(state) == 2 else False
+        # The graph's own state holds entries of one kind.
+        pair = state if isinstance(state, tuple) and len(state) == 2 else (None, None)
+        has_vectors = isinstance(pair[0], tuple) and isinstance(pair[1], Tensor)
         if state is not None and has_vectors != (mask is not None):
             got = "none after frames with one" if mask is None else f"one with a state of {describe(state)}"
             raise ValueError(f"expected a mask in every frame of a stream or in none, got {got}")

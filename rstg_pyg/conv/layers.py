@@ -78,7 +78,7 @@ class MessageMLP(Module):
 
     def reset_parameters(self) -> None:
         for module in self.modules():
-            if isinstance(module, Linear):
+            if module is not self and hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
     @property
@@ -267,8 +267,9 @@ class UpdateMLP(Module):
         self.lins = ModuleList(Linear(*ends, bias=bias) for ends in pairwise(widths))
 
     def reset_parameters(self) -> None:
-        for lin in self.lins:
-            lin.reset_parameters()
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._from_first(self.lins[0](x))

@@ -196,7 +196,7 @@ class Forecaster(Formula):
             edge_index = edge_index.adjacency if isinstance(edge_index, GraphIndex) else edge_index
             if is_sparse(edge_index):
                 raise ValueError("expected edges as a tensor [2, num_edges] with 'edge_time' and feed_back=True")
-            of_last = edge_time == x.size(-2) - 1
+            of_last = edge_time.long() == x.size(-2) - 1
             edge_index = edge_index[:, of_last]
             edge_attr = None if edge_attr is None else edge_attr[of_last]
         elif num_dims(edge_attr) > 2:
@@ -304,5 +304,6 @@ def masked_error(prediction: Tensor, target: Tensor, mask: OptTensor = None, pow
         raise ValueError(f"expected a mask of shape {list(target.shape[:-1])}, got {describe(mask)}")
     mask = check_mask(mask, target.shape[: num_dims(mask)], target)
     mask = (mask if mask.dim() == target.dim() else mask.unsqueeze(-1)).expand_as(target)
-    error = (prediction - torch.where(mask, target, prediction.detach())).abs().pow(power)
+    # 1 where there is nothing: of 0 a root has no finite gradient.
+    error = torch.where(mask, prediction - target, 1).abs().pow(power)
     return torch.where(mask, error, 0).sum() / mask.sum().clamp(min=1)

@@ -154,6 +154,7 @@ def _edge_features(body: Tensor, turn: Tensor, edge_index: Tensor, edge_time: Op
     if edge_time is None:
         offset = body[source] - body[destination]
     else:
+        edge_time = edge_time.long()  # a mask if it were uint8
         offset = (body[source, edge_time] - body[destination, edge_time])[:, None]
     turned = (offset.unflatten(-1, (2, 2)) @ turn[destination][:, None]).flatten(-2)
     distance = offset[..., :2].norm(dim=-1, keepdim=True)

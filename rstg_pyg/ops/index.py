@@ -20,6 +20,14 @@ from rstg_pyg.ops.operators import operator
 from rstg_pyg.watched import assert_later
 
 
+def lasting(make: Callable[..., Any], *args: Any) -> Any:
+    """Return ``make(*args)`` so that it may be kept: what inference mode makes cannot be trained with later."""
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return make(*args)
+    with torch.inference_mode(False), torch.no_grad():
+        return make(*args)
+
+
 class once:  # noqa: N801 - a decorator, as property is
     """A property that is computed when it is first asked for, and kept. Compilers can follow it, which they cannot
     ``functools.cached_property``."""
@@ -30,7 +38,7 @@ class once:  # noqa: N801 - a decorator, as property is
     def __get__(self, owner: Any, cls: type | None = None) -> Any:
         if owner is None:
             return self
-        value = self.compute(owner)
+        value = lasting(self.compute, owner)
         setattr(owner, self.name, value)
         return value
 
@@ -118,7 +126,8 @@ class GraphIndex:
         if self._sorted is None:
             edges = self.adjacency.as_tensor() if isinstance(self.adjacency, EdgeIndex) else self.adjacency
             key = "sorted", self.num_nodes, self.flow
-            self._sorted = kept(edges, key, self._sort_edges) if self._is_constant else self._sort_edges()
+            is_constant = self._is_constant
+            self._sorted = kept(edges, key, self._sort_edges) if is_constant else lasting(self._sort_edges)
         return self._sorted
 
     def _sort_edges(self) -> tuple[Tensor, ...]:

@@ -280,7 +280,7 @@ class RSTG(Formula):
         self, x: Tensor, edge_index: Any, edge_attr: OptTensor, pe: OptTensor, memory: list[Any], weighs: bool
     ) -> tuple[Any, ...] | None:
         """The next frame of a stream through all stages in one call; None where that cannot be, or does not pay."""
-        is_other = x.size(-2) != 1 or edge_attr is not None or SPACE_TIME in self.stages
+        is_other = x.size(-2) != 1 or edge_attr is not None or num_dims(pe) > 2 or SPACE_TIME in self.stages
         if is_other or not pays_in_one_call(x, self.channels) or everything_is_watched():
             return None
         modules, index, known = self._stage_modules(), None, {}
@@ -292,7 +292,7 @@ class RSTG(Formula):
             known[module] = module.as_stage(x) if stage == TIME else module.as_stage(x, index, pe)
             if known[module] is None:
                 return None
-        shape, rows, states = x.shape[:-2], x.flatten(1, -2), []
+        shape, rows, states, pe = x.shape[:-2], x.flatten(1, -2), [], None if index is None else pe
         for module, entry in zip([module for stage, module in modules if stage == TIME], memory, strict=True):
             parts = () if entry is None else module._parts(entry, shape, x.device)
             states.append([part.to(x.dtype).reshape(rows.shape) for part in parts])

@@ -247,6 +247,9 @@ def spacetime_graph(graph: Data, num_frames: int) -> Data:
                 raise ValueError(f"expected graph.x of shape [{num_nodes}, {num_frames}, C], got {describe(value)}")
             out.x = value.flatten(0, 1)
         elif key != "edge_index":
-            out[key] = value.repeat_interleave(num_frames, 0) if graph.is_node_attr(key) else value
+            of_nodes = graph.is_node_attr(key)
+            if of_nodes and not isinstance(value, Tensor):
+                raise ValueError(f"expected tensors of nodes, got graph.{key} as {describe(value)}")
+            out[key] = value.repeat_interleave(num_frames, 0) if of_nodes else value
     out.time = torch.arange(num_frames, device=graph.edge_index.device).repeat(num_nodes)
     return out

@@ -47,7 +47,7 @@ def sample_neighbors(data: Data, nodes: Tensor, num_neighbors: Sequence[int], fl
     source, destination = edge_index if flow == "source_to_target" else edge_index.flip(0)
     place = destination
     if series.edge_time is not None:
-        place = destination * series.num_frames + series.edge_time
+        place = destination.long() * series.num_frames + series.edge_time
     device = edge_index.device
     seeds = torch.zeros(series.num_nodes, dtype=torch.bool, device=device)
     seeds[nodes] = True

@@ -292,7 +292,7 @@ def _frame_start(start: float, step: float, num_frames: int, device: torch.devic
 
 def _smallest_step(time: Tensor) -> float:
     """The smallest difference of two times; of floats, whose differences are rounded, what divides the whole best."""
-    time = time.unique()
+    time = (time.long() if is_integer(time) else time).unique()
     if time.size(0) < 2:
         return 1
     step = time.diff().min().item()

@@ -213,6 +213,18 @@ def test_autocast_is_near_float32():
         torch.testing.assert_close(out.float(), block(clips), atol=0.15, rtol=0.1)
 
 
+def test_a_module_of_ones_own_may_keep_a_number_per_node_in_a_stream():
+    class Count(torch.nn.Module):
+        def forward(self, x, state, lengths=None):
+            return x, (x.new_zeros(len(x)) if state is None else state) + x.size(1)
+
+    block, state = RSTGToVec(3, 4, num_stages=1, rnn=lambda channels: Count()).eval(), None
+    clips = torch.randn(2, 3, 3, 6, 6)
+    for frame in clips.unbind(2):
+        vector, state = block.step(frame, state)
+    torch.testing.assert_close(vector, block(clips))
+
+
 @withDevice
 def test_devices(device):
     for block in (RSTGToVec(3, 4), RSTGToMap(3, 4)):

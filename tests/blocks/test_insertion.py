@@ -157,7 +157,7 @@ def test_removal_gives_the_host_back():
     assert not hasattr(net, "rstg_blocks")
     assert not any(module._forward_hooks for module in net.modules())
     assert torch.equal(insert_rstg(net, blocks)(x), after)
-    first = remove_rstg(net, "layer1")
+    first = remove_rstg(net, ["layer1", "layer1"])
     assert net.rstg_blocks.names == ("layer2",)
     assert torch.equal(insert_rstg(net, first)(x), after)
 

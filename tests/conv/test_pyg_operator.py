@@ -260,7 +260,7 @@ def test_copies_and_checkpoints():
 
 
 def test_reset_parameters_draws_all_of_them_anew():
-    conv = RSTGConv(4, 6, pe_channels=3, edge_dim=2, send_layers=4, update_layers=3, norm="layer_norm")
+    conv = RSTGConv(4, 6, pe_channels=3, edge_dim=2, send_layers=4, update_layers=3, norm="layer_norm", act="prelu")
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.fill_(7.0)

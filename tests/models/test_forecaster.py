@@ -128,7 +128,7 @@ def test_errors_count_what_is_there():
     prediction, target = (torch.randn(N, H, C).double().requires_grad_() for _ in range(2))
     mask = torch.rand(N, H) < 0.5
     gaps = torch.where(mask[..., None], target, NAN)
-    for power in (1.0, 2.0):
+    for power in (0.5, 1.0, 2.0):
         expected = (prediction - target)[mask].abs().pow(power).mean()
         for where in (mask, mask[..., None].expand(N, H, C)):
             error = masked_error(prediction, gaps, where, power)
@@ -136,6 +136,13 @@ def test_errors_count_what_is_there():
             assert not torch.autograd.grad(error, prediction)[0].isnan().any()
     assert masked_error(prediction, gaps, torch.zeros_like(mask)) == 0
     torch.testing.assert_close(masked_error(prediction, target), (prediction - target).abs().mean())
+
+
+def test_narrow_times_of_edges_are_the_same_times():
+    model = Forecaster(C, horizon=2, channels=8, feed_back=True, num_stages=1, rnn="linear").double().eval()
+    x, edges = torch.randn(N, 300, C).double(), torch.tensor([[0, 1], [1, 2]])
+    time = torch.tensor([299 - 256, 200])
+    torch.testing.assert_close(model(x, edges, edge_time=time.to(torch.uint8)), model(x, edges, edge_time=time))
 
 
 def test_it_learns_to_go_on():

@@ -9,8 +9,8 @@ from small_graphs import irregular_graph
 from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric import EdgeIndex
 
-from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, region_graph
-from rstg_pyg.ops import GraphIndex, index, linear
+from rstg_pyg import RSTG, RSTGConv, RSTGToMap, RSTGToVec, TimeStage, region_graph
+from rstg_pyg.ops import FrameIndex, GraphIndex, index, linear
 from rstg_pyg.ops.linear import MIN_PRODUCT
 from rstg_pyg.ops.native.attend import is_available
 
@@ -166,6 +166,17 @@ def test_an_edge_index_that_changed_is_sorted_again(sorts):
     with torch.inference_mode():  # whose tensors do not tell of changes
         edges = EdgeIndex(irregular_graph().clone(), sparse_size=(7, 7))
         torch.testing.assert_close(conv(x, edges), conv(x, irregular_graph()))
+
+
+@pytest.mark.parametrize("backend", ["auto", "blocks"])
+def test_what_is_first_used_in_inference_mode_can_be_trained_with(backend):
+    conv, stage, x = RSTGConv(4, 4, backend=backend), TimeStage(4), torch.randn(7, 3, 4)
+    graph, frames = GraphIndex(irregular_graph(), 7), FrameIndex((7, 3), mask=torch.arange(21).view(7, 3) % 2 == 0)
+    with torch.inference_mode():
+        conv(x, graph)
+        stage(frames.take(x), mask=frames)
+    conv(x, graph).sum().backward()
+    stage(frames.take(x), mask=frames)[0].sum().backward()
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference", "blocks"])

@@ -268,6 +268,15 @@ def test_without_the_flag_the_space_stages_compile_and_the_time_stages_run_betwe
     torch.testing.assert_close(out, rstg(x, EDGES, pe=PE)[0])
 
 
+@pytest.mark.parametrize("form", ["all-temp", "time-only"])
+def test_a_frame_takes_the_encodings_that_a_clip_takes(form):
+    rstg, x = make(stages=form), clip(2, num_frames=1)
+    for pe in (PE, PE[:, None], PE[:, None, None].expand(-1, 2, -1, -1)):
+        expected = rstg(x, EDGES, pe=pe)[0]
+        with torch.no_grad():
+            torch.testing.assert_close(rstg(x, EDGES, pe=pe)[0], expected)
+
+
 @pytest.mark.parametrize("rnn", ["lstm", "gru", "linear"])
 def test_autocast_is_near_float32_and_its_state_goes_on(rnn):
     rstg = make(rnn=rnn, norm="layer_norm", residual=True).float()

@@ -111,6 +111,11 @@ def test_times_that_are_rounded(step):
     torch.testing.assert_close(data.frame_start[0], torch.arange(500).double() * 0.4, rtol=0, atol=1e-4)
 
 
+def test_small_integers_do_not_overflow():
+    data = from_table(torch.tensor([-100, 100], dtype=torch.int8), [0, 0], [1.0, 2.0])
+    assert data.x.flatten().tolist() == [1, 2] and data.frame_start.tolist() == [[-100, 100]]
+
+
 def test_times_that_small_floats_can_not_tell_apart():
     start = 1_700_000_000_000_000_000
     time = torch.tensor([0, 3, 10]) + start
