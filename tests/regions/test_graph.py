@@ -196,7 +196,7 @@ def test_the_space_time_graph_refuses():
             spacetime_graph(graph, num_frames=4)
     graph = region_graph((2, 1))
     graph.names = list("abcde")
-    with pytest.raises(ValueError, match="tensors of nodes, got graph.names as a list of 5"):
+    with pytest.raises(ValueError, match=r"tensors of nodes, got graph\.names as a list of 5"):
         spacetime_graph(graph, num_frames=4)
     with pytest.raises(ValueError, match="at most 67108864 edges in all, got 36999999979 with num_frames=1000000000"):
         spacetime_graph(region_graph((2, 1)), num_frames=10**9)
