@@ -94,7 +94,9 @@ def list_models(task: ForecastTask) -> str:
 
 def report(task: ForecastTask, model: str, result: RunResult) -> str:
     """The errors on the test data, beside those of forecasts that nothing was trained for."""
-    rows = {model: result.test, **task.naive()}
+    count, tested = len(task.test), task.recipe.test_clips or len(task.test)
+    of = f" (the first {tested:,} of {count:,})" if tested < count else ""
+    rows = {model + of: result.test, **task.naive()}
     names = [name for name in result.test if name != "loss"]
     width = max(map(len, rows)) + 2
     lines = [f"{'on the test data':<{width}}" + "".join(f"{name:>14}" for name in names)]

@@ -117,7 +117,7 @@ def insert_rstg(
             block = block if parameter is None else block.to(parameter)
         holder.insert(name, targets[name], block.train(model.training), channels, volumes.get(name, (None, layout))[1])
     if made:
-        model.add_module(HOLDER, holder)
+        model.add_module(HOLDER, holder.train(model.training))
         _forget_compiled()
     return model
 
@@ -195,7 +195,7 @@ def _targets(model: Module, blocks: Mapping[str, Block], holder: InsertedBlocks)
     """The modules that the names stand for."""
     modules = dict(model.named_modules(remove_duplicate=False))
     own = [name for name in modules if name and not f"{name}.".startswith(f"{HOLDER}.")]
-    keys = set(holder)
+    keys, taken = set(holder), {id(modules[name]): name for name in holder.names if name in modules}
     for name in blocks:
         if name not in own:
             near = difflib.get_close_matches(str(name), own, n=3)
@@ -204,6 +204,9 @@ def _targets(model: Module, blocks: Mapping[str, Block], holder: InsertedBlocks)
         if as_key(name) in keys:
             raise ValueError(f"expected a module without a block after it, got {name!r}")
         keys.add(as_key(name))
+        other = taken.setdefault(id(modules[name]), name)
+        if other != name:
+            raise ValueError(f"expected one block after a module, got one after {other!r}, which {name!r} is too")
         if isinstance(modules[name], (ModuleList, ModuleDict)):
             raise ValueError(
                 f"expected a module that runs, got {name!r}, a {type(modules[name]).__name__}: name one that it holds"

@@ -16,6 +16,7 @@ from torch_geometric.typing import OptTensor
 from rstg_pyg.arguments import check_edges, check_flags, check_like, check_options, check_positive, describe, num_dims
 from rstg_pyg.conv import RSTGConv
 from rstg_pyg.ops import GraphIndex
+from rstg_pyg.ops.index import check_ends
 from rstg_pyg.recurrence import RSTG
 
 TYPICAL = 0.25
@@ -209,6 +210,8 @@ class PairForecaster(Module):
         """
         if batch.get("y") is None:
             raise ValueError("expected 'y' in the batch, the frames to predict, of shape [N, H, 4], got none")
+        if batch.get("mask") is not None or not getattr(batch, "y_mask", torch.tensor(True)).all():
+            raise ValueError("expected particles that are there in all frames to learn from, got a mask")
         x = torch.cat([batch.x, batch.y], 1)
         pairs = self._pairs(x, batch.edge_index)
         if x.size(1) < 6:
@@ -228,7 +231,10 @@ class PairForecaster(Module):
         return F.huber_loss(error, torch.zeros_like(error))
 
     def measure(self, batch: Data) -> dict[str, Tensor]:
-        """Of every edge whether :meth:`pulls` says the truth after the last frame, as ``interactions``."""
+        """Of every edge whether :meth:`pulls` says the truth after the last frame, as ``interactions``, where the batch
+        knows it (``edge_label``)."""
+        if batch.get("edge_label") is None:
+            return {}
         said = self.pulls(self.interactions(batch.x, batch.edge_index)[:, -1]) > 0.5
         return {"interactions": (said == batch.edge_label.bool()).float()}
 
@@ -323,6 +329,7 @@ def find_pairs(edge_index: Tensor, num_nodes: int) -> Pairs:
 
     Raises:
         ValueError: Unless every edge is there once in each direction, and none joins a node to itself.
+        IndexError: If an edge points outside the nodes.
 
     Example:
         >>> pairs = find_pairs(torch.tensor([[0, 2, 1, 0], [2, 0, 0, 1]]), 3)
@@ -330,7 +337,8 @@ def find_pairs(edge_index: Tensor, num_nodes: int) -> Pairs:
         ([0, 0], [1, 2], [1, 1, 0, 0])
     """
     check_edges(edge_index)
-    source, destination = edge_index
+    source, destination = edge_index = edge_index.long()
+    check_ends(source, destination, num_nodes)
     code = torch.minimum(source, destination) * num_nodes + torch.maximum(source, destination)
     codes, of_edge = code.unique(return_inverse=True)
     first, second = codes // num_nodes, codes % num_nodes

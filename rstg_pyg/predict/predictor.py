@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_name, check_positive
+from rstg_pyg.arguments import check_name, check_positive, whole_number
 from rstg_pyg.blocks.region_block import RegionBlock
 from rstg_pyg.files import reading
 from rstg_pyg.models import VIDEO_ROWS, VideoNetwork, VideoResNet
@@ -121,7 +121,7 @@ class Predictor:
                 raise ValueError("expected no 'window' and no 'stride' for a network that carries a state, got one")
             way: FrameByFrame | SlidingWindows = FrameByFrame(self.model)
         else:
-            window = self.num_frames if window is None else window
+            window = self.num_frames if window is None else whole_number("window", window, 2)
             way = SlidingWindows(self.model, window, max(1, window // 2) if stride is None else stride)
         return LiveStream(
             way,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, repeat
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,9 @@ def as_rate(name: str, value: float) -> Fraction:
         >>> as_rate("rate", 29.97)
         Fraction(2997, 100)
     """
-    if not (isinstance(value, (int, float, Fraction)) and 0 < value < 10**6):
+    if not (isinstance(value, Real) and 0 < value < 10**6):
         raise ValueError(f"expected {name!r} to be frames a second, above 0, got {value!r}")
-    rate = Fraction(value).limit_denominator(100_000)
+    rate = Fraction(value if isinstance(value, Fraction) else float(value)).limit_denominator(100_000)
     if rate == 0:
         raise ValueError(f"expected {name!r} to be frames a second, above 0, got {value!r}")
     return rate

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from rstg_pyg.arguments import describe, num_dims
+from rstg_pyg.arguments import describe, num_dims, whole_number
 from rstg_pyg.blocks.volume_pool import next_mean
 from rstg_pyg.datasets.video import spread_indices
 from rstg_pyg.predict.source import to_square
@@ -246,10 +246,8 @@ class SlidingWindows:
     """
 
     def __init__(self, model: Module, window: int, stride: int) -> None:
-        if window < 2:
-            raise ValueError(f"expected 'window' to be at least 2, got {window}")
-        if not 1 <= stride <= window:
-            raise ValueError(f"expected 'stride' to be within 1 and the window, {window}, got {stride}")
+        window = whole_number("window", window, 2)
+        stride = whole_number("stride", stride, 1, window)
         self.logits: Tensor | None = None
         self.count = 0
         self._model = model

@@ -4,6 +4,7 @@ Shape legend: N nodes of a call, M nodes that are remembered.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,11 +136,14 @@ class NodeMemory:
             order = order[kept]
         old = self._state if self._state is not None else _map(lambda new: new[:0], state)
 
-        def merge(kept: Tensor, new: Tensor) -> Tensor:
-            kept = torch.zeros_like(kept[stays]) if kept.dtype == torch.bool else kept[stays]
-            return torch.cat([kept, new.to(kept.dtype)])[order]
+        def merge(past: bool, kept: Tensor, new: Tensor) -> Tensor:
+            # Who was there in the frame before: of a stage with a past, not of one's own.
+            kept = torch.zeros_like(kept[stays]) if past and kept.dtype == torch.bool else kept[stays]
+            dtype = torch.promote_types(kept.dtype, new.dtype)
+            return torch.cat([kept.to(dtype), new.to(dtype)])[order]
 
-        self._state = _map(merge, old, detach_state(state))
+        entries = zip(self._has_past, old, detach_state(state), strict=True)
+        self._state = tuple(_map(partial(merge, past), kept, new) for past, kept, new in entries)
         self.ids, self._written = merged[order], written[order]
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,6 +159,10 @@ class NodeMemory:
             check_entries(state_dict["state"], len(self._has_past))
         self.ids, self._written, self._state = (state_dict[name] for name in ("ids", "written", "state"))
         self._clock = int(state_dict["clock"])
+        if self.max_nodes is not None and len(self) > self.max_nodes:
+            newest = self._written.argsort(stable=True)[-self.max_nodes :].sort().values
+            self.ids, self._written = self.ids[newest], self._written[newest]
+            self._state = _map(lambda kept: kept[newest], self._state)
 
     def _check_ids(self, ids: Any) -> None:
         if num_dims(ids) != 1 or ids.dtype != torch.int64:

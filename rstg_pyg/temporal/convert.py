@@ -54,7 +54,7 @@ def from_snapshots(snapshots: Iterable[Data], ids: str = "node_id", static_edges
     """
     check_flags(static_edges=static_edges)
     snapshots = list(snapshots)
-    names = _check_snapshots(snapshots)
+    names = _check_snapshots(snapshots, ids)
     device = snapshots[0].x.device
     has_ids = ids in names
     sizes = torch.tensor([snapshot.x.size(0) for snapshot in snapshots], device=device)
@@ -181,7 +181,7 @@ def from_signal(signal: Any, ids: str = "node_id") -> Data:
     return Batch.from_data_list([subgraph(data, rows, graph) for graph in graphs])
 
 
-def _check_snapshots(snapshots: Sequence[Any]) -> list[str]:
+def _check_snapshots(snapshots: Sequence[Any], ids: str) -> list[str]:
     """Raise unless all are graphs with the same tensors; give their names."""
     names: list[str] = []
     for t, snapshot in enumerate(snapshots):
@@ -202,6 +202,10 @@ def _check_snapshots(snapshots: Sequence[Any]) -> list[str]:
             raise ValueError(f"snapshot {t}: {error}") from None
     if len(snapshots) == 0:
         raise ValueError("expected one snapshot or more, got none")
+    made = ["edge_time"] + ["mask", "node_id"] * (ids in names)
+    taken = [name for name in made if name in names and name != ids]
+    if taken:
+        raise ValueError(f"expected snapshots without {taken[0]!r}, which is made of their order and ids: rename it")
     return names
 
 

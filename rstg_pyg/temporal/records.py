@@ -3,6 +3,7 @@
 Shape legend: R records, N nodes, E edges, T frames, C channels.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def from_events(
     _check_times("t", time)
     _check_step("window", window)
     _check_rounding("t", time, window)
-    start = time.min().item() if start is None else start
+    start = time.min().item() if start is None else _whole_start(time, start)
     since = _since(time, start, window)
     frame = torch.div(since, window, rounding_mode="floor").long()
     # A quotient that was rounded lies on the other side of a frame's start. Whole numbers times a Python float would be
@@ -283,6 +284,22 @@ def _since(time: Tensor, start: float, step: float) -> Tensor:
     return since if isinstance(step, int) else since.double()
 
 
+def _whole_start(time: Tensor, start: Any) -> float:
+    """An integer where times are integers and ``start`` is whole, of whatever type: a double has too few digits of
+    nanoseconds."""
+    try:
+        start = operator.index(start)
+    except TypeError:
+        start = float(start)
+    if not is_integer(time) or isinstance(start, int):
+        return start
+    if start.is_integer():
+        return int(start)
+    if time.abs().max() >= 2**52:
+        raise ValueError(f"expected a whole number as 'start' for times of {time.dtype} as large as these, got {start}")
+    return start
+
+
 def _frame_start(start: float, step: float, num_frames: int, device: torch.device) -> Tensor:
     """``[1, T]``, when frames start."""
     whole = isinstance(start, int) and isinstance(step, int)
@@ -335,7 +352,7 @@ def _check_places(num_nodes: int, num_frames: int, name: str, step: float) -> No
 
 
 def _check_features(x: Any, num_nodes: int, num_frames: int) -> Tensor:
-    whole = x.unsqueeze(1).expand(-1, num_frames, -1) if num_dims(x) == 2 else x
+    whole = x.unsqueeze(1).repeat(1, num_frames, 1) if num_dims(x) == 2 else x
     if num_dims(whole) != 3 or list(whole.shape[:2]) != [num_nodes, num_frames]:
         raise ValueError(f"expected 'x' of shape [{num_nodes}, C] or [{num_nodes}, {num_frames}, C], got {describe(x)}")
     return whole

@@ -3,6 +3,7 @@
 Shape legend: N nodes, E edges, T frames, C channels.
 """
 
+import copy
 import warnings
 from functools import cached_property
 
@@ -134,7 +135,7 @@ class Series:
         self.warn()
         if self.edge_time is None or bool((self.edge_time.diff() >= 0).all()):
             return self
-        order, data = self.edge_time.argsort(stable=True), Data()
+        order, data = self.edge_time.argsort(stable=True), empty_like(self.data)
         for name, value in self._items():
             data[name] = value if self.rows[name] != EDGE else value[:, order] if name == "edge_index" else value[order]
         return Series(data)
@@ -142,7 +143,7 @@ class Series:
     def frames(self, start: int, stop: int) -> Data:
         """Frames ``start`` to ``stop - 1`` of edges that are sorted; all are views but ``edge_time``, which starts at
         0."""
-        out = Data()
+        out = empty_like(self.data)
         first, last = (0, 0) if self.edge_time is None else (self.edge_ptr[start], self.edge_ptr[stop])
         for name, value in self._items():
             if name in self.timed:
@@ -209,7 +210,7 @@ def pad(data: Data, num_frames: int) -> Data:
     more = num_frames - series.num_frames
     if more < 0:
         raise ValueError(f"expected at most num_frames={num_frames} frames, got {series.num_frames}")
-    out = Data()
+    out = empty_like(data)
     for name, value in series._items():
         out[name] = F.pad(value, [0, 0] * (value.dim() - 2) + [0, more]) if name in series.timed else value
     if "mask" not in out:
@@ -224,7 +225,7 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
     ``rows`` says what every attribute belongs to, see :class:`Series`; attributes that are gone from ``data`` are left
     out.
     """
-    out, number = Data(), nodes.cumsum(0) - 1
+    out, number = empty_like(data), nodes.cumsum(0) - 1
     if edges is None and "edge_index" in data:
         edges = nodes[data.edge_index].all(0)
     for name in [name for name in rows if name in data]:
@@ -234,6 +235,16 @@ def subgraph(data: Data, rows: dict[str, str], nodes: Tensor, edges: Tensor | No
         elif rows[name] != GRAPH:
             value = value[nodes if rows[name] == NODE else edges]
         out[name] = value
+    return out
+
+
+def empty_like(data: Data) -> Data:
+    """Without attributes, of the same class: how a batch joins them is said there."""
+    if isinstance(data, Batch):
+        return Data()
+    out = copy.copy(data)
+    for name in list(out.keys()):
+        del out[name]
     return out
 
 

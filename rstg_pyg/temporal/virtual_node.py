@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
-from rstg_pyg.temporal.series import EDGE, NODE, Series
+from rstg_pyg.temporal.series import EDGE, NODE, Series, empty_like
 
 
 class VirtualNode(BaseTransform):
@@ -44,7 +44,11 @@ class VirtualNode(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         if isinstance(data, Batch):
-            return Batch.from_data_list([self.forward(graph) for graph in data.to_data_list()])
+            out = Batch.from_data_list([self.forward(graph) for graph in data.to_data_list()])
+            lost = sorted(set(data.keys()) - set(out.keys()))
+            if lost:
+                raise ValueError(f"expected a batch of what its graphs hold, got {lost[0]!r} beside: give it to graphs")
+            return out
         series = Series(data)
         if "virtual_mask" in data:
             raise ValueError("expected a graph without a virtual node, got 'virtual_mask'")
@@ -55,7 +59,7 @@ class VirtualNode(BaseTransform):
             time, nodes = there.t().nonzero().unbind(1)
         hub = torch.full_like(nodes, series.num_nodes)
         new = torch.stack([torch.cat([nodes, hub]), torch.cat([hub, nodes])])
-        out = Data()
+        out = empty_like(data)
         for name, rows in series.rows.items():
             value = data[name]
             if name == "edge_index":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, describe, num_dims
 from rstg_pyg.training.module import RunModule
 from rstg_pyg.training.recipe import RunRecipe
 
@@ -86,7 +87,7 @@ class SequenceForecaster(RunModule):
     Args:
         model: What is called as :class:`~rstg_pyg.models.Forecaster` is, with what a batch has of ``x``,
             ``edge_index``, ``edge_attr``, ``pe``, ``edge_time`` and ``mask``.
-        recipe: Optimiser, schedule and loss.
+        recipe: Optimiser, schedule and loss; ``"distance"`` takes a ``y_mask`` of ``[N, H]`` alone.
         config: What else a checkpoint should say of the run, see :class:`RunModule`.
         measure: What validation and tests measure beside the loss (default: :func:`forecast_errors`). A measure is the
             mean of its entries over all batches; of a name that begins with ``"rmse"`` it is the root of that.
@@ -142,7 +143,8 @@ class SequenceForecaster(RunModule):
             prediction = self(batch, num_last=y.size(1) - horizon + 1)
             y = y.unfold(1, horizon, 1).transpose(2, 3)
             mask = None if mask is None else mask.unfold(1, horizon, 1)
-        losses = LOSSES[self.recipe.loss](there(prediction.float() - y, mask))
+            mask = mask.transpose(2, 3) if num_dims(mask) == 4 else mask
+        losses = self._losses(prediction.float() - y, mask)
         loss = losses.sum() / max(1, losses.numel())
         if self.trainer.world_size > 1:
             # Gradients are averaged over the processes, whose shares of what is there differ.
@@ -150,6 +152,13 @@ class SequenceForecaster(RunModule):
             torch.distributed.all_reduce(total)
             loss = loss * (losses.numel() * self.trainer.world_size / total.clamp(min=1))
         return loss, loss.detach()[None].clone()
+
+    def _losses(self, error: Tensor, mask: Tensor | None) -> Tensor:
+        if self.recipe.loss == "distance" and num_dims(mask) == error.dim():
+            raise ValueError(
+                f"expected 'y_mask' of shape {list(error.shape[:-1])} with loss='distance', got {describe(mask)}"
+            )
+        return LOSSES[self.recipe.loss](there(error, mask))
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:
         self._add(batch, batch_idx)
@@ -161,7 +170,7 @@ class SequenceForecaster(RunModule):
         if batch_idx == 0:
             self._sums = {}
         prediction = self(batch).float()
-        losses = LOSSES[self.recipe.loss](there(prediction - batch.y, batch.get("y_mask")))
+        losses = self._losses(prediction - batch.y, batch.get("y_mask"))
         errors = {"loss": losses, **self.measure(prediction, batch)}
         if hasattr(self.model, "measure"):
             errors |= self.model.measure(batch)
@@ -172,8 +181,12 @@ class SequenceForecaster(RunModule):
 
     def on_validation_epoch_end(self) -> None:
         loss = self._log("val")
-        if self.trainer.state.fn == "fit" and (self._best is None or loss < self._best["loss"]):
-            weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        # One that is no number is worse than any.
+        if self.trainer.state.fn == "fit" and (
+            self._best is None or loss < self._best["loss"] or math.isnan(self._best["loss"])
+        ):
+            state = self.model.state_dict()
+            weights = {n: value.cpu().clone() if isinstance(value, Tensor) else value for n, value in state.items()}
             self._best = {"loss": loss, "step": self.global_step, "weights": weights}
 
     def on_test_epoch_end(self) -> None:
@@ -186,7 +199,8 @@ class SequenceForecaster(RunModule):
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
         if not sums[0, 1]:
             raise ValueError("expected at least one frame of a node to count, got none")
-        means = dict(zip(self._sums, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
+        # What nothing counted for is left out: 0 would be perfect.
+        means = {name: total / count for name, (total, count) in zip(self._sums, sums.tolist(), strict=True) if count}
         for name, mean in means.items():
             value = mean**0.5 if name.startswith("rmse") else mean
             self.log(f"{stage}_{name}", torch.tensor(value, dtype=torch.float64), logger=self._logs)
@@ -208,7 +222,8 @@ class SequenceForecaster(RunModule):
 
 
 def there(value: Tensor, mask: Tensor | None) -> Tensor:
-    """The entries of ``value [N, *, O]`` where ``mask [N, *]`` is True, ``[M, O]``; all of them without one."""
+    """The entries of ``value [N, *, O]`` where ``mask [N, *]`` is True, ``[M, O]``, or where a mask of its shape is,
+    ``[M]``; all of them without one."""
     return value.flatten(0, -2) if mask is None else value[mask]
 
 

@@ -174,7 +174,8 @@ class LossWatch:
 
 def check_weights_finite(module: torch.nn.Module, step: int, advice: str) -> None:
     """Raise :class:`DivergenceError` if a floating-point parameter or buffer holds a value that is not finite."""
-    finite = {name: value.isfinite().all() for name, value in module.state_dict().items() if value.is_floating_point()}
+    tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    finite = {name: value.isfinite().all() for name, value in tensors.items() if value.is_floating_point()}
     # One look at the accelerator for all.
     fine = torch.stack(list(finite.values())).tolist() if finite else []
     wrong = [name for name, each in zip(finite, fine, strict=True) if not each]

@@ -267,7 +267,8 @@ def open_run(folder: str | os.PathLike, module: RunModule, fresh: bool = False) 
     folder = Path(folder)
     checkpoint = folder / f"{NAME}.ckpt"
     if fresh:
-        for old in (checkpoint, *(folder / name for name in RESULTS)):
+        curves = (folder / "tensorboard").glob("events.*")
+        for old in (checkpoint, *(folder / name for name in RESULTS), *curves):
             old.unlink(missing_ok=True)
     if not checkpoint.exists():
         return None

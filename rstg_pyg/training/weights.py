@@ -128,6 +128,8 @@ def save_weights(
     """
     state = model.state_dict()
     for name, value in list(state.items()):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"expected tensors as weights, got {name} as {describe(value)}")
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
         state[name] = value.detach().to(device="cpu", dtype=stored, copy=True)
         if not value.isfinite().all():

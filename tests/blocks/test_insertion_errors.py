@@ -199,6 +199,17 @@ def test_features_that_do_not_fit_when_the_network_runs():
         shrinks(clips())
 
 
+def test_a_module_of_two_names_takes_one_block():
+    net = nn.ModuleDict({"0": nn.Conv3d(3, 4, 1)})
+    net["again"] = net["0"]
+    net.forward = lambda x: net["again"](x)
+    with pytest.raises(ValueError, match=r"^expected one block .* got one after '0', which 'again' is too$"):
+        insert_rstg(net, {"0": OPTIONS, "again": OPTIONS}, example=clips())
+    insert_rstg(net, {"again": OPTIONS}, example=clips())
+    with pytest.raises(ValueError, match=r"^expected one block .* got one after 'again', which '0' is too$"):
+        insert_rstg(net, {"0": OPTIONS}, example=clips())
+
+
 def test_what_is_there_already():
     net = insert_rstg(Net(), {"layer1": NonLocalBlock}, example=clips(), num_frames=4)
     with pytest.raises(ValueError, match=r"^expected a module without a block after it, got 'layer1'$"):

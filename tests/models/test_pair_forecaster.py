@@ -127,6 +127,21 @@ def test_edges_that_are_no_pairs_are_named(edges, message):
         find_pairs(torch.tensor(edges), 3)
 
 
+def test_edges_outside_of_the_graph_are_named_and_narrow_ones_do_not_overflow():
+    for edges in ([[0, 5], [5, 0]], [[-1, 2], [2, -1]]):
+        with pytest.raises(IndexError, match="to 2, got"):
+            find_pairs(torch.tensor(edges), 3)
+    pairs = find_pairs(torch.tensor([[18, 19], [19, 18]], dtype=torch.uint8), 20)
+    assert (pairs.first.tolist(), pairs.second.tolist()) == ([18], [19])
+
+
+def test_it_is_measured_where_who_acts_on_whom_is_known(model):
+    batch = Data(x=frames(N), edge_index=EDGES)
+    assert model.measure(batch) == {}
+    batch.edge_label = torch.ones(EDGES.size(1))
+    assert model.measure(batch)["interactions"].shape == (EDGES.size(1),)
+
+
 def test_bad_arguments_and_inputs_are_named(model):
     with pytest.raises(ValueError, match=r"places and velocities of shape \[N, T, 4\], got \[4, 7, 3\]"):
         model(torch.randn(N, T, 3), EDGES)
@@ -138,6 +153,9 @@ def test_bad_arguments_and_inputs_are_named(model):
         ValueError, match=r"expected 'y' in the batch, the frames to predict, of shape \[N, H, 4\], got"
     ):
         model.training_loss(Data(x=frames(N), edge_index=EDGES))
+    gaps = torch.tensor([True] * 3 + [False]).expand(N, 4)
+    with pytest.raises(ValueError, match="expected particles that are there in all frames to learn from, got a mask"):
+        model.training_loss(Data(x=frames(N), y=frames(N)[:, :4], y_mask=gaps, edge_index=EDGES))
     with pytest.raises(ValueError, match="'motion' to be three numbers"):
         PairForecaster(H, (0.1, 0.2))
     with pytest.raises(ValueError, match="a typical change of a velocity above 0"):

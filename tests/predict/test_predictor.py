@@ -201,8 +201,10 @@ def test_errors(predictor, tmp_path):
     refused(
         "expected no 'window' and no 'stride' for a network that carries a state, got one", lambda: c2d.open(stride=2)
     )
-    refused("expected 'window' to be at least 2, got 1", lambda: i3d.open(window=1))
-    refused("expected 'stride' to be within 1 and the window, 8, got 9", lambda: i3d.open(stride=9))
+    refused("expected 'window' to be an integer of at least 2, got 1", lambda: i3d.open(window=1))
+    refused("expected 'stride' to be an integer within 1 to 8, got 9", lambda: i3d.open(stride=9))
+    refused("expected 'stride' to be an integer within 1 to 8, got 1.5", lambda: i3d.open(stride=1.5))
+    assert c2d.open(np.float32(30), np.int64(2)) is not None
     refused("expected 'source_rate' with 'frames_per_second', got none", lambda: c2d.open(frames_per_second=2))
     refused("expected 'source_rate' to be frames a second, above 0, got 0", lambda: c2d.open(source_rate=0))
     live = c2d.open()

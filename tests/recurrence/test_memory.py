@@ -84,6 +84,36 @@ def test_nobody_has_come_yet_to_a_module_of_ones_own():
     torch.testing.assert_close(memory.read(ids), state)
 
 
+def test_a_state_of_ones_own_is_kept_for_the_absent_whatever_its_type():
+    class Seen(torch.nn.Module):
+        def forward(self, x, state, lengths=None):
+            seen = x.new_zeros(len(x), 1, dtype=torch.bool) if state is None else state
+            return seen[:, None].to(x.dtype).expand_as(x), torch.ones_like(seen)
+
+    rstg = RSTG(C, stages=("time",), rnn=lambda channels: Seen())
+    memory, none = NodeMemory(rstg), torch.empty(2, 0).long()
+    for ids, expected in (([7, 8], [0, 0]), ([8], [1]), ([7, 8], [1, 1])):
+        out, state = rstg(torch.zeros(len(ids), 1, C), none, state=memory.read(torch.tensor(ids)))
+        memory.write(torch.tensor(ids), state)
+        assert out[:, 0, 0].tolist() == expected
+
+
+def test_what_is_loaded_keeps_to_the_bound_and_wider_types_widen():
+    rstg, none = make().float(), torch.empty(2, 0).long()
+    whole, small = NodeMemory(rstg), NodeMemory(rstg, max_nodes=2)
+    for ids in ([1, 2], [3], [2]):
+        _, state = rstg(torch.randn(len(ids), 1, C), none)
+        whole.write(torch.tensor(ids), state)
+    small.load_state_dict(whole.state_dict())
+    assert small.ids.tolist() == [2, 3]
+    torch.testing.assert_close(small.read(small.ids), whole.read(small.ids))
+    half = tuple(tuple(part.bfloat16() for part in entry) for entry in state)
+    memory = NodeMemory(rstg)
+    memory.write(torch.tensor([1]), half)
+    memory.write(torch.tensor([2]), state)
+    torch.testing.assert_close(memory.read(torch.tensor([2])), state)
+
+
 def test_pieces_of_a_long_series_train_alone():
     rstg, edges = make(), torch.tensor([[0, 1], [1, 2]])
     x = torch.randn(3, 6, C).double()

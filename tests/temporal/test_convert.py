@@ -174,6 +174,8 @@ def wrong(**changes):
         ([wrong(), snapshot()], "expected snapshot 1 with .*'node_id'.*, as the first"),
         ([snapshot(), snapshot(num_nodes=5)], r"of as many nodes, or with ids in 'node_id', got \[4, 5\] nodes"),
         ([wrong(z=torch.zeros(2))], "'z' with one row per node, per edge or in all.* got 2 in snapshot 0 of 3 nodes"),
+        ([wrong(edge_time=torch.zeros(1).long())], "without 'edge_time', which is made of their order"),
+        ([wrong(mask=torch.ones(3).bool())], "without 'mask', which is made of their order and ids: rename it"),
         ([wrong(z="red")], "expected a tensor as 'z' of snapshot 0, got str"),
     ],
 )

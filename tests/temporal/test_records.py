@@ -116,6 +116,26 @@ def test_small_integers_do_not_overflow():
     assert data.x.flatten().tolist() == [1, 2] and data.frame_start.tolist() == [[-100, 100]]
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, float, torch.tensor])
+def test_where_frames_start_is_exact_whatever_its_type(kind):
+    first = 1_700_000_000_000_000_000
+    time = torch.tensor([1, 101, 301]) + first
+    events = TemporalData(src=torch.zeros(3).long(), dst=torch.ones(3).long(), t=time)
+    data = from_events(events, window=100, start=kind(first + (kind is not float)))
+    assert data.edge_time.tolist() == [0, 1, 3]
+    assert data.frame_start[0, 1].item() - first == 100 + (kind is not float)
+    with pytest.raises(ValueError, match=r"a whole number as 'start' for times of torch\.int64 .* got 0\.5"):
+        from_events(events, window=10**18, start=0.5)
+
+
+def test_features_of_nodes_are_copies():
+    x = torch.zeros(3, 2)
+    events = TemporalData(src=torch.tensor([0, 1]), dst=torch.tensor([2, 2]), t=torch.tensor([10, 31]))
+    data = from_events(events, window=10, x=x)
+    data.x[:, 0] += 1
+    assert not x.any() and not data.x[:, 1:].any()
+
+
 def test_times_that_small_floats_can_not_tell_apart():
     start = 1_700_000_000_000_000_000
     time = torch.tensor([0, 3, 10]) + start

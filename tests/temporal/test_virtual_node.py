@@ -103,3 +103,7 @@ def test_errors_say_what_came():
         add(add(make_series()))
     with pytest.raises(ValueError, match=r"expected 'x' of shape \[N, T, C\], got \[3, 2\]"):
         add(Data(x=torch.ones(3, 2)))
+    batch = Batch.from_data_list([make_series(), make_series()])
+    batch.extra = torch.ones(batch.num_nodes, 2)
+    with pytest.raises(ValueError, match="a batch of what its graphs hold, got 'extra' beside"):
+        add(batch)

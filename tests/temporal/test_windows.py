@@ -102,6 +102,16 @@ def test_targets_without_a_mask_are_all_there(options):
     assert window.y_mask.shape == window.y.shape[:2] and window.y_mask.all()
 
 
+def test_a_class_of_ones_own_says_how_its_windows_batch():
+    class Asked(Data):
+        def __inc__(self, key, value, *args, **kwargs):
+            return self.num_nodes if key == "asked_node" else super().__inc__(key, value, *args, **kwargs)
+
+    data = Asked(x=torch.randn(3, 9, 1), edge_index=torch.tensor([[0], [1]]), asked_node=torch.tensor([2]))
+    batch = next(iter(DataLoader(Windows(data, 3, 1), batch_size=3)))
+    assert batch.asked_node.tolist() == [2, 5, 8]
+
+
 def test_a_slice_is_a_view():
     windows = Windows(make_series(), history=4, horizon=2)
     for items in (windows, NeighborWindows(windows, [-1], num_seeds=4)):

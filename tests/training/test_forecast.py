@@ -1,13 +1,14 @@
 """Training forecasters: what counts, which weights are tested, and going on from a checkpoint."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_forecasts import RECIPE, H, T, make_task
 from torch_geometric.data import Batch, Data
 
-from rstg_pyg.models import masked_error
+from rstg_pyg.models import Forecaster, masked_error
 from rstg_pyg.models.graph_rows import LinearAutoregression
 from rstg_pyg.training import (
     CheckpointError,
@@ -17,6 +18,7 @@ from rstg_pyg.training import (
     run_trainer,
     train_and_test,
 )
+from rstg_pyg.training.forecast import LOSSES
 from rstg_pyg.training.forecast_data import SequenceBatches
 from rstg_pyg.training.metrics import read_rows
 
@@ -70,9 +72,56 @@ def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own():
     assert SequenceBatches(items)[range(2, 4)].x.flatten().tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
+@pytest.mark.parametrize("extra", [0, 2])
+def test_a_mask_of_the_targets_channels_masks_them(extra, loss):
+    channels = H  # as many as frames of a forecast: entries that change places would not be noticed
+    module = SequenceForecaster(Forecaster(channels, horizon=H, channels=8), replace(RECIPE, loss=loss))
+    module._trainer = SimpleNamespace(world_size=1)
+    x, edges = torch.randn(3, T + extra, channels), torch.tensor([[0, 1], [1, 2]])
+    y, mask = torch.randn(3, H + extra, channels), torch.rand(3, H + extra, channels) < 0.5
+    total, count = 0.0, 0
+    for shift in range(extra + 1):
+        predicted = module(Data(x=x[:, : T + shift], edge_index=edges))
+        there = mask[:, shift : shift + H]
+        total += LOSSES[loss]((predicted - y[:, shift : shift + H])[there]).sum()
+        count += there.sum()
+    found, _ = module.step_loss(Data(x=x, y=y, y_mask=mask, edge_index=edges), 0)
+    torch.testing.assert_close(found, total / count)
+
+
+class Once(torch.nn.Module):
+    """Says what is no number in its first validation."""
+
+    horizon = H
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.asked = torch.nn.Linear(1, 1), 0
+
+    def forward(self, x, *args, **kwargs):
+        self.asked += not self.training
+        out = self.lin(x[:, -1:].nan_to_num()).expand(-1, H, -1)
+        return out * torch.nan if not self.training and self.asked == 1 else out
+
+
+def test_a_validation_loss_that_is_no_number_is_not_the_best(tmp_path):
+    task = make_task(replace(RECIPE, val_clips=7))
+    module = SequenceForecaster(Once(), task.recipe, measure=lambda prediction, batch: {"none": prediction[:0]})
+    trainer = run_trainer(tmp_path, task.recipe, "cpu", progress=False)
+    result = train_and_test(module, task.data(), trainer, None)
+    assert module._best["loss"] < 10 and module._best["step"] > 3
+    assert set(result.test) == {"loss"}  # nothing counted for the other
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="'val' to hold at least 99, got 7"):
         make_task(replace(RECIPE, val_clips=99)).data()
+    far = SequenceForecaster(Forecaster(2, horizon=H, channels=8), replace(RECIPE, loss="distance"))
+    batch = Data(x=torch.zeros(2, T, 2), y=torch.zeros(2, H, 2), y_mask=torch.ones(2, H, 2).bool())
+    batch.edge_index = torch.empty(2, 0, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"'y_mask' of shape \[2, 2\] with loss='distance', got .*\[2, 2, 2\]"):
+        far.step_loss(batch, 0)
     with pytest.raises(ValueError, match="'loss' to be one of 'mae', 'mse', 'distance', 'huber', got 'sum'"):
         replace(RECIPE, loss="sum")
     module = SequenceForecaster(LinearAutoregression(1, T, H), RECIPE, measure=lambda prediction, batch: {})

@@ -341,6 +341,7 @@ def test_a_checkpoint_of_the_same_run_is_found_or_removed(whole):
     (folder / "weights.pt").write_text("of the old run")
     assert open_run(folder, module, fresh=True) is None
     assert not {"last.ckpt", "weights.pt"} & {path.name for path in folder.iterdir()}
+    assert not list((folder / "tensorboard").glob("events.*"))  # old curves would be drawn with the new ones
     (folder / "last.ckpt").write_bytes(content)
 
 

@@ -55,12 +55,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
     args = parser.parse_args(argv)
     is_damaged = False
-    for split in SPLITS:
-        dataset = SomethingSomething(args.root, args.version, split, max_damaged=sys.maxsize)
-        for name, what in check_videos(dataset, args.workers).items():
-            print(f"{split} {name}: {what}")
-            is_damaged = True
-        print(f"{split}: {len(dataset):,} videos read")
+    try:
+        for split in SPLITS:
+            dataset = SomethingSomething(args.root, args.version, split, max_damaged=sys.maxsize)
+            for name, what in check_videos(dataset, args.workers).items():
+                print(f"{split} {name}: {what}")
+                is_damaged = True
+            print(f"{split}: {len(dataset):,} videos read")
+    except (ValueError, OSError, ImportError) as error:
+        print(f"checking: {error}", file=sys.stderr)
+        return 2
     return int(is_damaged)
 
 

@@ -110,6 +110,9 @@ def read_frame(path: Path) -> np.ndarray:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"one of {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 ImageOps.exif_transpose(image, in_place=True)
+                if image.mode.startswith("I"):  # grey in 16 bits, which Pillow would cut off at 255
+                    grey = (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, -1)
                 return np.asarray(image.convert("RGB"))
         except MemoryError:
             raise

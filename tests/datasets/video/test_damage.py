@@ -160,3 +160,5 @@ def test_checking_reads_every_frame(damaged, made, version, capsys):
     assert [line.split(":")[0] for line in lines] == ["train 3", "train 4", "train 6", "train", "validation"]
     assert lines[3:] == ["train: 8 videos read", "validation: 4 videos read"]
     assert main([str(made / version), "--version", version]) == 0
+    assert main(["nowhere", "--version", version]) == 2
+    assert capsys.readouterr().err.startswith("checking: expected ")

@@ -29,7 +29,7 @@ from rstg_pyg.datasets.video import (
     write_frame_folder,
     write_video_file,
 )
-from rstg_pyg.datasets.video.frame_folders import list_frames
+from rstg_pyg.datasets.video.frame_folders import list_frames, read_frame
 from rstg_pyg.datasets.video.video_files import _webm_length
 
 FRAMES = draw_clip(TEMPLATES[0], 0, 0, 20, 64, 96).frames
@@ -197,6 +197,8 @@ def test_other_files_in_a_folder_do_not_count(tmp_path):
 def test_grey_frames_become_rgb(tmp_path):
     Image.new("L", (10, 8), 90).save(tmp_path / "00001.jpg")
     assert (read_frame_folder(tmp_path, every_frame)[0] == 90).all()
+    Image.fromarray(np.full((8, 10), 90 * 257, np.uint16)).save(tmp_path / "00001.png")
+    assert (read_frame(tmp_path / "00001.png") == 90).all() and read_frame(tmp_path / "00001.png").shape == (8, 10, 3)
 
 
 # Damage
