@@ -38,8 +38,12 @@ def sample_neighbors(data: Data, nodes: Tensor, num_neighbors: Sequence[int], fl
         >>> part.n_id.tolist(), part.seed_mask.tolist(), part.edge_index.tolist()
         ([1, 2], [False, True], [[0], [1]])
     """
-    series = Series(data)
     check_choice("flow", flow, ("source_to_target", "target_to_source"))
+    return _sample(Series(data), nodes, num_neighbors, flow)
+
+
+def _sample(series: Series, nodes: Tensor, num_neighbors: Sequence[int], flow: str) -> Data:
+    data = series.data
     _check_counts(num_neighbors)
     _check_nodes(nodes, series.num_nodes)
     nodes = nodes.long()
@@ -135,7 +139,9 @@ class NeighborWindows(WindowDataset):
     def get(self, index: int) -> Data:
         """Make part number ``index`` of all windows."""
         window, part = divmod(index, len(self.parts))
-        return sample_neighbors(self.windows[window], self.parts[part], self.num_neighbors, self.flow)
+        # By the rows of the whole series: the sizes of a window may fit by chance what belongs to the graph.
+        series = Series(self.windows[window], self.windows.rows)
+        return _sample(series, self.parts[part], self.num_neighbors, self.flow)
 
 
 def _check_counts(num_neighbors: object) -> None:

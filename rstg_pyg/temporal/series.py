@@ -5,6 +5,7 @@ Shape legend: N nodes, E edges, T frames, C channels.
 
 import copy
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -39,6 +40,7 @@ class Series:
 
     Args:
         data: The graph. Nothing of it is changed.
+        rows: What attributes belong to that are known already, as of a series of which this is a part.
 
     Shapes:
         - **data.x:** ``[N, T, C]``. **data.edge_index:** ``[2, E]``, or nothing.
@@ -61,7 +63,7 @@ class Series:
         ({'x': 'node', 'edge_index': 'edge', 'pe': 'node'}, {'x'})
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, rows: Mapping[str, str] | None = None) -> None:
         if not isinstance(data, Data) or isinstance(data, Batch):
             raise ValueError(f"expected a Data of a graph that changes, got {describe(data)}")
         if num_dims(data.get("x")) != 3:
@@ -75,7 +77,8 @@ class Series:
         if data.get("mask") is not None:
             check_mask(data.mask, data.x.shape[:2])
         attributes = [(name, value) for name, value in data if name != "num_nodes"]
-        self.rows = {name: self._rows(name, value) for name, value in attributes}
+        known = {} if rows is None else rows
+        self.rows = {name: known.get(name) or self._rows(name, value) for name, value in attributes}
         self.timed = {name for name, value in attributes if self._has_frames(name, value)}
 
     def warn(self) -> None:

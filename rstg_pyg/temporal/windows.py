@@ -91,6 +91,11 @@ class Windows(WindowDataset):
                 f"{describe(data.y)}"
             )
 
+    @property
+    def rows(self) -> dict[str, str]:
+        """What each attribute of a window belongs to, see :class:`Series`."""
+        return {"y": NODE, "y_mask": NODE, **self.series.rows}
+
     def __len__(self) -> int:
         return (self.series.num_frames - self.span) // self.stride + 1
 
@@ -105,8 +110,7 @@ class Windows(WindowDataset):
         everywhere = window.y.new_ones(window.y.shape[:2], dtype=torch.bool)
         window.y_mask = everywhere if mask is None else mask[:, ahead]
         if self.present_only:
-            rows = {"y": NODE, "y_mask": NODE, **self.series.rows}
-            window = subgraph(window, rows, window.mask.any(1))
+            window = subgraph(window, self.rows, window.mask.any(1))
         window.first_frame = start
         return window
 

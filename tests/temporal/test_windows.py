@@ -206,6 +206,13 @@ def test_a_window_goes_through_the_loader_of_pyg(static):
         torch.testing.assert_close(run(rstg, part)[: part.batch_size], whole[seeds])
 
 
+def test_what_is_of_the_graph_is_not_cut_where_a_window_has_as_many_edges():
+    data = Data(x=torch.randn(10, 6, 1), edge_index=torch.randint(10, (2, 14)), centre=torch.arange(7.0))
+    data.edge_time = torch.arange(14) // 7 * 3  # the first window has seven
+    for part in NeighborWindows(Windows(data, 3, 1), [1, 1], num_seeds=5):
+        assert part.centre.shape == (7,)
+
+
 def test_parts_batch():
     parts = NeighborWindows(Windows(large_series(False), 5, 2), [4, 2], num_seeds=8)
     batch = next(iter(DataLoader(parts, batch_size=5)))
