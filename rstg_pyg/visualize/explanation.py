@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from rstg_pyg.authors.block import AuthorsRSTG
 from rstg_pyg.blocks.region_block import RegionBlock
-from rstg_pyg.models import VideoClassifier
+from rstg_pyg.models import VideoClassifier, VideoResNet
 from rstg_pyg.recurrence import RSTG
 from rstg_pyg.recurrence.rstg import SPACE_TIME, TIME
 from rstg_pyg.regions import region_graph
@@ -200,7 +200,9 @@ def _after_each_frame(model: Module, video: Tensor) -> Tensor:
         if has_stream_form:
             logits, state = model.step(video[:, :, t], state)
         else:
-            logits = model(video[:, :, : t + 1])
+            # A single frame counts twice for networks of pairs of frames, as where a video has only one.
+            is_single = t == 0 and isinstance(model, VideoResNet)
+            logits = model(video[:, :, [0, 0]] if is_single else video[:, :, : t + 1])
         said.append(_probabilities(logits, video.size(0)))
     return torch.stack(said, dim=1)
 

@@ -5,7 +5,7 @@ import torch
 
 from rstg_pyg import RSTGToMap, RSTGToVec, region_graph, spacetime_edge_index
 from rstg_pyg.authors import AuthorsSyncMNISTNet
-from rstg_pyg.models import ROWS, Network, build_row
+from rstg_pyg.models import ROWS, Network, build_row, build_video_row
 from rstg_pyg.visualize import explain_clips
 from rstg_pyg.visualize.explanation import AttentionRecording
 
@@ -75,6 +75,12 @@ def test_after_every_frame_it_says_what_the_beginning_of_the_clip_says(make_net,
         torch.testing.assert_close(seen.frame_probabilities, expected)
         assert seen.graph.num_nodes == 5
         assert (seen.alpha is None) == (stages == "time-only")
+
+
+def test_a_network_of_pairs_of_frames_is_explained_after_each():
+    net, video = build_video_row("c2d+rstg:vec").eval(), torch.rand(1, 3, 4, 64, 64)
+    seen = explain_clips(net, video, every_frame=True)
+    torch.testing.assert_close(seen.frame_probabilities[:, -1], net(video).softmax(1))
 
 
 def test_every_row_of_the_table_is_explained():
