@@ -4,8 +4,9 @@ Blocks of cache size in PyTorch, native code for processors, Triton for GPUs.
 """
 
 from rstg_pyg.ops.frames import FrameIndex
-from rstg_pyg.ops.gather import BACKENDS, GatherSpec, Message, choose_backend, gather
+from rstg_pyg.ops.gather import BACKENDS, GatherSpec, choose_backend, gather
 from rstg_pyg.ops.index import GraphIndex
 from rstg_pyg.ops.linear import linear
+from rstg_pyg.ops.plain import Message
 
 __all__ = ["BACKENDS", "FrameIndex", "GatherSpec", "GraphIndex", "Message", "choose_backend", "gather", "linear"]
