@@ -57,18 +57,6 @@ def test_every_option_equals_message_passing(backend, options):
     assert_equals_message_passing(backend, "irregular", options, (9,))
 
 
-@pytest.mark.parametrize("backend", FAST)
-def test_layers_that_share_their_weights_learn_once(backend):
-    grads = []
-    for name in ("reference", backend):
-        torch.manual_seed(0)
-        conv = layer(name, {"send_layers": 4}).double()
-        conv.send.lins[1] = conv.send.lins[0]
-        conv(torch.randn(7, 3, 4).double(), irregular_graph()).square().sum().backward()
-        grads.append([one.grad for one in conv.parameters()])
-    torch.testing.assert_close(*grads)
-
-
 @pytest.mark.parametrize("act", [torch.nn.Softmax(1), torch.nn.LogSoftmax(2), torch.nn.PReLU(2)], ids=str)
 @pytest.mark.parametrize("backend", FAST)
 def test_activations_along_an_inner_dimension_equal_message_passing(backend, act):

@@ -133,3 +133,16 @@ def test_another_aggregation_sees_whole_messages(aggr):
     conv._message_forward_hooks.clear()
     torch.testing.assert_close(conv(x, edge_index), with_hook)
     assert seen[0].shape == (edge_index.size(1), 6)
+
+
+@pytest.mark.parametrize("backend", ["blocks", "auto"])
+def test_layers_that_share_their_weights_learn_once(backend):
+    edges, num_nodes = GRAPHS["irregular"]
+    grads = []
+    for name in ("reference", backend):
+        torch.manual_seed(0)
+        conv = make({"send_layers": 4}, backend=name)
+        conv.send.lins[1] = conv.send.lins[0]
+        conv(torch.randn(num_nodes, 3, 4).double(), edges).square().sum().backward()
+        grads.append([one.grad for one in conv.parameters()])
+    torch.testing.assert_close(*grads)
