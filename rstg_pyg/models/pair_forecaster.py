@@ -210,7 +210,8 @@ class PairForecaster(Module):
         """
         if batch.get("y") is None:
             raise ValueError("expected 'y' in the batch, the frames to predict, of shape [N, H, 4], got none")
-        if batch.get("mask") is not None or not getattr(batch, "y_mask", torch.tensor(True)).all():
+        targets = batch.get("y_mask")
+        if batch.get("mask") is not None or (targets is not None and not targets.all()):
             raise ValueError("expected particles that are there in all frames to learn from, got a mask")
         x = torch.cat([batch.x, batch.y], 1)
         pairs = self._pairs(x, batch.edge_index)

@@ -126,8 +126,8 @@ class GraphIndex:
         if self._sorted is None:
             edges = self.adjacency.as_tensor() if isinstance(self.adjacency, EdgeIndex) else self.adjacency
             key = "sorted", self.num_nodes, self.flow
-            is_constant = self._is_constant
-            self._sorted = kept(edges, key, self._sort_edges) if is_constant else lasting(self._sort_edges)
+            sort = self._sort_edges
+            self._sorted = kept(edges, key, sort) if self._is_constant else lasting(sort)
         return self._sorted
 
     def _sort_edges(self) -> tuple[Tensor, ...]:
