@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import GLU, Identity, LogSoftmax, Module, ModuleList, ReLU, RReLU, Softmax, Softmax2d, Softmin
 from torch_geometric.nn.dense import linear as pyg
+from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import OptTensor
 
@@ -77,9 +78,8 @@ class MessageMLP(Module):
         self.lin_last = Linear(hidden_channels, out_channels, bias=bias) if num_layers > 1 else None
 
     def reset_parameters(self) -> None:
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for child in self.children():
+            reset(child)
 
     @property
     def has_linear_last(self) -> bool:
@@ -267,9 +267,8 @@ class UpdateMLP(Module):
         self.lins = ModuleList(Linear(*ends, bias=bias) for ends in pairwise(widths))
 
     def reset_parameters(self) -> None:
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for child in self.children():
+            reset(child)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._from_first(self.lins[0](x))
