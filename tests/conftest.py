@@ -20,6 +20,11 @@ def one_thread(monkeypatch):
     torch.set_num_threads(before)
 
 
+def pytest_collectstart():
+    """What a module of tests draws while it is loaded is the same, whichever modules are loaded before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test draws the same random numbers, whichever tests run before it."""

@@ -219,7 +219,7 @@ def test_a_gradient_that_is_differentiated_or_batched_is_the_same(options):
     each = torch.autograd.grad(sums, weights, torch.eye(2).double(), is_grads_batched=True, retain_graph=True)
     torch.testing.assert_close([one.sum(0) for one in each], list(expected))
     curvature = torch.autograd.grad(sum(one.square().sum() for one in found), weights)
-    shifts, step = [torch.randn_like(one) for one in weights], 1e-5
+    shifts, step = [torch.randn_like(one) for one in weights], 1e-7  # a larger one meets PReLU's kinks
 
     def norm_at(sign):
         with torch.no_grad():
