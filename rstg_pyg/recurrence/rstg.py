@@ -5,6 +5,7 @@ clips on one graph), usually none.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, ClassVar, Literal, overload
 
 import torch
@@ -147,19 +148,10 @@ class RSTG(Formula):
 
     def _stage_modules(self) -> list[tuple[str, Module]]:
         """Every stage of the sequence with the module that runs it."""
-        modules = []
-        num_time = num_space = 0
-        for number, stage in enumerate(self.stages):
-            if stage != TIME:
-                module = self.space_stages[num_space % len(self.space_stages)]
-                num_space += 1
-            elif number == len(self.stages) - 1:
-                module = self.last_time_stage
-            else:
-                module = self.time_stages[num_time % len(self.time_stages)]
-                num_time += 1
-            modules.append((stage, module))
-        return modules
+        time, space, last = cycle(self.time_stages), cycle(self.space_stages), self.last_time_stage
+        before = self.stages if last is None else self.stages[:-1]
+        modules = [(stage, next(time if stage == TIME else space)) for stage in before]
+        return modules if last is None else [*modules, (TIME, last)]
 
     def reset_parameters(self) -> None:
         r"""Reset all learnable parameters."""
@@ -297,7 +289,8 @@ class RSTG(Formula):
             parts = () if entry is None else module._parts(entry, shape, x.device)
             states.append([part.to(x.dtype).reshape(rows.shape) for part in parts])
         out, after, alphas = run_stages(rows, [known[module] for _, module in modules], index, pe, states, weighs)
-        found = out.view(x.shape), tuple(one_or_all([part.view(x[..., 0, :].shape) for part in one]) for one in after)
+        of_state = *shape, self.channels
+        found = out.view(x.shape), tuple([one_or_all([part.view(of_state) for part in one]) for one in after])
         return (*found, [index.with_attention(a.unflatten(1, x.shape[1:-1])) for a in alphas]) if weighs else found
 
     def _frames(
