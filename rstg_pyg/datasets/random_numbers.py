@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rstg_pyg.arguments import whole_number
+
 ROUNDS = 10
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _KEY_STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
@@ -29,11 +31,14 @@ def uniforms(seed: int, series: int, index: int, count: int) -> np.ndarray:
     Shapes:
         - **output:** ``[count]``, float64.
 
+    Raises:
+        ValueError: If the seed is out of its range.
+
     Example:
         >>> float(uniforms(0, 0, 7, 3)[0]) == float(uniforms(0, 0, 7, 1)[0])
         True
     """
-    key = np.array([seed, series], dtype=np.uint64)
+    key = np.array([whole_number("seed", seed, 0, 2**64 - 1), series], dtype=np.uint64)
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(count)
     return (words >> np.uint64(11)) * 2.0**-53

@@ -91,25 +91,18 @@ def animate_clips(
     """
     clips = check_clips(videos, graph, alpha, captions, marks, probabilities, labels, classes)
     check_positive(columns=columns, hold=hold)
-    if not (fps > 0 and dpi > 0):
-        raise ValueError(f"expected 'fps' and 'dpi' to be positive, got {fps} and {dpi}")
     path = Path(path)
-    writer = movie_writer(path, fps)
+    writer, shown = movie_writer(path, fps, dpi, clips.num_frames + hold - 1)
     page = _Page(clips, title, marked, columns, strongest)
-    number = clips.num_frames + hold - 1
-    shown = list(gif_frames(range(number), fps)) if path.suffix.lower() == ".gif" else list(enumerate(range(number)))
-    # The last frame is shown, however short.
-    shown[-1] = shown[-1][0], number - 1
-    writer.times = [*(time for time, _ in shown), max(round(100 * number / fps), shown[-1][0] + 2)]
     with naming(path), writer.saving(page.sheet.figure, path, dpi):
-        for _, place in shown:
+        for place in shown:
             page.show(min(place, clips.num_frames - 1))
             writer.grab_frame()
 
 
-def movie_writer(path: Path, fps: float) -> AbstractMovieWriter:
-    """What writes a GIF or an MP4. Of a GIF, its ``times`` are to be when frames begin and the last one ends, in
-    hundredths of a second."""
+def movie_writer(path: Path, fps: float, dpi: float, number: int) -> tuple[AbstractMovieWriter, Sequence[int]]:
+    """What writes a GIF or an MP4 of ``number`` frames, and which of them it is to be given: of a GIF those that it can
+    show, and the last one, however short."""
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
     class GifWriter(PillowWriter):
@@ -120,19 +113,23 @@ def movie_writer(path: Path, fps: float) -> AbstractMovieWriter:
             self._frames[-1] = self._frames[-1].quantize(256)
 
         def finish(self) -> None:
-            delays = [10 * (after - before) for before, after in pairwise(self.times)]
+            delays = [10 * (after - before) for before, after in pairwise([*times, end])]
             self._frames[0].save(self.outfile, save_all=True, append_images=self._frames[1:], duration=delays, loop=0)
 
+    if not (fps > 0 and dpi > 0):
+        raise ValueError(f"expected 'fps' and 'dpi' to be positive, got {fps} and {dpi}")
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise ValueError(f"expected 'path' to end in .gif or .mp4, got {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected a folder to write {str(path)!r} to, got {str(path.parent)!r}, which is none")
     if path.suffix.lower() == ".gif":
-        return GifWriter(fps=fps)
+        times, shown = zip(*gif_frames(range(number), fps), strict=True)
+        end = max(round(100 * number / fps), times[-1] + 2)
+        return GifWriter(fps=fps), [*shown[:-1], number - 1]
     if not FFMpegWriter.isAvailable():
         message = f"expected the program 'ffmpeg' to write {str(path)!r} with, found none: install it or take a .gif"
         raise RuntimeError(message)
-    return FFMpegWriter(fps=fps, codec="h264")
+    return FFMpegWriter(fps=fps, codec="h264"), range(number)
 
 
 class _Page:

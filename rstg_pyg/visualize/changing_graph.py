@@ -50,7 +50,7 @@ def animate_graph(
             as dark as their probability, in green, or in red where there is none.
         predicted: Where a model took the nodes to be, drawn as rings; NaN in frames of which it said nothing.
         trail: How many frames of a node's way are drawn.
-        fps: Frames per second.
+        fps: Frames per second; above 50, some are left out of a GIF, which plays as long.
         title: Above the picture.
         dpi: Pixels per inch; the picture is about 5 inches wide.
 
@@ -81,8 +81,6 @@ def animate_graph(
     if num_dims(position) != 3 or position.size(2) != 2 or 0 in position.shape:
         raise ValueError(f"expected 'position' of shape [N, T, 2], got {describe(position)}")
     check_positive(trail=trail)
-    if not (fps > 0 and dpi > 0):
-        raise ValueError(f"expected 'fps' and 'dpi' to be positive, got {fps} and {dpi}")
     position = position.detach().float().cpu()
     edge_time, mask = (None if value is None else value.cpu() for value in (edge_time, mask))
     graph = GraphIndex(edge_index.cpu(), position.size(0))
@@ -106,11 +104,10 @@ def animate_graph(
             raise ValueError(f"expected 'predicted' of shape {list(position.shape)}, got {describe(predicted)}")
         predicted = predicted.detach().float().cpu()
     path = Path(path)
-    writer = movie_writer(path, fps)
+    writer, shown = movie_writer(path, fps, dpi, position.size(1))
     picture = _Picture(position, frames.there(), predicted, title, trail)
-    writer.times = [round(100 * t / fps) for t in range(position.size(1) + 1)]
     with naming(path), writer.saving(picture.sheet.figure, path, dpi):
-        for t in range(position.size(1)):
+        for t in shown:
             now = place == t
             ends = graph.source[number[now]], graph.destination[number[now]]
             picture.show(t, *ends, weight[now], None if truth is None else truth.cpu()[number[now]])

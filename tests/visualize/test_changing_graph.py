@@ -38,6 +38,14 @@ def test_it_shows_who_is_there_and_the_frames_edges(tmp_path):
     assert changed == [True, False, True, True]
 
 
+def test_a_gif_of_a_fast_clip_leaves_frames_out(tmp_path):
+    """No delay is below two hundredths of a second, which viewers take for ten; the last frame is there."""
+    *_, (last, _) = draw(tmp_path)
+    frames = draw(tmp_path, fps=100)
+    assert [duration for _, duration in frames] == [20, 20]
+    assert (frames[-1][0] == last).all()
+
+
 def test_more_attention_is_darker(tmp_path):
     rstg = RSTG(2, num_stages=1, heads=2)
     mask = torch.rand(N, T) < 0.8

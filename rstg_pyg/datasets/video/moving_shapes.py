@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from rstg_pyg.arguments import check_positive
 from rstg_pyg.datasets.random_numbers import uniforms
 
 TEMPLATES = (
@@ -70,7 +72,7 @@ def draw_clip(
         noise: How strong background, trembling and grain are; 0 is a still, even background.
 
     Raises:
-        ValueError: If there is no such template.
+        ValueError: If there is no such template, or an argument is out of range.
 
     Example:
         >>> up, down = (draw_clip(TEMPLATES[i], 0, 0, 8, 32, 48).frames for i in (3, 2))
@@ -79,6 +81,9 @@ def draw_clip(
     """
     if template not in TEMPLATES:
         raise ValueError(f"expected a template among {', '.join(map(repr, TEMPLATES))}, got {template!r}")
+    check_positive(num_frames=num_frames, height=height, width=width)
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"expected 'noise' to be a finite number of at least 0, got {noise}")
     kind, backwards = divmod(TEMPLATES.index(template), 2)
     draw = _Draw(seed, index)
     time = np.linspace(0, 1, num_frames)

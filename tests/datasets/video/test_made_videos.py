@@ -99,6 +99,8 @@ BAD = [
     ({"height": 33}, "'height' to be even, got 33"),
     ({"frames": (9, 8)}, r"'frames' to be two numbers in order, got \(9, 8\)"),
     ({"frames": (0, 8)}, "'frames' to be a positive int, got 0"),
+    ({"seed": -1}, "'seed' to be an integer within 0 to 18446744073709551615, got -1"),
+    ({"noise": float("nan")}, "'noise' to be a finite number of at least 0, got nan"),
 ]
 
 
@@ -106,3 +108,4 @@ def test_bad_arguments(tmp_path):
     for kwargs, message in BAD:
         with pytest.raises(ValueError, match=f"expected {message}"):
             make_videos(tmp_path, **kwargs)
+        assert list(tmp_path.iterdir()) == []
