@@ -54,7 +54,7 @@ def make_parser(name: str, description: str, model: str) -> argparse.ArgumentPar
     parser.add_argument("--list", action="store_true", help="name the models and their sizes")
     data = parser.add_argument_group("data")
     data.add_argument("--root", default="data", help="where data are downloaded to (default: %(default)s)")
-    data.add_argument("--data-dir", help=f"a folder that holds the files (default: $RSTG_PYG_DATA/{name})")
+    data.add_argument("--data-dir", help="a folder that holds the files (default: below $RSTG_PYG_DATA)")
     data.add_argument("--part", metavar="NAME", help="which of the tasks, where there are several (default: the first)")
     add_options(data, SequenceRecipe, ["clips", "val_clips", "test_clips"])
     data.add_argument("--workers", type=int, default=0, help="processes that make batches (default: 0)")

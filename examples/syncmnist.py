@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         )
         checkpoint = open_run(args.out, module, args.fresh)
     if args.compile:
-        # The graph has kernels of its own, which compilers do not see.
+        # The graph gains nothing: its kernels stay what they are.
         getattr(model, "backbone", model).compile()
     task = recipe.task
     print(
