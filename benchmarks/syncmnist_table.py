@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,7 @@ TABLES = {
     "recipe": Table("3SyncMNIST, 32 x 32 frames, networks of 64 channels", SMALL, THREE, CHANGES),
     "delay": Table(
         "SyncMNIST with a delay of G frames, two digits, half of the clips without a pair; 32 x 32 frames, features of "
-        "a kept backbone, graphs of 64 channels",
+        "a frozen backbone, graphs of 64 channels",
         SMALL,
         TWO,
         {
@@ -149,7 +150,7 @@ def text_of(table: Table, found: Sequence[dict[str, Any]]) -> str:
         facts += (
             f" Every run saw {table.recipe.clips:,} clips. Digits of {digits}; {precision}; torch {torch}, {machine}."
         )
-    return "\n".join([markdown(lines), "", facts, ""])
+    return "\n".join([markdown(lines), "", textwrap.fill(facts, 120), ""])
 
 
 def lines_of(table: Table, found: Sequence[dict[str, Any]]) -> list[list[str]]:
