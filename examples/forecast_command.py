@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from run_command import (  # before torch
     NETWORK_CHOICES,
@@ -17,6 +18,7 @@ from run_command import (  # before torch
     add_training_options,
     check_cuda,
     chosen,
+    folder_of,
     goes_on,
     prepare_machine,
     script_parser,
@@ -106,13 +108,16 @@ def report(task: ForecastTask, model: str, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def test_weights(args: argparse.Namespace, module: SequenceForecaster, task: ForecastTask) -> RunResult:
-    """Test the weights of a file, which have to be of this network: other options may fit the same weights."""
+def test_weights(
+    args: argparse.Namespace, module: SequenceForecaster, task: ForecastTask
+) -> tuple[RunResult, dict[str, Any]]:
+    """Test the weights of a file, which have to be of this network: other options may fit the same weights. Return what
+    was measured, and what the file says of them."""
     held = load_model_weights(args.weights, module.model)
     of_network = [name for name in ("task", "row", "network") if name in held]
     check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
     claim_folder(args.out)
-    return evaluate(module, task.data(), args.device, args.precision)
+    return evaluate(module, task.data(), args.device, args.precision), {"weights": str(args.weights), **held}
 
 
 def forecast(
@@ -134,15 +139,17 @@ def forecast(
     if args.list:
         print(list_models(task))
         return {}
-    args.out = args.out or Path("runs") / f"{task.name}-{args.model.replace(':', '-')}"
+    args.out = args.out or folder_of(args.weights, f"{task.name}-{args.model.replace(':', '-')}")
     prepare_machine(args)
     module, recipe = task.module(args.model, args.seed), task.recipe
     print(
         f"{args.model} on {task.title}: {len(task.train):,} training sequences ({task.source}), "
         f"{sum(p.numel() for p in module.model.parameters()):,} parameters"
     )
+    if args.compile:
+        module.model.compile()
     if args.weights is not None:
-        result = test_weights(args, module, task)
+        result, held = test_weights(args, module, task)
     else:
         trainer = run_trainer(
             args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes
@@ -150,8 +157,6 @@ def forecast(
         checkpoint = open_run(args.out, module, args.fresh)
         if checkpoint is not None:
             print(f"going on from {checkpoint} (--fresh to start anew)")
-        if args.compile:
-            module.model.compile()
         result = train_and_test(module, task.data(args.seed, args.workers), trainer, checkpoint)
         if not trainer.is_global_zero:
             return {}
@@ -160,11 +165,11 @@ def forecast(
         return {}
     print(report(task, args.model, result))
     if args.weights is None:
+        held = {"val": result.val, "clips": result.clips, **module.config}
         save_weights(module.model, args.out / "weights.pt", module.config)
         print(f"trained in {result.seconds / 60:.1f} min; weights: {args.out / 'weights.pt'}")
     with naming(args.out):
         pictures = draw(task, module, args.out)
     print(f"pictures: {', '.join(map(str, pictures))}")
-    held = {"test": result.test, "val": result.val, "clips": result.clips, **module.config}
-    replace_file(args.out / "result.json", f"{json.dumps(held)}\n".encode())
+    replace_file(args.out / "result.json", f"{json.dumps({'test': result.test, **held})}\n".encode())
     return result.test

@@ -113,10 +113,15 @@ def add_machine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
 
 def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("results")
-    group.add_argument("--out", type=Path, help="folder of checkpoint, weights and figures (default: runs/...)")
+    group.add_argument("--out", type=Path, help="folder of checkpoint, weights and figures (default: in runs/)")
     group.add_argument("--fresh", action="store_true", help="start anew even if the folder holds a checkpoint")
     group.add_argument("--max-minutes", type=float, help="stop after so long; the same command goes on from there")
     return group
+
+
+def folder_of(weights: Path | None, name: str) -> Path:
+    """Where results go: a test of weights leaves alone what a run of that name came to."""
+    return Path("runs", name if weights is None else f"tested-{weights.resolve().parent.name}-{weights.stem}")
 
 
 def check_cuda(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from math import comb
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from run_command import (  # before torch
     NETWORK_CHOICES,
@@ -25,6 +25,7 @@ from run_command import (  # before torch
     add_training_options,
     check_cuda,
     chosen,
+    folder_of,
     goes_on,
     prepare_machine,
     run_command,
@@ -144,7 +145,7 @@ def parse_arguments(argv: list[str] | None, description: str) -> argparse.Namesp
             raise ValueError("--authors-test holds clips of five MNIST digits (--num-digits 5)")
     except ValueError as error:
         parser.error(str(error))
-    args.out = args.out or Path("runs") / f"syncmnist-{args.preset}-{args.model}"
+    args.out = args.out or folder_of(args.weights, f"syncmnist-{args.preset}-{args.model}")
     return args
 
 
@@ -222,13 +223,16 @@ def report(recipe: Recipe, result: RunResult, test_clips: int, model: str, offic
     return lines
 
 
-def test_weights(args: argparse.Namespace, module: ClipClassifier, data: SyncMNISTData) -> RunResult:
-    """Test the weights of a file, which have to be of this network: other options may fit the same weights."""
+def test_weights(
+    args: argparse.Namespace, module: ClipClassifier, data: SyncMNISTData
+) -> tuple[RunResult, dict[str, Any]]:
+    """Test the weights of a file, which have to be of this network: other options may fit the same weights. Return what
+    was measured, and what the file says of them."""
     held = load_model_weights(args.weights, module.model)
     of_network = [name for name in ("model", "network") if name in held]
     check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
     claim_folder(args.out)
-    return evaluate(module, data, args.device, args.precision)
+    return evaluate(module, data, args.device, args.precision), {"weights": str(args.weights), **held}
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -266,7 +270,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         + f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
     if args.weights is not None:
-        result = test_weights(args, module, data)
+        result, held = test_weights(args, module, data)
     else:
         if checkpoint is not None:
             print(f"going on from {checkpoint} (--fresh to start anew)")
@@ -279,6 +283,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     lines = report(recipe, result, len(data.test_clips), args.model, args.authors_test is not None)
     if args.weights is None:
+        held = {"clips": result.clips, **config}
         save_weights(model, args.out / "weights.pt", module.config)
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.0f} clips/s")
         lines.append(f"weights: {args.out / 'weights.pt'}")
@@ -288,7 +293,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     lines.append(f"pictures: {', '.join(map(str, pictures))}")
     print("\n".join(lines))
     accuracy = {"test_accuracy": round(100 * result.test_accuracy, 2)}
-    replace_file(args.out / "result.json", f"{json.dumps({**accuracy, 'clips': result.clips, **config})}\n".encode())
+    replace_file(args.out / "result.json", f"{json.dumps({**accuracy, **held})}\n".encode())
     return accuracy
 
 

@@ -17,6 +17,8 @@ FINAL = "final"
 PLACES = (*STAGES, FINAL)
 POOL_SIDE = 14
 PIXEL_MEAN, PIXEL_STD = 0.45, 0.225
+SMALLEST = 22
+"""Side of the frames of which three convolutions and poolings leave a map."""
 
 PUBLISHED = {
     "c2d": ("c2d", ()),
@@ -36,7 +38,7 @@ class AuthorsSyncMNISTNet(nn.Module):
 
     Each convolution is 3 x 3 without padding, followed by a ReLU and 2 x 2 max-pooling: frames of 64 x 64 become maps
     of 6 x 6. The block has positions, three stages, additive attention and a batch norm of the node input. Pixels come
-    raw, in 0..255.
+    raw, in 0..255, as integers or floats.
 
     Args:
         filters: Channels of the convolutions and of the graph.
@@ -82,6 +84,10 @@ class AuthorsSyncMNISTNet(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         if num_dims(video) != 5 or video.size(1) != self.in_channels:
             raise ValueError(f"expected a video of shape [B, {self.in_channels}, T, H, W], got {describe(video)}")
+        if min(video.shape[-2:]) < SMALLEST:
+            raise ValueError(f"expected a video of at least {SMALLEST} x {SMALLEST} pixels, got {describe(video)}")
+        if not video.is_floating_point():
+            video = video.to(self.backbone[0].weight.dtype)
         frames = video.transpose(1, 2)
         features = self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         return self.classifier(self.to_vec(self.graph(features.transpose(1, 2))))

@@ -43,7 +43,7 @@ def read_data_files(
     """
     if data_dir is None and os.environ.get(DATA):
         data_dir = Path(os.environ[DATA], name)
-    folder = Path(root if data_dir is None else data_dir)
+    folder = Path(root if data_dir is None else data_dir).expanduser()
     missing = [file for file in checksums if not (folder / file).exists()]
     if missing and data_dir is not None:
         raise FileNotFoundError(f"expected {folder} to hold {', '.join(checksums)}, got no {', '.join(missing)}")

@@ -40,6 +40,9 @@ def stretch_contrast(frame: np.ndarray) -> np.ndarray:
         - **frame:** ``[*]``.
         - **output:** ``[*]``, uint8.
 
+    Raises:
+        ValueError: If the frame is of another type.
+
     Source: the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582.
 
@@ -47,7 +50,14 @@ def stretch_contrast(frame: np.ndarray) -> np.ndarray:
         >>> stretch_contrast(np.array([10, 20, 30], dtype=np.uint8)).tolist()
         [0, 128, 255]
     """
+    _check_bytes("a frame", frame, frame.ndim, "[*]")
     return _levels(int(frame.min()), int(frame.max()))[frame]
+
+
+def _check_bytes(what: str, images: np.ndarray, num_dims: int, shape: str) -> None:
+    """Raise unless ``images`` holds bytes, which is what kernels read and tables have entries for."""
+    if images.dtype != np.uint8 or images.ndim != num_dims:
+        raise ValueError(f"expected {what} {shape}, uint8, got {images.dtype} of shape {list(images.shape)}")
 
 
 def _levels(low: int, high: int | np.ndarray) -> np.ndarray:
@@ -143,6 +153,9 @@ def resize_bilinear(images: np.ndarray, size: int) -> np.ndarray:
         - **images:** ``[N, H, W]``.
         - **output:** ``[N, size, size]``, uint8.
 
+    Raises:
+        ValueError: If the images are of another shape or type.
+
     Source: how the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582, resizes frames: Pillow's bilinear filter.
 
@@ -150,6 +163,7 @@ def resize_bilinear(images: np.ndarray, size: int) -> np.ndarray:
         >>> resize_bilinear(np.full((1, 100, 100), 7, dtype=np.uint8), 64).shape
         (1, 64, 64)
     """
+    _check_bytes("images", images, 3, "[N, H, W]")
     down, across = (Taps(length, size, "cpu") for length in images.shape[1:])
     return _resize_by_taps(torch.tensor(images, device="cpu").permute(2, 0, 1), across, down).numpy()
 
@@ -300,7 +314,7 @@ def render_clip(sprites: np.ndarray, path: np.ndarray, size: int = 64) -> np.nda
         - **output:** ``[T, size, size]``, uint8.
 
     Raises:
-        ValueError: If the shapes do not fit together or a sprite would leave the canvas.
+        ValueError: If the shapes or the type do not fit or a sprite would leave the canvas.
 
     Source: the SyncMNIST generator of Nicolicioiu, Duta, Leordeanu, "Recurrent Space-time Graph Neural Networks",
     NeurIPS 2019, arXiv:1904.05582.
@@ -314,6 +328,7 @@ def render_clip(sprites: np.ndarray, path: np.ndarray, size: int = 64) -> np.nda
         raise ValueError(
             f"expected sprites [D, h, w] and path [D, T, 2], got {list(sprites.shape)} and {list(path.shape)}"
         )
+    _check_bytes("sprites", sprites, 3, "[D, h, w]")
     room = np.array([CANVAS - sprites.shape[1], CANVAS - sprites.shape[2]])
     path = path.astype(np.int64)
     if path.size and (path.min() < 0 or (path.max(axis=(0, 1)) > room).any()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -62,7 +64,15 @@ class ClipGenerator:
         self._numbers: Tensor | None = None
         if dataset._indices is not None:
             self._numbers = torch.tensor(list(dataset.indices()), dtype=torch.long, device=self.device)
+        self._dataset = dataset
         self._make = dataset._maker(self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_make": None}  # a function within a function, which workers make anew
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make = self._dataset._maker(self.device)
 
     def __call__(self, index: Tensor | range) -> Batch:
         """Make the clips with the given numbers, as a data loader would put them together.

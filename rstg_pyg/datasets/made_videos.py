@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rstg_pyg.arguments import check_choice, check_positive
 from rstg_pyg.datasets.random_numbers import uniforms
-from rstg_pyg.datasets.video.annotations import SPLITS, VERSIONS, class_of_template
+from rstg_pyg.datasets.video.annotations import ALL_SPLITS, SPLITS, VERSIONS, annotation_files, class_of_template
 from rstg_pyg.datasets.video.frame_folders import write_frame_folder
 from rstg_pyg.datasets.video.moving_shapes import TEMPLATES, draw_clip
 from rstg_pyg.datasets.video.something_something import VIDEO_FOLDERS
@@ -60,7 +60,7 @@ def make_videos(
         templates: The classes.
 
     Raises:
-        FileExistsError: If the folder already holds such a data set.
+        FileExistsError: If the folder already holds annotations of such a data set.
         ValueError: If an argument is out of range.
         ImportError: If Pillow (version 1) or PyAV (version 2) is not installed.
 
@@ -82,8 +82,9 @@ def make_videos(
     root = Path(root)
     ending = "csv" if version == "v1" else "json"
     files = {name: root / f"something-something-{version}-{name}.{ending}" for name in (*SPLITS, "labels")}
-    if files["labels"].exists():
-        raise FileExistsError(f"expected a folder without a data set, got {files['labels']}")
+    for path in (path for name in ("labels", *ALL_SPLITS) for path in annotation_files(root, version, name)):
+        if path.exists():
+            raise FileExistsError(f"expected a folder without a data set, got {path}")
 
     entries: dict[str, list[dict]] = {split: [] for split in SPLITS}
     for index in range(clips + validation_clips):

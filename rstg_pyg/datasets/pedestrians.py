@@ -9,7 +9,6 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from copy import copy
 from functools import lru_cache
 
 import numpy as np
@@ -171,7 +170,7 @@ class Pedestrians(WindowDataset):
         if index not in self._items:
             # To cut a window out takes as long as to train on it.
             self._items[index] = self._window(*self.places[index])
-        return copy(self._items[index])
+        return self._items[index].clone()
 
     def _window(self, recording: int, start: int) -> Data:
         window = self.windows[recording][start]

@@ -173,7 +173,9 @@ class PairForecaster(Module):
     def step(self, frame: Tensor, state: State | None, edge_index: Tensor) -> tuple[Tensor, State]:
         """Take a stream's next frame ``[N, 4]`` and the state that the frame before it returned, None at the start;
         predict the frames after it."""
-        pairs = self._pairs(frame[:, None] if num_dims(frame) == 2 else frame, edge_index)
+        if num_dims(frame) != 2:
+            raise ValueError(f"expected a frame of shape [N, 4], got {describe(frame)}")
+        pairs = self._pairs(frame[:, None], edge_index)
         x = frame[:, None] if state is None else torch.stack([state[0], frame], 1)
         beliefs, memory = self._believe(x, pairs, None if state is None else state[1])
         return self._predict(frame, beliefs[-1][:, -1], pairs), (frame.clone(), memory)

@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding does not have
     print(json.dumps(result, allow_nan=False) if args.json else _text(result))
     return 0
 

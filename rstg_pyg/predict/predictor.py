@@ -161,7 +161,7 @@ class Predictor:
         r"""Say of a whole clip what happens in it, as the evaluation does.
 
         Args:
-            video: The clip, such as an item of :class:`~rstg_pyg.datasets.SomethingSomething`.
+            video: The clip, such as ``item.video[0]`` of :class:`~rstg_pyg.datasets.SomethingSomething`.
 
         Shapes:
             - **video:** ``[3, T, S, S]`` uint8. **output:** logits ``[M]`` and attention ``[E, T // 2]`` or None.

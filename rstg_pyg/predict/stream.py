@@ -117,7 +117,9 @@ class LiveStream:
         if self._finished:
             raise ValueError("expected no frame after the last, got one")
         if isinstance(frame, np.ndarray):
-            frame = torch.from_numpy(np.ascontiguousarray(frame))
+            frame = torch.from_numpy(np.array(frame))
+        elif isinstance(frame, Tensor):
+            frame = frame.clone()  # cameras write the next one into the same memory
         if num_dims(frame) != 3 or frame.size(2) != 3 or 0 in frame.shape or frame.dtype != torch.uint8:
             raise ValueError(f"expected a frame of shape [H, W, 3], uint8, got {describe(frame, typed=True)}")
         if self._last is not None and frame.shape != self._last.frame.shape:

@@ -126,6 +126,11 @@ class SequenceForecaster(RunModule):
         self._best: dict[str, Any] | None = None
         self._sums: dict[str, Tensor] = {}
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.trainer.ckpt_path is None:
+            self._best = None  # that of another run, maybe on other data
+
     def forward(self, batch: Data, **options: Any) -> Tensor:
         given = {**options, **{name: batch.get(name) for name in ("edge_time", "mask")}}
         return self.model(batch.x, batch.edge_index, batch.get("edge_attr"), batch.get("pe"), **given)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch_geometric.data import Data
 
-from rstg_pyg.arguments import check_positive
+from rstg_pyg.arguments import check_positive, whole_number
 from rstg_pyg.datasets.video.video_files import gif_frames
-from rstg_pyg.files import naming
+from rstg_pyg.files import naming, part_of
 from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips, draw_frame
 from rstg_pyg.visualize.clips import (
     draw_legend,
@@ -29,6 +30,7 @@ from rstg_pyg.visualize.sheet import FAINT, INK, MUTED, TRUE, WRONG, Sheet, titl
 
 if TYPE_CHECKING:
     from matplotlib.animation import AbstractMovieWriter
+    from matplotlib.figure import Figure
 
 PANEL, GAP, MARGIN, ROW, LINE = 1.8, 0.18, 0.15, 0.29, 0.18
 """Inches: height of a frame, between clips, around everything, height of a listed class, of the line of time."""
@@ -61,7 +63,8 @@ def animate_clips(
         videos: Clips, see :func:`draw_clips`, as are the arguments that are not listed here.
         graph: The region graph, or None to draw no regions.
         alpha: Attention weights, or None to draw no arrows.
-        path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg.
+        path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg. After an
+            error, what was there before still is.
         fps: Frames per second; above 50, some are left out of a GIF, which plays as long.
         captions: A text of one line per clip, in the place of the predicted class.
         probabilities: Of the classes, with a time axis those after each frame (``frame_probabilities`` of
@@ -75,7 +78,8 @@ def animate_clips(
         - **probabilities:** ``[n, M]`` or ``[n, T, M]``. **labels:** ``[n]``.
 
     Raises:
-        ValueError: If the shapes do not fit each other, a number is not positive, or ``path`` ends in something else.
+        ValueError: If the shapes do not fit each other, a number is out of its range, or ``path`` ends in something
+            else.
         RuntimeError: If an MP4 is asked for and ffmpeg is not there.
         FileNotFoundError: If there is no such folder.
 
@@ -91,10 +95,11 @@ def animate_clips(
     """
     clips = check_clips(videos, graph, alpha, captions, marks, probabilities, labels, classes)
     check_positive(columns=columns, hold=hold)
+    strongest = whole_number("strongest", strongest, 0)
     path = Path(path)
     writer, shown = movie_writer(path, fps, dpi, clips.num_frames + hold - 1)
     page = _Page(clips, title, marked, columns, strongest)
-    with naming(path), writer.saving(page.sheet.figure, path, dpi):
+    with saving(writer, page.sheet.figure, path, dpi):
         for place in shown:
             page.show(min(place, clips.num_frames - 1))
             writer.grab_frame()
@@ -130,6 +135,29 @@ def movie_writer(path: Path, fps: float, dpi: float, number: int) -> tuple[Abstr
         message = f"expected the program 'ffmpeg' to write {str(path)!r} with, found none: install it or take a .gif"
         raise RuntimeError(message)
     return FFMpegWriter(fps=fps, codec="h264"), range(number)
+
+
+@contextmanager
+def saving(writer: AbstractMovieWriter, figure: Figure, path: Path, dpi: float) -> Iterator[None]:
+    """Write a movie of the frames that are grabbed within, whole or not at all. The writer's own ``saving`` keeps what an
+    error leaves, and raises what comes of that in the place of the error."""
+    from matplotlib import rc_context
+
+    part = part_of(path).with_suffix(path.suffix)
+    try:
+        with naming(path), rc_context({"savefig.bbox": None}):
+            writer.setup(figure, part, dpi)
+            try:
+                yield
+            except BaseException:
+                with suppress(Exception):
+                    writer.finish()  # ffmpeg waits for more
+                raise
+            writer.finish()
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class _Page:

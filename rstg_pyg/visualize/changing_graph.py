@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from rstg_pyg.arguments import check_positive, describe, num_dims
-from rstg_pyg.files import naming
 from rstg_pyg.ops import FrameIndex, GraphIndex
-from rstg_pyg.visualize.animation import movie_writer
+from rstg_pyg.visualize.animation import movie_writer, saving
 from rstg_pyg.visualize.regions import THICKEST, THINNEST
 from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MUTED, TRUE, WRONG, Sheet, title_height, wrapped
 
@@ -42,7 +41,8 @@ def animate_graph(
     Args:
         position: Where the nodes are.
         edge_index: Edges, of a frame or with ``edge_time`` of all.
-        path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg.
+        path: Where to write: a GIF, or an MP4 where its name ends in ``.mp4``; that needs the program ffmpeg. After an
+            error, what was there before still is.
         edge_time: The frame of every edge; None where each serves every frame.
         mask: Where a node is there; None for everywhere.
         alpha: Attention weights as :class:`~rstg_pyg.RSTG` returns them, heads included; None to draw all edges alike.
@@ -106,7 +106,7 @@ def animate_graph(
     path = Path(path)
     writer, shown = movie_writer(path, fps, dpi, position.size(1))
     picture = _Picture(position, frames.there(), predicted, title, trail)
-    with naming(path), writer.saving(picture.sheet.figure, path, dpi):
+    with saving(writer, picture.sheet.figure, path, dpi):
         for t in shown:
             now = place == t
             ends = graph.source[number[now]], graph.destination[number[now]]

@@ -30,7 +30,7 @@ def place_nodes(edge_index: Tensor, length: Tensor, num_nodes: int) -> Tensor:
     the two greatest eigenvectors. Parts that no edge joins are as far apart as the longest way.
 
     Args:
-        edge_index: The edges, which lead both ways.
+        edge_index: The edges, which lead both ways; of several between two nodes the shortest counts.
         length: Of every edge, 0 or more.
         num_nodes: Number N of nodes.
 
@@ -52,9 +52,9 @@ def place_nodes(edge_index: Tensor, length: Tensor, num_nodes: int) -> Tensor:
             f"expected 'edge_index' [2, E] and 'length' [E] of at most {MOST_NODES:,} nodes, got "
             f"{describe(edge_index)}, {describe(length)} and {num_nodes:,}"
         )
-    apart = torch.full((num_nodes, num_nodes), torch.inf, dtype=torch.float64)
-    for source, destination in (edge_index, edge_index.flip(0)):
-        apart[source, destination] = length.double()
+    apart = torch.full((num_nodes**2,), torch.inf, dtype=torch.float64)
+    pair = torch.arange(num_nodes**2).view(num_nodes, num_nodes)[tuple(edge_index)]
+    apart = apart.scatter_reduce(0, pair, length.double(), "amin").view(num_nodes, num_nodes)
     apart = torch.minimum(apart, apart.T).fill_diagonal_(0)
     for middle in range(num_nodes):
         apart = torch.minimum(apart, apart[:, middle, None] + apart[None, middle])
@@ -71,7 +71,7 @@ def draw_node_errors(
     """Draw a graph with the error of every node as the size and the colour of its dot.
 
     Args:
-        error: Of every node, 0 or more.
+        error: Of every node, 0 or more; without a dot where it is not finite.
         position: Where nodes are, as by :func:`place_nodes`.
         edge_index: The edges.
         title: Above the picture.
@@ -106,7 +106,8 @@ def draw_node_errors(
     ends = position[edge_index.cpu().T]
     ax.add_collection(LineCollection(ends.numpy(), linewidths=0.5, colors=MUTED, alpha=0.25, zorder=1))
     order = error.argsort()
-    sizes = 8 + 70 * (error / error.max().clamp(min=1e-12))
+    greatest = error[error.isfinite()].amax() if error.isfinite().any() else torch.zeros(())
+    sizes = 8 + 70 * (error / greatest.clamp(min=1e-12))
     style = {"cmap": "plasma_r", "edgecolors": INK, "linewidths": 0.3, "zorder": 2, "vmin": 0}
     dots = ax.scatter(*position[order].T.numpy(), s=sizes[order].numpy(), c=error[order].numpy(), **style)
     ax.margins(0.04)
@@ -147,7 +148,8 @@ def draw_forecasts(
         >>> from rstg_pyg.visualize import draw_forecasts
         >>> draw_forecasts([0, 1, 2], [5.0, 6.0, 6.5], {"an hour before": [5.5, 5.5, 6.0]}).savefig("day.png")
     """
-    time, truth, *others = (np.asarray(value, dtype=float) for value in (time, truth, *forecasts.values()))
+    values = (value.detach().cpu() if isinstance(value, Tensor) else value for value in (time, truth, *forecasts.values()))
+    time, truth, *others = (np.asarray(value, dtype=float) for value in values)
     if time.ndim != 1 or any(value.shape != time.shape for value in (truth, *others)):
         raise ValueError(
             f"expected 'time', 'truth' and forecasts of one shape [T], got "

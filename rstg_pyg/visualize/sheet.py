@@ -52,6 +52,7 @@ class Sheet:
         FigureCanvasAgg(self.figure)
 
     def axes(self, x: float, y: float, width: float, height: float, **kwargs: Any) -> Axes:
+        kwargs.setdefault("facecolor", "white")  # whatever the style of the user's own pictures
         left, bottom = x / self.width, 1 - (y + height) / self.height
         return self.figure.add_axes((left, bottom, width / self.width, height / self.height), **kwargs)
 

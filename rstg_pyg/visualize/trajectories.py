@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
     Args:
         model: What is called as :class:`~rstg_pyg.models.Forecaster` is; its attention is found in the
             :class:`~rstg_pyg.RSTG` that ran last.
-        window: An item of :class:`~rstg_pyg.datasets.Pedestrians`, or another window with ``edge_time``.
+        window: An item of :class:`~rstg_pyg.datasets.Pedestrians`, or another window with ``edge_time``; without
+            ``mask``, everyone is there in every frame.
 
     Example:
         >>> from rstg_pyg.datasets import Pedestrians
@@ -62,13 +64,15 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
         True
     """
     kept: list[Tensor] = []
+    asked: list[bool] = []
 
     def ask(rstg: RSTG, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        asked.append(bool(kwargs.get("return_attention_weights")))
         return args, {**kwargs, "return_attention_weights": True}
 
     def take(rstg: RSTG, args: tuple, kwargs: dict, out: tuple) -> tuple:
         kept.extend(alpha for _, alpha in out[2][-1:])
-        return out[:2]
+        return out if asked.pop() else out[:2]
 
     handles: list[Any] = []
     for module in model.modules():
@@ -140,8 +144,11 @@ def draw_trajectories(
 def _draw_window(ax: Axes, shown: ForecastExplanation) -> None:
     from matplotlib.collections import LineCollection
 
-    window, here = shown.window, shown.window.mask[:, -1]
-    place = window.x[:, -1]
+    window = copy(shown.window)
+    for name, mask in (("x", "mask"), ("y", "y_mask")):
+        if mask not in window:
+            window[mask] = torch.ones(window[name].shape[:2], dtype=torch.bool)
+    place, here = window.x[:, -1], window.mask[:, -1]
     ways = {COLOURS[0]: _ways(window.x, window.mask), TRUE: _ways(*_from_last(window, window.y, window.y_mask))}
     predicted = here[:, None].expand(-1, shown.prediction.size(1))
     ways[PREDICTED] = _ways(*_from_last(window, shown.prediction, predicted))

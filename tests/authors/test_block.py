@@ -174,12 +174,21 @@ def test_inputs_are_checked():
         AuthorsToVec()(torch.randn(2, 0, 14, 16))
     with pytest.raises(ValueError, match=r"video of shape \[B, 1, T, H, W\], got \[2, 10, 64, 64\]"):
         AuthorsSyncMNISTNet(4)(torch.randn(2, 10, 64, 64))
+    for side in ((21, 64), (64, 16)):
+        with pytest.raises(ValueError, match=f"at least 22 x 22 pixels, got .*{side[0]}, {side[1]}"):
+            AuthorsSyncMNISTNet(4)(torch.randn(2, 1, 3, *side))
     with pytest.raises(ValueError, match=r"nodes of shape \[B, T >= 1, N, C\], got \[14, 16\]"):
         AuthorsToVec()(torch.randn(14, 16))
     with pytest.raises(ValueError, match=r"nodes of shape \[B, T >= 1, N, C\], got str"):
         AuthorsToVec()("nodes")
     with pytest.raises(ValueError, match="14"):
         AuthorsToMap()(torch.randn(1, 1, 5, 16), size=(6, 6))
+
+
+def test_pixels_come_as_integers_or_floats():
+    net, pixels = AuthorsSyncMNISTNet(4).eval(), torch.randint(256, (2, 1, 3, 22, 22), dtype=torch.uint8)
+    assert torch.equal(net(pixels), net(pixels.float()))
+    assert net.double()(pixels).dtype == torch.float64
 
 
 def test_repr_names_the_arguments():

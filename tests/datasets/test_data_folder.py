@@ -24,7 +24,9 @@ def test_where_files_come_from(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, "_save", save)
     monkeypatch.delenv("RSTG_PYG_DATA", raising=False)
-    assert read_data_files("made", CHECKSUMS, address, root, everything) == {"a.csv": b"1,2"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (everything, "~/all/made"):
+        assert read_data_files("made", CHECKSUMS, address, root, folder) == {"a.csv": b"1,2"}
     assert not root.exists()
     assert read_data_files("made", CHECKSUMS, ["https://example.com/no/", address], root, log=False) == {
         "a.csv": b"1,2"

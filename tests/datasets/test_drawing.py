@@ -27,6 +27,17 @@ def test_black_where_nothing_is():
     assert (frame == expected).all()
 
 
+def test_pixels_are_bytes():
+    """Others went into native code, which read beyond them."""
+    image = np.full((1, 8, 8), 0.5, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"expected images \[N, H, W\], uint8, got float32 of shape \[1, 8, 8\]"):
+        resize_bilinear(image, 4)
+    with pytest.raises(ValueError, match="expected a frame .* got int64"):
+        stretch_contrast(np.arange(4))
+    with pytest.raises(ValueError, match="expected sprites .* got float32"):
+        render_clip(image, still((0, 0)))
+
+
 def test_later_digit_hides_earlier_one_from_10_on():
     later = sprite(9)
     later[0, 0], later[0, 1] = 10, 128

@@ -62,6 +62,9 @@ def test_windows_of_people_who_come_and_go():
     only = made(throughout_only=True)[0]
     assert only.num_nodes == throughout.sum() and torch.equal(only.x, window.x[throughout])
     assert torch.equal(windows[-1].x, windows[len(windows) - 1].x)
+    expected = window.x.clone()
+    window.x.zero_()  # what is done to an item is done to it alone
+    assert torch.equal(windows[0].x, expected)
 
 
 def test_at_twice_the_pace_every_second_frame_is_one():

@@ -33,8 +33,13 @@ def test_it_trains_goes_on_tests_and_draws(pedestrians, tmp_path, capsys):
     assert "constant velocity" in text and "no motion" in text
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["ade"] == result["ade"]
     assert Image.open(tmp_path / "run" / "trajectories.png").size[0] > 1000
-    again = pedestrians.main([*command, "--weights", "run/weights.pt"])
+    of_run = (tmp_path / "run" / "result.json").read_bytes()
+    again = pedestrians.main([*command[:-2], "--weights", "run/weights.pt"])
     assert again["ade"] == pytest.approx(result["ade"])
+    assert (tmp_path / "run" / "result.json").read_bytes() == of_run
+    tested = json.loads((tmp_path / "runs" / "tested-run-weights" / "result.json").read_text())
+    assert tested["weights"] == "run/weights.pt" and tested["recipe"] == json.loads(of_run)["recipe"]
+    assert not {"clips", "val"} & set(tested)
 
 
 @pytest.mark.filterwarnings("ignore:the recordings of ETH and UCY")

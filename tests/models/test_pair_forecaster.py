@@ -145,6 +145,8 @@ def test_it_is_measured_where_who_acts_on_whom_is_known(model):
 def test_bad_arguments_and_inputs_are_named(model):
     with pytest.raises(ValueError, match=r"places and velocities of shape \[N, T, 4\], got \[4, 7, 3\]"):
         model(torch.randn(N, T, 3), EDGES)
+    with pytest.raises(ValueError, match=r"expected a frame of shape \[N, 4\], got \[4, 1, 4\]"):
+        model.step(frames(N)[:, :1], None, EDGES)
     with pytest.raises(ValueError, match="expected no 'mask'"):
         model(frames(N), EDGES, mask=torch.ones(N, T, dtype=torch.bool))
     with pytest.raises(ValueError, match="6 frames or more to learn from, got 5"):

@@ -1,6 +1,6 @@
-"""Compile every Triton kernel for CUDA architectures, without a CUDA device.
+"""Compile every Triton kernel for a CUDA architecture, without a CUDA device.
 
-The interpreter runs programs that the compiler refuses. Run as ``python compile_for_cuda.py 80 90``, without
+The interpreter runs programs that the compiler refuses. Run as ``python compile_for_cuda.py 90 bf16 fp64``, without
 ``TRITON_INTERPRET`` in the environment.
 """
 
@@ -65,7 +65,8 @@ def compile_all(architecture, dtype, frames, heads, hidden, channels):
         compile_kernel(kernel, architecture, dtype, channels=channels, block_t=16, block_c=64)
 
 
+SIZES = {"bf16": (10, 1, 512, 512), "fp32": (3, 4, 100, 25), "fp64": (1, 3, 640, 1030)}
+
 if __name__ == "__main__":
-    for architecture in map(int, sys.argv[1:]):
-        for case in (("bf16", 10, 1, 512, 512), ("fp32", 3, 4, 100, 25), ("fp64", 1, 3, 640, 1030)):
-            compile_all(architecture, *case)
+    for dtype in sys.argv[2:]:
+        compile_all(int(sys.argv[1]), dtype, *SIZES[dtype])

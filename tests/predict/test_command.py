@@ -1,6 +1,7 @@
 """The command: what it prints and writes, and that bad input ends it with one sentence and code 2."""
 
 import dataclasses
+import io
 import json
 import runpy
 import shutil
@@ -57,6 +58,14 @@ def test_it_names_the_classes(run, videos, video, weights, predictor):
         f"{video}: {count_frames(video)} frames, frame by frame, with a recurrent state",
         *(f"{100 * probability:6.2f} %  {name}" for name, probability in last.top(3)),
     ]
+
+
+def test_it_prints_names_that_the_terminal_cannot_show(video, weights, tmp_path, monkeypatch):
+    path = shutil.copy(video, tmp_path / "väst.webm")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main([str(path), "--checkpoint", str(weights("c2d"))]) == 0
+    sys.stdout.flush()
+    assert f"{tmp_path}/v\\xe4st.webm: ".encode() in sys.stdout.buffer.getvalue()
 
 
 @pytest.mark.parametrize(("row", "mode"), [("c2d", "stream"), ("i3d+rstg:res3-4", "windows")])

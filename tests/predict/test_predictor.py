@@ -57,6 +57,19 @@ def test_a_stream_says_what_the_clip_so_far_does(predictor):
                 torch.testing.assert_close(said[6].attention, attention[:, 2])
 
 
+def test_a_camera_that_writes_into_one_array_gives_what_frames_do(predictor):
+    def camera():
+        array = np.empty((40, 48, 3), dtype=np.uint8)
+        for frame in frames:
+            array[...] = frame.numpy()
+            yield array
+
+    frames = pixels(7)[:, :40, :48]
+    for one, other in zip(predictor("c2d").stream(camera()), predictor("c2d").stream(frames), strict=True):
+        assert torch.equal(one.frame, other.frame)
+        assert (one.logits is None and other.logits is None) or torch.equal(one.logits, other.logits)
+
+
 @torch.no_grad()
 def test_windows_are_averaged_and_the_last_ends_with_the_video(predictor):
     for count, windows in [

@@ -59,7 +59,7 @@ def test_frames_are_encoded_as_they_come(tmp_path, ending):
     path = tmp_path / f"o.{ending}"
     with pytest.raises(RuntimeError, match="no more"):
         write_video(path, broken(), Fraction(10))
-    assert made == [[("o.", ".part")]] * 3
+    assert made[-1] and {name for names in made for name in names} == {("o.", ".part")}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 import resource
 import warnings
 from functools import partial
@@ -111,6 +112,13 @@ def test_a_batch_is_a_range_of_clips(data):
     for index in [3, range(4, 4), range(0, 8, 2), range(5, 2, -1), torch.arange(3)]:
         with case(index), pytest.raises(ValueError, match="expected a range of consecutive clips, got "):
             ClipBatches(data.train_clips, "cpu")[index]
+
+
+def test_batches_come_from_processes_that_are_started_anew(data):
+    """As on macOS and Windows, where all that a worker has went through pickle."""
+    batches = ClipBatches(data.train_clips, "cpu")
+    theirs = pickle.loads(pickle.dumps(batches))[range(2, 9)]
+    assert torch.equal(theirs.video, batches[range(2, 9)].video)
 
 
 def test_there_are_no_clips_after_those_of_validation(data):

@@ -45,6 +45,17 @@ def test_it_learns_and_the_best_weights_are_tested(tmp_path):
     assert result.test["rmse"] == pytest.approx(float(squares.mean().sqrt()), rel=1e-5)
 
 
+def test_a_second_run_of_a_module_has_a_best_of_its_own(tmp_path):
+    """Its data may be harder, and then none of its losses is below the least one of the first."""
+    task = make_task()
+    module, _ = train(tmp_path / "first", task)
+    first = module._best["loss"]
+    harder = replace(task, val=[item.update({"y": 9 * item.y}) for item in task.val])
+    trainer = run_trainer(tmp_path / "second", task.recipe, "cpu", progress=False)
+    result = train_and_test(module, harder.data(), trainer)
+    assert module._best["loss"] == pytest.approx(result.val["loss"], rel=1e-5) and module._best["loss"] > first
+
+
 def test_a_run_that_was_stopped_ends_like_an_unbroken_one(tmp_path):
     task = make_task(augment=lambda batch: batch.update({"x": batch.x * (0.9 + 0.2 * torch.rand(1))}))
     whole, expected = train(tmp_path / "whole", task)

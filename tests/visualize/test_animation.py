@@ -129,12 +129,28 @@ def test_an_mp4_without_ffmpeg(tmp_path, monkeypatch):
         animate_clips(VIDEOS, None, None, tmp_path / "clip.mp4")
 
 
+@pytest.mark.parametrize("fails_at", [0, 2])
+def test_what_fails_midway_leaves_the_old_picture(tmp_path, monkeypatch, fails_at):
+    def show(page, t):
+        if t == fails_at:
+            raise RuntimeError(f"no frame {t}")
+
+    monkeypatch.setattr(_Page, "show", show)
+    (tmp_path / "clip.gif").write_text("from before")
+    with pytest.raises(RuntimeError, match=f"no frame {fails_at}"):
+        animate_clips(VIDEOS[:1], None, None, tmp_path / "clip.gif")
+    assert (tmp_path / "clip.gif").read_text() == "from before"
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.gif"]
+
+
 ERRORS = [
     ({"path": "clip.avi"}, ValueError, r"expected 'path' to end in \.gif or \.mp4, got 'clip\.avi'"),
     ({"path": "none/clip.gif"}, FileNotFoundError, "expected a folder to write 'none/clip.gif' to, got 'none', wh"),
     ({"fps": 0}, ValueError, "expected 'fps' and 'dpi' to be positive, got 0 and 90"),
     ({"columns": 0}, ValueError, "expected 'columns' to be a positive int, got 0"),
     ({"hold": 0}, ValueError, "expected 'hold' to be a positive int, got 0"),
+    ({"strongest": -1}, ValueError, "expected 'strongest' to be an integer of at least 0, got -1"),
+    ({"strongest": 2.5}, ValueError, "expected 'strongest' to be an integer of at least 0, got 2.5"),
     ({"alpha": ALPHA[:, :, :5]}, ValueError, r"expected alpha of shape \[90, 4, 10\], got \[90, 4, 5\]"),
 ]
 

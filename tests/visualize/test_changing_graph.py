@@ -7,6 +7,7 @@ from PIL import Image
 
 from rstg_pyg import RSTG
 from rstg_pyg.visualize import animate_graph
+from rstg_pyg.visualize.changing_graph import _Picture
 
 N, T = 5, 4
 EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 3]])
@@ -78,6 +79,15 @@ def test_what_is_believed_is_green_or_red_and_what_is_predicted_a_ring(tmp_path)
         (a != b).any() for (a, _), (b, _) in zip(draw(tmp_path), draw(tmp_path, predicted=predicted), strict=True)
     ]
     assert changed == [False, False, True, True]
+
+
+def test_what_fails_midway_leaves_the_old_picture(tmp_path, monkeypatch):
+    (tmp_path / "graph.gif").write_text("from before")
+    monkeypatch.setattr(_Picture, "show", lambda picture, t, *edges: [0, 1][t + 1])
+    with pytest.raises(IndexError, match="list index out of range"):
+        draw(tmp_path)
+    assert (tmp_path / "graph.gif").read_text() == "from before"
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.gif"]
 
 
 def test_bad_input(tmp_path):

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch_geometric.data import Data
 
+from rstg_pyg import RSTG
 from rstg_pyg.datasets import Pedestrians
 from rstg_pyg.models import Forecaster, MotionForecaster
 from rstg_pyg.visualize import draw_trajectories, explain_forecast
@@ -46,6 +48,30 @@ def test_a_panel_has_a_dot_for_everyone_and_an_arrow_for_every_edge_of_the_last_
     came = [part for part in ax.collections if hasattr(part, "get_segments")][1]
     steps = torch.cat([window.mask[:, -1:], window.y_mask], 1)
     assert len(came.get_segments()) == (steps[:, :-1] & steps[:, 1:]).sum()
+
+
+def test_a_window_without_masks_has_everyone_in_every_frame():
+    window = Data(x=torch.rand(3, 4, 2), y=torch.rand(3, 2, 2), edge_index=torch.tensor([[0, 1], [1, 0]]))
+    window.edge_time = torch.tensor([3, 3])
+
+    class Asks(torch.nn.Module):
+        """Looks at its own attention, as the drawing does."""
+
+        def __init__(self):
+            super().__init__()
+            self.rstg = RSTG(2)
+
+        def forward(self, x, edge_index, edge_attr, pe, **given):
+            out, _, stages = self.rstg(x, edge_index, edge_attr, pe, return_attention_weights=True, **given)
+            self.alpha = stages[-1][1].mean(-1)
+            return out[:, -2:]
+
+    model = Asks()
+    explanation = explain_forecast(model, window)
+    torch.testing.assert_close(explanation.alpha, model.alpha)
+    seen, came, _ = draw_trajectories([explanation]).axes[0].collections[:3]
+    assert (len(seen.get_segments()), len(came.get_segments())) == (9, 6)
+    assert "mask" not in window and "mask" not in explanation.window
 
 
 def test_bad_input(shown):

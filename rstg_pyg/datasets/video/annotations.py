@@ -116,14 +116,17 @@ def class_of_template(template: str) -> str:
     return re.sub(r"[\[\]]", "", template)
 
 
+def annotation_files(folder: Path, version: str, name: str) -> list[Path]:
+    """Where the annotations of a split, or ``"labels"``, are looked for, in that order."""
+    return [place / form.format(name) for place in (folder, folder / "labels") for form in _FILES[version]]
+
+
 def _find(folder: Path, version: str, name: str) -> Path:
-    names = [form.format(name) for form in _FILES[version]]
-    for path in (place / file for place in (folder, folder / "labels") for file in names):
+    for path in annotation_files(folder, version, name):
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f"expected the annotation file {' or '.join(names)} in {folder} or {folder / 'labels'}, got none"
-    )
+    names = " or ".join(form.format(name) for form in _FILES[version])
+    raise FileNotFoundError(f"expected the annotation file {names} in {folder} or {folder / 'labels'}, got none")
 
 
 def _is_file_name(name: str) -> bool:

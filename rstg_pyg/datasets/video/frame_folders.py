@@ -127,7 +127,7 @@ def write_frame_folder(folder: str | os.PathLike, frames: Iterable[np.ndarray], 
     r"""Write a video as numbered JPEG frames.
 
     Args:
-        folder: The folder; it is made.
+        folder: The folder; it is made. JPEG frames of that name in it, such as 00001.jpg, are removed first.
         frames: The frames.
         quality: Quality of the JPEG files, 1 to 95.
 
@@ -144,6 +144,10 @@ def write_frame_folder(folder: str | os.PathLike, frames: Iterable[np.ndarray], 
     """
     pillow = require_pillow()
     Path(folder).mkdir(parents=True, exist_ok=True)
+    for old in Path(folder).iterdir():
+        # Of a longer video, the rest would stay behind the new one.
+        if re.fullmatch(r"[0-9]+\.jpg", old.name):
+            old.unlink()
     for number, frame in enumerate(frames, start=1):
         # Pillow itself cuts a file off on a full disk and does not say so.
         path, content = Path(folder, f"{number:05d}.jpg"), io.BytesIO()

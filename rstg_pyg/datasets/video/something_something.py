@@ -149,7 +149,9 @@ class SomethingSomething(Dataset):
             raise ValueError(f"expected 'scale' to be two numbers of at least 1, in order, got {scale!r}")
         if not 0 <= colour_jitter <= 1:
             raise ValueError(f"expected 'colour_jitter' to be a number within 0 to 1, got {colour_jitter!r}")
-        super().__init__(os.fspath(root), transform=transform)
+        # In a form that holds in a worker process and another folder, too.
+        root, video_dir = (path and os.path.abspath(os.path.expanduser(path)) for path in (root, video_dir))
+        super().__init__(root, transform=transform)
         self.version, self.split, self.views = version, split, views
         self.num_frames, self.size, self.scale, self.colour_jitter = num_frames, size, tuple(scale), colour_jitter
         self.flip, self.seed = flip, seed

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.datasets.video.damage import MAX_PIXELS, Damage, DamagedVideoError, open_media, stack_frames
 from rstg_pyg.datasets.video.sampling import Choose, even_times
+from rstg_pyg.files import part_of
 
 ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 
@@ -93,7 +95,7 @@ def write_video_file(
     codec: str = "vp9",
     quality: int = 30,
 ) -> None:
-    r"""Write a WebM file, one frame at a time.
+    r"""Write a WebM file, one frame at a time, whole or not at all: after an error, what was there before still is.
 
     Args:
         path: The file.
@@ -106,7 +108,7 @@ def write_video_file(
         - **frames:** each ``[H, W, 3]`` uint8, H and W even.
 
     Raises:
-        ValueError: If there is no frame, or a side is odd.
+        ValueError: If there is no frame, a side is odd, or a frame has another size than the first.
         ImportError: If PyAV is not installed.
 
     Example:
@@ -123,15 +125,35 @@ def write_video_file(
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
-    with av.open(os.fspath(path), "w", format="webm") as container:
-        track = container.add_stream(ENCODERS[codec], rate=Fraction(frames_per_second).limit_denominator(1000))
-        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
-        track.bit_rate = 0 if codec == "vp9" else 10_000_000
-        track.options = {"crf": str(quality), "deadline": "realtime", "cpu-used": "8"}
-        track.thread_count = 1
-        for frame in chain((first,), frames):
-            container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(track.encode())
+    part = part_of(Path(path))
+    try:
+        with av.open(os.fspath(part), "w", format="webm") as container:
+            track = container.add_stream(ENCODERS[codec], rate=Fraction(frames_per_second).limit_denominator(1000))
+            track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+            track.bit_rate = 0 if codec == "vp9" else 10_000_000
+            track.options = {"crf": str(quality), "deadline": "realtime", "cpu-used": "8"}
+            track.thread_count = 1
+            for frame in same_shape(path, chain((first,), frames)):
+                container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(track.encode())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def same_shape(path: str | os.PathLike, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    r"""Yield the frames of a file that is written; encoders stretch one of another size in silence.
+
+    Raises:
+        ValueError: If a frame has another shape than the first.
+    """
+    shape = None
+    for number, frame in enumerate(frames, start=1):
+        shape = frame.shape if shape is None else shape
+        if frame.shape != shape:
+            raise ValueError(f"expected frames of shape {[*shape]} for {path}, got {[*frame.shape]} at frame {number}")
+        yield frame
 
 
 def gif_frames(frames: Iterable[Any], rate: Fraction | float) -> Iterator[tuple[int, Any]]:

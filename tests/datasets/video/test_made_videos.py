@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,6 +91,35 @@ def test_command(tmp_path, capsys):
     assert main(arguments) == 2
     error = f"made_videos: expected a folder without a data set, got {tmp_path}/something-something-v2-labels.json\n"
     assert capsys.readouterr().err == error
+
+
+def test_no_data_set_is_written_over(copied, tmp_path):
+    for version, ending, names in (
+        ("v1", "csv", ["labels/something-something-v1-labels"]),
+        ("v2", "json", ["labels", "labels/validation", "test", "something-something-v2-train"]),
+    ):
+        folder = copied(version)
+        for path in folder.glob("*-labels.*"):
+            path.unlink()  # as of a copy without it
+        with pytest.raises(FileExistsError, match=f"without a data set, got .*{version}-train.{ending}"):
+            make_videos(folder, version, clips=1)
+        for name in names:
+            path = tmp_path / f"{version}-{len(name)}" / f"{name}.{ending}"
+            path.parent.mkdir(parents=True)
+            path.touch()
+            with pytest.raises(FileExistsError, match=f"without a data set, got {re.escape(str(path))}$"):
+                make_videos(tmp_path / path.relative_to(tmp_path).parts[0], version, clips=1)
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_an_interrupted_data_set_can_be_made_again(tmp_path, ending):
+    version = "v1" if ending == "csv" else "v2"
+    for frames in ((9, 9), (4, 4)):
+        make_videos(tmp_path, version, clips=1, height=32, frames=frames)
+        data = SomethingSomething(tmp_path, version, "train")
+        assert len(data.read(0, every_frame)[0]) == frames[0]
+        for path in tmp_path.glob(f"*.{ending}"):
+            path.unlink()
 
 
 BAD = [

@@ -192,6 +192,10 @@ def test_other_files_in_a_folder_do_not_count(tmp_path):
     for name in (".DS_Store", "Thumbs.db", "1.jpg", "000004.jpg", "00004.png"):
         (tmp_path / name).write_bytes(b"x")
     assert len(read_frame_folder(tmp_path, every_frame)[0]) == 3
+    write_frame_folder(tmp_path, FRAMES[:2])  # over a longer video, and a row of another width
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".DS_Store", "00001.jpg", "00002.jpg", "00004.png", "Thumbs.db"
+    ]  # fmt: skip
 
 
 def test_grey_frames_become_rgb(tmp_path):
@@ -334,6 +338,12 @@ def test_errors_of_writing(tmp_path):
         write_video_file(tmp_path / "a.webm", FRAMES[:, 1:])
     with pytest.raises(ValueError, match="'codec' to be one of 'vp9', 'vp8', got 'h264'"):
         write_video_file(tmp_path / "a.webm", FRAMES, codec="h264")
+    message = r"expected frames of shape \[64, 96, 3\] for .*a\.webm, got \[32, 96, 3\] at frame 3"
+    (tmp_path / "a.webm").write_text("from before")
+    with pytest.raises(ValueError, match=message):
+        write_video_file(tmp_path / "a.webm", [*FRAMES[:2], FRAMES[2, :32]])
+    assert (tmp_path / "a.webm").read_text() == "from before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.webm"]
 
 
 def test_what_is_not_installed_is_named(made, monkeypatch):

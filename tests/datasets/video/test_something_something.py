@@ -166,6 +166,14 @@ def test_workers_that_live_on_see_the_next_epoch_and_report_damage(make, copied,
     assert dataset.damage_report() == "skipped 1 of 8 videos as damaged (limit 10): 4 (empty)"
 
 
+def test_another_current_folder_changes_nothing(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made)
+    dataset = SomethingSomething("v1", "v1", "train", num_frames=4, size=16)
+    expected = dataset[0]
+    monkeypatch.chdir(tmp_path)
+    assert expected.valid and same(dataset[0], expected)
+
+
 def test_transforms_and_pickles(make):
     def halve(data):
         data.video = data.video // 2
