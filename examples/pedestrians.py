@@ -33,10 +33,5 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     return forecast("pedestrians", __doc__, tasks, draw, argv)
 
 
-def run(argv: list[str] | None = None) -> int:
-    """Run :func:`main`; return 2 after bad input, with one sentence of what was wrong."""
-    return run_command("pedestrians.py", main, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_command("pedestrians.py", main))

@@ -379,10 +379,5 @@ def main(argv: list[str] | None = None) -> dict:
     return conclude(args, module, data, result)
 
 
-def run(argv: list[str] | None = None) -> int:
-    """Run :func:`main`; return 2 after bad input, with one sentence of what was wrong."""
-    return run_command("something_something.py", main, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_command("something_something.py", main))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -128,6 +128,13 @@ def part_of(path: Path) -> Path:
 def shown(text: str, most: int = 100) -> str:
     """The beginning of a long text."""
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def listed(names: Iterable[Any], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def weight_fault(value: Any, like: Tensor) -> str | None:

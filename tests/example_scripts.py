@@ -17,10 +17,15 @@ def load_example(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def run_example(example: ModuleType, argv: list[str]) -> int:
+    """Run a script in this process; return its exit code."""
+    return load_example("run_command").run_command(f"{example.__name__}.py", example.main, argv)
+
+
 def end_of(example: ModuleType, argv: list[str], capsys: CaptureFixture[str]) -> tuple[str, int, str]:
     """Run a script in this process: return its name, its exit code and the last line that it wrote to stderr."""
     try:
-        code = example.run(argv)
+        code = run_example(example, argv)
     except SystemExit as error:
         code = error.code
     return example.__name__, code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]

@@ -16,6 +16,7 @@ from rstg_pyg.authors.stages import (
     UnmaskedGather,
     glorot,
 )
+from rstg_pyg.blocks.volume_pool import check_volume
 from rstg_pyg.regions import RegionPool, RegionProject, region_graph
 
 TIMED_STAGES = 3
@@ -136,11 +137,7 @@ class AuthorsRSTG(nn.Module):
                 glorot(projection)
 
     def forward(self, volume: Tensor) -> Tensor:
-        if num_dims(volume) != 5 or volume.size(1) != self.in_channels or 0 in volume.shape[2:]:
-            raise ValueError(
-                f"expected a volume of shape [B, {self.in_channels}, T, H, W] with T, H and W of at least 1, "
-                f"got {describe(volume)}"
-            )
+        check_volume(self, volume)
         nodes = self.pool(volume.transpose(1, 2))
         nodes = self.input_norm(self.project_in(nodes))
         for stage in range(self.num_stages):

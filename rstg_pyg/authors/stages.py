@@ -1,6 +1,5 @@
 """The parts that a stage of the program is made of: time, send, attention, gather and update."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -86,9 +85,10 @@ class AllPairsSend(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights as the program does: one Glorot uniform for the joined first layer."""
-        width = self.sender.in_features + self.receiver.in_features
-        glorot(self.sender, fan_in=width)
-        glorot(self.receiver, fan_in=width)
+        part, out = self.sender.in_features, self.sender.out_features
+        gain = ((part + out) / (2 * part + out)) ** 0.5
+        glorot(self.sender, gain=gain)
+        glorot(self.receiver, gain=gain)
         glorot(self.second)
         _reset_norm(self.norm)
 
@@ -177,7 +177,7 @@ class DotAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new weights as the program does: head by head."""
         for layer in (self.receiver, self.sender):
-            _glorot_heads(layer, self.heads)
+            glorot(layer, self.heads)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         query, key = (
@@ -224,7 +224,7 @@ class UnmaskedGather(nn.Module):
         """Draw new weights as the program does: head by head, zero biases."""
         nn.init.zeros_(self.bias)
         if self.project is not None:
-            _glorot_heads(self.project, self.heads)
+            glorot(self.project, self.heads)
         _reset_norm(self.norm)
 
     def forward(self, alpha: Tensor, messages: Tensor) -> Tensor:
@@ -287,26 +287,20 @@ class NodeUpdate(nn.Module):
         return self.norm(torch.cat(updated, dim=-2))
 
 
-def glorot(layer: nn.Linear | nn.Conv2d, fan_in: int | None = None) -> None:
-    r"""Draw a layer's weight from :math:`U(-a, a)`, :math:`a = \sqrt{6 / (f_{in} + f_{out})}`; its bias becomes 0.
+def glorot(layer: nn.Linear | nn.Conv2d, parts: int = 1, gain: float = 1.0) -> None:
+    r"""Draw a layer's weight from :math:`U(-a, a)`, :math:`a = g \sqrt{6 / (f_{in} + f_{out})}`; its bias becomes 0.
 
     Args:
         layer: Linear layer or convolution.
-        fan_in: Width to count as the input where the layer is one part of a wider one.
+        parts: Number of layers, such as heads, whose rows stand in it one after the other.
+        gain: Factor g, of a layer that is a part of a wider one.
 
     Source: default initialiser of the program's framework.
     """
-    own_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-    bound = math.sqrt(6.0 / ((own_in if fan_in is None else fan_in) + fan_out))
-    nn.init.uniform_(layer.weight, -bound, bound)
+    for rows in layer.weight.data.chunk(parts):
+        nn.init.xavier_uniform_(rows, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def _glorot_heads(layer: nn.Linear, heads: int) -> None:
-    for rows in layer.weight.data.chunk(heads):
-        nn.init.xavier_uniform_(rows)
-    nn.init.zeros_(layer.bias)
 
 
 def _reset_norm(norm: nn.Module) -> None:

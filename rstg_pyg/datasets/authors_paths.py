@@ -135,11 +135,6 @@ class AuthorsPaths:
         """The arrays of the file."""
         return read_paths(self.file, self.advice)
 
-    @property
-    def fingerprint(self) -> str:
-        """A text that differs between different sets of paths."""
-        return CHECKSUM
-
     def check_digits(self, digits: DigitImages) -> None:
         """Raise unless the test images have the classes that the file gives for them."""
         images, expected = self.arrays["ind_digits"][:, 1:], self.arrays["set_digits"]

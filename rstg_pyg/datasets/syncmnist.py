@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from rstg_pyg.arguments import check_flags, check_index, whole_number
-from rstg_pyg.datasets.authors_paths import AuthorsPaths, check_arguments, open_paths
+from rstg_pyg.datasets.authors_paths import CHECKSUM, AuthorsPaths, check_arguments, open_paths
 from rstg_pyg.datasets.clip_file import ClipFile
 from rstg_pyg.datasets.digits import open_digits
 from rstg_pyg.datasets.drawing import ClipRenderer
@@ -209,7 +209,7 @@ class SyncMNIST(Dataset):
             "no_sync_probability": self.no_sync_probability,
         }
         if self._paths is not None:
-            parameters["paths"] = self._paths.fingerprint
+            parameters["paths"] = CHECKSUM
         if self.delay:
             parameters["delay"] = self.delay
         key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]

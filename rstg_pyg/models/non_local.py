@@ -4,8 +4,9 @@ from torch import Tensor
 from torch.nn import Linear, MaxPool3d, Module
 from torch.nn.functional import scaled_dot_product_attention
 
-from rstg_pyg.arguments import check_flags, check_like, check_positive, describe, num_dims
+from rstg_pyg.arguments import check_flags, check_positive
 from rstg_pyg.blocks.to_map import ZeroChannelBatchNorm
+from rstg_pyg.blocks.volume_pool import check_volume
 from rstg_pyg.norm import normalised
 
 
@@ -49,7 +50,7 @@ class NonLocalBlock(Module):
         check_flags(max_pool=max_pool)
         inner_channels = max(1, channels // 2) if inner_channels is None else inner_channels
         check_positive(inner_channels=inner_channels)
-        self.channels = channels
+        self.in_channels = self.channels = channels
         self.inner_channels = inner_channels
         # The places at the border of an odd map are keys as well.
         self.pool = MaxPool3d((1, 2, 2), ceil_mode=True) if max_pool else None
@@ -64,12 +65,7 @@ class NonLocalBlock(Module):
             layer.reset_parameters()
 
     def forward(self, volume: Tensor) -> Tensor:
-        if num_dims(volume) != 5 or volume.size(1) != self.channels or 0 in volume.shape[2:]:
-            raise ValueError(
-                f"expected a feature volume of shape [B, {self.channels}, T, H, W] with T, H and W of at least 1, "
-                f"got {describe(volume)}"
-            )
-        check_like("volume", volume, self)
+        check_volume(self, volume)
         seen = volume if self.pool is None else self.pool(volume)
         query = self.query(_places(volume))
         key, value = self.key_value(_places(seen)).chunk(2, -1)

@@ -144,12 +144,11 @@ class Row(_Row):
         return VideoClassifier(backbone, block, network.num_classes)
 
 
-def _mean_lstm(net: Network) -> tuple[Module, Module]:
-    return net.frame_cnn(), MeanLSTM(net.widths[-1], net.channels, readout=net.readout, input_norm=net.input_norm)
-
-
-def _conv_lstm(net: Network) -> tuple[Module, Module]:
-    return net.frame_cnn(), ConvLSTM(net.widths[-1], net.channels, readout=net.readout, input_norm=net.input_norm)
+def _recurrent(kind: Callable[..., Module]) -> Callable[[Network], tuple[Module, Module]]:
+    return lambda net: (
+        net.frame_cnn(),
+        kind(net.widths[-1], net.channels, readout=net.readout, input_norm=net.input_norm),
+    )
 
 
 def _i3d(net: Network) -> tuple[Module, Module]:
@@ -175,8 +174,8 @@ def _graph(stages: str, positions: bool = False) -> Callable[[Network], tuple[Mo
 
 
 ROWS: dict[str, Row] = _table(
-    Row("mean-lstm", "Mean + LSTM", {3: 77.0, 5: None}, _mean_lstm),
-    Row("conv-lstm", "Conv + LSTM", {3: 95.0, 5: 39.7}, _conv_lstm),
+    Row("mean-lstm", "Mean + LSTM", {3: 77.0, 5: None}, _recurrent(MeanLSTM)),
+    Row("conv-lstm", "Conv + LSTM", {3: 95.0, 5: 39.7}, _recurrent(ConvLSTM)),
     Row("i3d", "I3D", {3: None, 5: 90.6}, _i3d),
     Row("non-local", "Non-Local", {3: None, 5: 93.5}, _non_local),
     Row("space-only", "RSTG space-only", {3: 61.3, 5: None}, _graph("space-only")),

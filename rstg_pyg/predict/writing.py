@@ -13,7 +13,7 @@ import numpy as np
 
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.frame_folders import require_pillow
-from rstg_pyg.datasets.video.video_files import gif_frames, require_av
+from rstg_pyg.datasets.video.video_files import gif_frames, require_av, same_shape
 from rstg_pyg.files import part_of
 
 FORMATS = (".webm", ".mp4", ".gif")
@@ -31,25 +31,26 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
         - **frames:** each ``[H, W, 3]`` uint8, H and W even, all of one size.
 
     Raises:
-        ValueError: If the ending is another, or there is no frame.
+        ValueError: If the ending is another, there is no frame, a frame has another size than the first, or a side of
+            an MP4 or WebM is odd.
         OSError: If the file cannot be written. What was there before is still there, after any error.
         ImportError: If PyAV, or Pillow for a GIF, is not installed.
     """
     path = check_output(path)
     av = require_av()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".webm":
+        write_video_file(path, frames, float(rate))
+        return
     part = part_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-        if path.suffix.lower() == ".webm":
-            write_video_file(part, frames, float(rate))
-        else:
-            encode = _gif if path.suffix.lower() == ".gif" else _mp4
-            encode(av, part, frames, rate)
+        first, frames = _peek(path, frames)
+        encode = _gif if path.suffix.lower() == ".gif" else _mp4
+        encode(av, part, first, frames, rate)
         os.replace(part, path)
     except BaseException:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -61,8 +62,7 @@ def check_output(path: str | os.PathLike) -> Path:
     return path
 
 
-def _mp4(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> None:
-    first, frames = _peek(path, frames)
+def _mp4(av: Any, path: Path, first: np.ndarray, frames: Iterable[np.ndarray], rate: Fraction) -> None:
     with av.open(os.fspath(path), "w", format="mp4") as container:
         stream = _stream(container, "libx264", rate, first)
         stream.pix_fmt = "yuv420p"
@@ -72,8 +72,7 @@ def _mp4(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> N
         container.mux(stream.encode())
 
 
-def _gif(av: Any, path: Path, frames: Iterable[np.ndarray], rate: Fraction) -> None:
-    first, frames = _peek(path, frames)
+def _gif(av: Any, path: Path, first: np.ndarray, frames: Iterable[np.ndarray], rate: Fraction) -> None:
     with av.open(os.fspath(path), "w", format="gif") as container:
         stream = _stream(container, "gif", rate, first)
         stream.pix_fmt = "pal8"
@@ -100,7 +99,10 @@ def _peek(path: Path, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterabl
     first = next(frames, None)
     if first is None:
         raise ValueError(f"expected at least one frame for {path}, got none")
-    return first, chain((first,), frames)
+    height, width = first.shape[:2]
+    if path.suffix.lower() == ".mp4" and (height % 2 or width % 2):
+        raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
+    return first, same_shape(path, chain((first,), frames))
 
 
 def _stream(container: Any, codec: str, rate: Fraction, first: np.ndarray) -> Any:

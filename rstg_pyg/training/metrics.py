@@ -67,7 +67,8 @@ class ClipMetrics(lightning.Callback):
         self.seconds = state_dict["seconds"]
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._measured, self._columns = [], columns_of(module)
+        self._measured, measures = [], module.measures
+        self._columns = tuple(name for name in COLUMNS if "accuracy" in measures or not name.endswith("accuracy"))
         self._clips = self._clips_before = self.recipe.clips_before(trainer.current_epoch)
         self._step = trainer.global_step
         if trainer.global_step == 0:
@@ -200,12 +201,6 @@ def read_means(measured: list[Tensor]) -> list[float]:
     means = torch.stack(measured).float().mean(0).tolist()
     measured.clear()
     return means
-
-
-def columns_of(module: lightning.LightningModule) -> tuple[str, ...]:
-    """Those of :data:`COLUMNS` that a module measures."""
-    left_out = {f"{stage}{name}" for stage in ("", "val_") for name in {"accuracy"} - set(module.measures)}
-    return tuple(name for name in COLUMNS if name not in left_out)
 
 
 def keep_rows(path: str | os.PathLike, last_step: int, columns: Sequence[str] = COLUMNS) -> None:

@@ -16,13 +16,12 @@ from torch_geometric.data import Batch
 
 from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video import ClipSequence, SomethingSomething
+from rstg_pyg.files import listed
 from rstg_pyg.training.data import RunData
 from rstg_pyg.training.recipe import VideoRecipe
 from rstg_pyg.training.weights import CheckpointError
 
 _PICKS = 0x7375627365740000
-NAMES_SHOWN = 10
-"""How many damaged videos a report names."""
 
 
 class VideoBatches(Dataset):
@@ -176,8 +175,7 @@ def describe_damage(damaged: dict[str, list[str]]) -> list[str]:
     sentences = []
     for split, names in damaged.items():
         if names:
-            more = f" and {len(names) - NAMES_SHOWN:,} more" * (len(names) > NAMES_SHOWN)
-            sentences.append(f"damaged {split} videos, {fate[split]}: {', '.join(names[:NAMES_SHOWN])}{more}")
+            sentences.append(f"damaged {split} videos, {fate[split]}: {listed(names, 10)}")
     return sentences
 
 

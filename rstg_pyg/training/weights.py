@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from rstg_pyg.files import FileError, naming, open_file, reading, replace_file, weight_fault
+from rstg_pyg.files import FileError, listed, naming, open_file, reading, replace_file, weight_fault
 
 MARK = b"rstg_pyg sha256 "
 PREFIX = "model."
 """What a :class:`RunModule` puts before the names of its model."""
-SHOWN = 3
-"""How many names an error lists."""
 
 _DIGEST = 64
 _END, _END_SIZE = b"PK\5\6", 22
@@ -286,10 +284,3 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def describe(held: Any) -> str:
     """Name what a file holds instead."""
     return f"a dict of {listed(held) or 'nothing'}" if isinstance(held, dict) else f"a {type(held).__name__}"
-
-
-def listed(names: Any) -> str:
-    """The first few names and how many more there are."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -139,8 +139,8 @@ def movie_writer(path: Path, fps: float, dpi: float, number: int) -> tuple[Abstr
 
 @contextmanager
 def saving(writer: AbstractMovieWriter, figure: Figure, path: Path, dpi: float) -> Iterator[None]:
-    """Write a movie of the frames that are grabbed within, whole or not at all. The writer's own ``saving`` keeps what an
-    error leaves, and raises what comes of that in the place of the error."""
+    """Write a movie of the frames that are grabbed within, whole or not at all. The writer's own ``saving`` keeps what
+    an error leaves, and raises what comes of that in the place of the error."""
     from matplotlib import rc_context
 
     part = part_of(path).with_suffix(path.suffix)

@@ -106,10 +106,11 @@ def draw_node_errors(
     ends = position[edge_index.cpu().T]
     ax.add_collection(LineCollection(ends.numpy(), linewidths=0.5, colors=MUTED, alpha=0.25, zorder=1))
     order = error.argsort()
-    greatest = error[error.isfinite()].amax() if error.isfinite().any() else torch.zeros(())
-    sizes = 8 + 70 * (error / greatest.clamp(min=1e-12))
+    order = order[error[order].isfinite()]
+    error = error[order]
+    sizes = 8 + 70 * (error / error[-1:].clamp(min=1e-12))
     style = {"cmap": "plasma_r", "edgecolors": INK, "linewidths": 0.3, "zorder": 2, "vmin": 0}
-    dots = ax.scatter(*position[order].T.numpy(), s=sizes[order].numpy(), c=error[order].numpy(), **style)
+    dots = ax.scatter(*position[order].T.numpy(), s=sizes.numpy(), c=error.numpy(), **style)
     ax.margins(0.04)
     scale = sheet.figure.colorbar(dots, cax=sheet.axes(MARGIN + width + 0.15, top + 0.1, BAR, height - 0.2))
     scale.outline.set_visible(False)
@@ -148,8 +149,10 @@ def draw_forecasts(
         >>> from rstg_pyg.visualize import draw_forecasts
         >>> draw_forecasts([0, 1, 2], [5.0, 6.0, 6.5], {"an hour before": [5.5, 5.5, 6.0]}).savefig("day.png")
     """
-    values = (value.detach().cpu() if isinstance(value, Tensor) else value for value in (time, truth, *forecasts.values()))
-    time, truth, *others = (np.asarray(value, dtype=float) for value in values)
+    given = (time, truth, *forecasts.values())
+    time, truth, *others = (
+        np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=float) for value in given
+    )
     if time.ndim != 1 or any(value.shape != time.shape for value in (truth, *others)):
         raise ValueError(
             f"expected 'time', 'truth' and forecasts of one shape [T], got "

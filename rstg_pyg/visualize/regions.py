@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from rstg_pyg.arguments import whole_number
 from rstg_pyg.visualize.sheet import COLOURS, Sheet, title_height, wrapped
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def draw_regions(ax: Axes, graph: Data, size: tuple[int, int], alpha: float = 0.
 def strongest_edges(graph: Data, alpha: Tensor, count: int) -> list[tuple[int, int, float]]:
     """Return sender, receiver and weight of the edges with the greatest attention, the greatest first; the weight is a
     multiple of the uniform one."""
+    count = whole_number("strongest", count, 0)
     if alpha.shape != (graph.num_edges,):
         raise ValueError(f"expected attention weights of shape [{graph.num_edges}], got {list(alpha.shape)}")
     destination = graph.edge_index[1].cpu()

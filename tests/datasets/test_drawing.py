@@ -32,9 +32,9 @@ def test_pixels_are_bytes():
     image = np.full((1, 8, 8), 0.5, dtype=np.float32)
     with pytest.raises(ValueError, match=r"expected images \[N, H, W\], uint8, got float32 of shape \[1, 8, 8\]"):
         resize_bilinear(image, 4)
-    with pytest.raises(ValueError, match="expected a frame .* got int64"):
+    with pytest.raises(ValueError, match=r"expected a frame .* got int64"):
         stretch_contrast(np.arange(4))
-    with pytest.raises(ValueError, match="expected sprites .* got float32"):
+    with pytest.raises(ValueError, match=r"expected sprites .* got float32"):
         render_clip(image, still((0, 0)))
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from cases import case
-from example_scripts import EXAMPLES, check_refused, end_of, load_example
+from example_scripts import EXAMPLES, check_refused, end_of, load_example, run_example
 from process_settings import process_settings
 
 SMALL = ["--digits", "sklearn", "--clips", "32", "--test-clips", "4", "--val-clips", "4", "--workers", "0"]
@@ -59,7 +59,7 @@ def trained(example, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "run"
     with process_settings(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(example, "draw_pictures", lambda *args: [])
-        assert example.run([*SMALL, "--device", "cpu", "--out", str(out)]) == 0
+        assert run_example(example, [*SMALL, "--device", "cpu", "--out", str(out)]) == 0
     return (out / "last.ckpt").read_bytes()
 
 

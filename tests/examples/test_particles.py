@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from example_scripts import load_example
+from example_scripts import load_example, run_example
 from PIL import Image
 
 SHORT = ["--clips", "16", "--batch-size", "8", "--channels", "8", "--threads", "1"]
@@ -56,6 +56,6 @@ def test_charges_by_a_row_without_beliefs(particles, root, tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence(particles, root, options, sentence, capsys):
-    assert particles.run(["--root", root, *options]) == 2
+    assert run_example(particles, ["--root", root, *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("particles.py: ") and sentence in error

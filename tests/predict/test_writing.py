@@ -59,7 +59,7 @@ def test_frames_are_encoded_as_they_come(tmp_path, ending):
     path = tmp_path / f"o.{ending}"
     with pytest.raises(RuntimeError, match="no more"):
         write_video(path, broken(), Fraction(10))
-    assert made[-1] and {name for names in made for name in names} == {("o.", ".part")}
+    assert made == [[("o.", ".part")]] * 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,4 +69,10 @@ def test_errors(tmp_path):
     for ending in ("webm", "mp4", "gif"):
         with pytest.raises(ValueError, match=r"expected at least one frame for .*, got none"):
             write_video(tmp_path / f"o.{ending}", [], Fraction(10))
+        message = rf"expected frames of shape \[48, 64, 3\] for .*o\.{ending}, got \[24, 64, 3\] at frame 2"
+        with pytest.raises(ValueError, match=message):
+            write_video(tmp_path / f"o.{ending}", [next(frames()), next(frames())[:24]], Fraction(10))
+    for ending in ("webm", "mp4"):
+        with pytest.raises(ValueError, match=rf"expected frames with even sides for .*o\.{ending}, got 47 x 64"):
+            write_video(tmp_path / f"o.{ending}", [next(frames())[1:]], Fraction(10))
     assert list(tmp_path.iterdir()) == []

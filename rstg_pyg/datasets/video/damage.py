@@ -13,13 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rstg_pyg.files import FileError, open_file
+from rstg_pyg.files import FileError, listed, open_file
 
 MAX_PIXELS = 2**26
 """Of one frame: 8,192 x 8,192, twice what cameras make. A damaged file may say more than there is memory."""
-
-# Names in one message; the rest is counted.
-_NAMES_SHOWN = 10
 
 
 class Damage(enum.IntEnum):
@@ -132,7 +129,7 @@ class DamageRecord:
         r"""Record the numbers of all videos that a folder lacks, with one warning."""
         if missing:
             self._set(missing, Damage.MISSING)
-            names = _listed([self.video_ids[i] for i in missing])
+            names = listed((self.video_ids[i] for i in missing), 10)
             what = f"{len(missing):,} of {len(self.video_ids):,} videos are not in {folder} and are skipped: {names}"
             warnings.warn(what, DamagedVideoWarning, stacklevel=2)
 
@@ -152,11 +149,5 @@ class DamageRecord:
     def _found(self) -> tuple[str, str]:
         """How many of all videos are damaged, and which."""
         damaged = self.damaged
-        names = _listed([f"{name} ({damage.words})" for name, damage in damaged.items()])
+        names = listed((f"{name} ({damage.words})" for name, damage in damaged.items()), 10)
         return f"{len(damaged):,} of {len(self.video_ids):,}", names
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -118,15 +118,16 @@ def write_video_file(
     """
     check_choice("codec", codec, tuple(ENCODERS))
     av = require_av()
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"expected at least one frame for {path}, got none")
-    height, width = first.shape[:2]
-    if height % 2 or width % 2:
-        raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
     part = part_of(Path(path))
     try:
+        part.touch()
+        frames = iter(frames)
+        first = next(frames, None)
+        if first is None:
+            raise ValueError(f"expected at least one frame for {path}, got none")
+        height, width = first.shape[:2]
+        if height % 2 or width % 2:
+            raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
         with av.open(os.fspath(part), "w", format="webm") as container:
             track = container.add_stream(ENCODERS[codec], rate=Fraction(frames_per_second).limit_denominator(1000))
             track.width, track.height, track.pix_fmt = width, height, "yuv420p"
