@@ -106,23 +106,33 @@ def replace_file(path: str | os.PathLike, content: bytes | memoryview) -> None:
         >>> path.read_text()
         'all of it'
     """
+    with replacing(path) as part, open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, ending: str = ".part") -> Iterator[Path]:
+    """Write a file whole or not at all: within, to a name of its own beside ``path``, which then gets the name.
+
+    After an error, what was there before still is, and nothing else. The folder is made where there is none.
+
+    Args:
+        path: The file.
+        ending: Of the name to write to, which some writers look at.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
+    part = path.with_name(f"{path.name}.{uuid4().hex}{ending}")
     try:
-        with naming(path), open(part, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with naming(path):
+            part.touch()
+            yield part
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def part_of(path: Path) -> Path:
-    """Return a new name beside ``path`` for what is to get its name: two processes do not write to the same."""
-    return path.with_name(f"{path.name}.{uuid4().hex}.part")
 
 
 def shown(text: str, most: int = 100) -> str:

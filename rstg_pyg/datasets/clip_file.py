@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rstg_pyg.files import FileError, naming, open_file, reading
+from rstg_pyg.files import FileError, open_file, reading, replacing
 
 # More bytes than the header of such a file has.
 _HEADER = 10_000
@@ -60,25 +59,20 @@ class ClipFile:
                 f"{folder}, which has {free / 1e9:.1f} GB free: choose a smaller 'num_clips', "
                 "another 'root', or 'pregenerate=False'"
             )
-        temporary = folder / f".clips-{uuid.uuid4().hex}"
         header = {
             "descr": np.lib.format.dtype_to_descr(self.record),
             "fortran_order": False,
             "shape": (self.num_clips,),
         }
         clip = np.zeros(1, dtype=self.record)
-        try:
-            with naming(self.path), open(temporary, "xb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for index in range(self.num_clips):
-                    video = render(index)
-                    clip[0] = (video, zlib.crc32(video))
-                    file.write(clip.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.path) as part, open(part, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for index in range(self.num_clips):
+                video = render(index)
+                clip[0] = (video, zlib.crc32(video))
+                file.write(clip.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
     @cached_property
     def start(self) -> int:

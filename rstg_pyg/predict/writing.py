@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 
 from rstg_pyg.datasets.video import write_video_file
 from rstg_pyg.datasets.video.frame_folders import require_pillow
-from rstg_pyg.datasets.video.video_files import gif_frames, require_av, same_shape
-from rstg_pyg.files import part_of
+from rstg_pyg.datasets.video.video_files import checked_frames, gif_frames, require_av
+from rstg_pyg.files import replacing
 
 FORMATS = (".webm", ".mp4", ".gif")
 
@@ -38,20 +37,18 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: Fra
     """
     path = check_output(path)
     av = require_av()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".webm":
+    ending = path.suffix.lower()
+    if ending == ".webm":
         write_video_file(path, frames, float(rate))
         return
-    part = part_of(path)
-    try:
-        part.touch()
-        first, frames = _peek(path, frames)
-        encode = _gif if path.suffix.lower() == ".gif" else _mp4
-        encode(av, part, first, frames, rate)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        size, frames = checked_frames(path, frames, even=ending == ".mp4")
+        with av.open(os.fspath(part), "w", format=ending[1:]) as container:
+            stream = container.add_stream("gif" if ending == ".gif" else "libx264", rate=rate)
+            stream.height, stream.width = size
+            for picture in (_gif if ending == ".gif" else _mp4)(av, stream, frames, rate):
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
 
 
 def check_output(path: str | os.PathLike) -> Path:
@@ -62,26 +59,20 @@ def check_output(path: str | os.PathLike) -> Path:
     return path
 
 
-def _mp4(av: Any, path: Path, first: np.ndarray, frames: Iterable[np.ndarray], rate: Fraction) -> None:
-    with av.open(os.fspath(path), "w", format="mp4") as container:
-        stream = _stream(container, "libx264", rate, first)
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "20", "preset": "veryfast"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+def _mp4(av: Any, stream: Any, frames: Iterable[np.ndarray], rate: Fraction) -> Iterator[Any]:
+    stream.pix_fmt = "yuv420p"
+    stream.options = {"crf": "20", "preset": "veryfast"}
+    for frame in frames:
+        yield av.VideoFrame.from_ndarray(frame, format="rgb24")
 
 
-def _gif(av: Any, path: Path, first: np.ndarray, frames: Iterable[np.ndarray], rate: Fraction) -> None:
-    with av.open(os.fspath(path), "w", format="gif") as container:
-        stream = _stream(container, "gif", rate, first)
-        stream.pix_fmt = "pal8"
-        stream.codec_context.time_base = Fraction(1, 100)
-        for time, frame in gif_frames(frames, rate):
-            picture = _with_palette(av, frame)
-            picture.pts, picture.time_base = time, Fraction(1, 100)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+def _gif(av: Any, stream: Any, frames: Iterable[np.ndarray], rate: Fraction) -> Iterator[Any]:
+    stream.pix_fmt = "pal8"
+    stream.codec_context.time_base = Fraction(1, 100)
+    for time, frame in gif_frames(frames, rate):
+        picture = _with_palette(av, frame)
+        picture.pts, picture.time_base = time, Fraction(1, 100)
+        yield picture
 
 
 def _with_palette(av: Any, frame: np.ndarray) -> Any:
@@ -92,20 +83,3 @@ def _with_palette(av: Any, frame: np.ndarray) -> Any:
     palette = np.full((256, 4), 255, np.uint8)
     palette[: len(colours), 1:] = colours
     return av.VideoFrame.from_ndarray((np.asarray(picture), palette), format="pal8")
-
-
-def _peek(path: Path, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterable[np.ndarray]]:
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"expected at least one frame for {path}, got none")
-    height, width = first.shape[:2]
-    if path.suffix.lower() == ".mp4" and (height % 2 or width % 2):
-        raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
-    return first, same_shape(path, chain((first,), frames))
-
-
-def _stream(container: Any, codec: str, rate: Fraction, first: np.ndarray) -> Any:
-    stream = container.add_stream(codec, rate=rate)
-    stream.height, stream.width = first.shape[:2]
-    return stream

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from rstg_pyg.arguments import check_positive, whole_number
 from rstg_pyg.datasets.video.video_files import gif_frames
-from rstg_pyg.files import naming, part_of
+from rstg_pyg.files import replacing
 from rstg_pyg.visualize.clip_set import ClipSet, Labels, check_clips, draw_frame
 from rstg_pyg.visualize.clips import (
     draw_legend,
@@ -143,21 +143,15 @@ def saving(writer: AbstractMovieWriter, figure: Figure, path: Path, dpi: float) 
     an error leaves, and raises what comes of that in the place of the error."""
     from matplotlib import rc_context
 
-    part = part_of(path).with_suffix(path.suffix)
-    try:
-        with naming(path), rc_context({"savefig.bbox": None}):
-            writer.setup(figure, part, dpi)
-            try:
-                yield
-            except BaseException:
-                with suppress(Exception):
-                    writer.finish()  # ffmpeg waits for more
-                raise
-            writer.finish()
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path, path.suffix) as part, rc_context({"savefig.bbox": None}):
+        writer.setup(figure, part, dpi)
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):
+                writer.finish()  # ffmpeg waits for more
+            raise
+        writer.finish()
 
 
 class _Page:

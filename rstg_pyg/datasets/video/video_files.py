@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from rstg_pyg.arguments import check_choice
 from rstg_pyg.datasets.video.damage import MAX_PIXELS, Damage, DamagedVideoError, open_media, stack_frames
 from rstg_pyg.datasets.video.sampling import Choose, even_times
-from rstg_pyg.files import part_of
+from rstg_pyg.files import replacing
 
 ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 
@@ -118,43 +117,45 @@ def write_video_file(
     """
     check_choice("codec", codec, tuple(ENCODERS))
     av = require_av()
-    part = part_of(Path(path))
-    try:
-        part.touch()
-        frames = iter(frames)
-        first = next(frames, None)
-        if first is None:
-            raise ValueError(f"expected at least one frame for {path}, got none")
-        height, width = first.shape[:2]
-        if height % 2 or width % 2:
-            raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
+    with replacing(path) as part:
+        (height, width), frames = checked_frames(path, frames)
         with av.open(os.fspath(part), "w", format="webm") as container:
             track = container.add_stream(ENCODERS[codec], rate=Fraction(frames_per_second).limit_denominator(1000))
             track.width, track.height, track.pix_fmt = width, height, "yuv420p"
             track.bit_rate = 0 if codec == "vp9" else 10_000_000
             track.options = {"crf": str(quality), "deadline": "realtime", "cpu-used": "8"}
             track.thread_count = 1
-            for frame in same_shape(path, chain((first,), frames)):
+            for frame in frames:
                 container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(track.encode())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
-def same_shape(path: str | os.PathLike, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    r"""Yield the frames of a file that is written; encoders stretch one of another size in silence.
+def checked_frames(
+    path: str | os.PathLike, frames: Iterable[np.ndarray], even: bool = True
+) -> tuple[tuple[int, int], Iterator[np.ndarray]]:
+    r"""Return the height and width of the frames of a file that is to be written, and the frames: encoders stretch one
+    of another size in silence.
 
     Raises:
-        ValueError: If a frame has another shape than the first.
+        ValueError: If there is no frame, a side is odd and is to be even, or, later, a frame has another shape than the
+            first.
     """
-    shape = None
-    for number, frame in enumerate(frames, start=1):
-        shape = frame.shape if shape is None else shape
-        if frame.shape != shape:
-            raise ValueError(f"expected frames of shape {[*shape]} for {path}, got {[*frame.shape]} at frame {number}")
-        yield frame
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"expected at least one frame for {path}, got none")
+    height, width = first.shape[:2]
+    if even and (height % 2 or width % 2):
+        raise ValueError(f"expected frames with even sides for {path}, got {height} x {width}")
+
+    def checked() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(chain((first,), frames), start=1):
+            if frame.shape != first.shape:
+                expected, got = [*first.shape], [*frame.shape]
+                raise ValueError(f"expected frames of shape {expected} for {path}, got {got} at frame {number}")
+            yield frame
+
+    return (height, width), checked()
 
 
 def gif_frames(frames: Iterable[Any], rate: Fraction | float) -> Iterator[tuple[int, Any]]:
