@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from run_command import (  # before torch
     NETWORK_CHOICES,
@@ -19,8 +18,8 @@ from run_command import (  # before torch
     check_cuda,
     chosen,
     folder_of,
-    goes_on,
     prepare_machine,
+    run_or_test,
     script_parser,
 )
 
@@ -32,15 +31,7 @@ from rstg_pyg.training import (
     RunResult,
     SequenceForecaster,
     SequenceRecipe,
-    evaluate,
-    load_model_weights,
-    open_run,
-    run_trainer,
-    save_weights,
-    train_and_test,
 )
-from rstg_pyg.training.run import claim_folder
-from rstg_pyg.training.weights import check_settings
 
 NETWORK_OPTIONS = ("channels", "num_stages", "rnn", "heads", "dropout")
 
@@ -108,18 +99,6 @@ def report(task: ForecastTask, model: str, result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def test_weights(
-    args: argparse.Namespace, module: SequenceForecaster, task: ForecastTask
-) -> tuple[RunResult, dict[str, Any]]:
-    """Test the weights of a file, which have to be of this network: other options may fit the same weights. Return what
-    was measured, and what the file says of them."""
-    held = load_model_weights(args.weights, module.model)
-    of_network = [name for name in ("task", "row", "network") if name in held]
-    check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
-    claim_folder(args.out)
-    return evaluate(module, task.data(), args.device, args.precision), {"weights": str(args.weights), **held}
-
-
 def forecast(
     name: str,
     description: str,
@@ -141,32 +120,20 @@ def forecast(
         return {}
     args.out = args.out or folder_of(args.weights, f"{task.name}-{args.model.replace(':', '-')}")
     prepare_machine(args)
-    module, recipe = task.module(args.model, args.seed), task.recipe
+    module = task.module(args.model, args.seed)
     print(
         f"{args.model} on {task.title}: {len(task.train):,} training sequences ({task.source}), "
         f"{sum(p.numel() for p in module.model.parameters()):,} parameters"
     )
     if args.compile:
         module.model.compile()
-    if args.weights is not None:
-        result, held = test_weights(args, module, task)
-    else:
-        trainer = run_trainer(
-            args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes
-        )
-        checkpoint = open_run(args.out, module, args.fresh)
-        if checkpoint is not None:
-            print(f"going on from {checkpoint} (--fresh to start anew)")
-        result = train_and_test(module, task.data(args.seed, args.workers), trainer, checkpoint)
-        if not trainer.is_global_zero:
-            return {}
-    if not result.finished:
-        print(f"stopped after {result.clips:,} of {recipe.clips:,} sequences; {goes_on(args.fresh)} from there")
+    ended = run_or_test(args, module, task.data(args.seed, args.workers), "sequences")
+    if ended is None:
         return {}
+    result, held = ended
     print(report(task, args.model, result))
     if args.weights is None:
-        held = {"val": result.val, "clips": result.clips, **module.config}
-        save_weights(module.model, args.out / "weights.pt", module.config)
+        held = {"val": result.val, **held}
         print(f"trained in {result.seconds / 60:.1f} min; weights: {args.out / 'weights.pt'}")
     with naming(args.out):
         pictures = draw(task, module, args.out)

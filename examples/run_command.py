@@ -26,8 +26,21 @@ import lightning
 import torch
 
 from rstg_pyg.allocator import keep_freed_memory
-from rstg_pyg.training import RunRecipe
+from rstg_pyg.training import (
+    RunData,
+    RunModule,
+    RunRecipe,
+    RunResult,
+    evaluate,
+    load_model_weights,
+    open_run,
+    run_trainer,
+    save_weights,
+    train_and_test,
+)
 from rstg_pyg.training.ending import ends_by_signals
+from rstg_pyg.training.run import claim_folder
+from rstg_pyg.training.weights import check_settings
 
 NORMS = ["layer_norm", "batch_norm", "none"]
 NETWORK_CHOICES = {"rnn": ["lstm", "gru", "linear"], "norm": NORMS, "input_norm": NORMS, "readout": ["last", "mean"]}
@@ -164,6 +177,33 @@ def run_command(name: str, main: Callable, argv: list[str] | None = None) -> int
         print(f"{name}: {sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_or_test(
+    args: argparse.Namespace, module: RunModule, data: RunData, what: str = "clips"
+) -> tuple[RunResult, dict[str, Any]] | None:
+    """Train and test a network and save its weights, or test those of ``--weights``, which have to be of this network:
+    other options may fit the same weights. Return what was measured and what is known of the weights; None where a run
+    has no end yet, or another process tells it."""
+    recipe, network = module.recipe, module.model
+    if args.weights is not None:
+        held = load_model_weights(args.weights, network)
+        names = [name for name in ("task", "row", "model", "network") if name in held and name in module.config]
+        check_settings({n: held[n] for n in names}, {n: module.config[n] for n in names}, str(args.weights))
+        claim_folder(args.out)
+        return evaluate(module, data, args.device, args.precision), {"weights": str(args.weights), **held}
+    trainer = run_trainer(args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes)
+    checkpoint = open_run(args.out, module, args.fresh)
+    if checkpoint is not None:
+        print(f"going on from {checkpoint} (--fresh to start anew)")
+    result = train_and_test(module, data, trainer, checkpoint)
+    if not trainer.is_global_zero:
+        return None
+    if not result.finished:
+        print(f"stopped after {result.clips:,} of {recipe.clips:,} {what}; {goes_on(args.fresh)} from there")
+        return None
+    save_weights(network, args.out / "weights.pt", module.config)
+    return result, {"clips": result.clips, **module.config}
 
 
 def goes_on(fresh: bool) -> str:

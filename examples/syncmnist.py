@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from math import comb
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from run_command import (  # before torch
     NETWORK_CHOICES,
@@ -26,9 +26,9 @@ from run_command import (  # before torch
     check_cuda,
     chosen,
     folder_of,
-    goes_on,
     prepare_machine,
     run_command,
+    run_or_test,
     script_parser,
 )
 
@@ -45,18 +45,10 @@ from rstg_pyg.training import (
     Recipe,
     RunResult,
     SyncMNISTData,
-    evaluate,
     full_recipe,
-    load_model_weights,
-    open_run,
     paper_recipe,
-    run_trainer,
-    save_weights,
     small_recipe,
-    train_and_test,
 )
-from rstg_pyg.training.run import claim_folder
-from rstg_pyg.training.weights import check_settings
 from rstg_pyg.visualize import (
     PairAccuracy,
     animate_clips,
@@ -223,18 +215,6 @@ def report(recipe: Recipe, result: RunResult, test_clips: int, model: str, offic
     return lines
 
 
-def test_weights(
-    args: argparse.Namespace, module: ClipClassifier, data: SyncMNISTData
-) -> tuple[RunResult, dict[str, Any]]:
-    """Test the weights of a file, which have to be of this network: other options may fit the same weights. Return what
-    was measured, and what the file says of them."""
-    held = load_model_weights(args.weights, module.model)
-    of_network = [name for name in ("model", "network") if name in held]
-    check_settings({n: held[n] for n in of_network}, {n: module.config[n] for n in of_network}, str(args.weights))
-    claim_folder(args.out)
-    return evaluate(module, data, args.device, args.precision), {"weights": str(args.weights), **held}
-
-
 def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parse_arguments(argv, __doc__)
     if args.list:
@@ -255,11 +235,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         "precision": args.precision,
     }
     module = ClipClassifier(model, recipe, config)
-    if args.weights is None:
-        trainer = run_trainer(
-            args.out, recipe, args.device, args.devices, args.num_nodes, args.precision, args.max_minutes
-        )
-        checkpoint = open_run(args.out, module, args.fresh)
     if args.compile:
         # The graph gains nothing: its kernels stay what they are.
         getattr(model, "backbone", model).compile()
@@ -269,22 +244,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         + (f"{recipe.clips:,} training clips in {len(recipe.phases)} phase(s), " if args.weights is None else "")
         + f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
-    if args.weights is not None:
-        result, held = test_weights(args, module, data)
-    else:
-        if checkpoint is not None:
-            print(f"going on from {checkpoint} (--fresh to start anew)")
-        result = train_and_test(module, data, trainer, checkpoint)
-        if not trainer.is_global_zero:
-            return {}
-    if not result.finished:
-        print(f"stopped after {result.clips:,} of {recipe.clips:,} clips; {goes_on(args.fresh)} from there")
+    ended = run_or_test(args, module, data)
+    if ended is None:
         return {}
-
+    result, held = ended
     lines = report(recipe, result, len(data.test_clips), args.model, args.authors_test is not None)
     if args.weights is None:
-        held = {"clips": result.clips, **config}
-        save_weights(model, args.out / "weights.pt", module.config)
         lines.append(f"trained in {result.seconds / 60:.1f} min, {result.clips / result.seconds:.0f} clips/s")
         lines.append(f"weights: {args.out / 'weights.pt'}")
     title = f"{args.model} on {task.num_digits}SyncMNIST, test accuracy {100 * result.test_accuracy:.1f} %"

@@ -86,17 +86,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             window=args.window,
             stride=args.stride,
         )
-    last = None
-
-    def kept() -> Iterator[Prediction]:
-        nonlocal last
-        for last in predictions:  # noqa: UP028
-            yield last
-
+    seen: deque[Prediction] = deque(maxlen=1)
+    passing = (seen.append(each) or each for each in predictions)
     if args.out is None:
-        deque(kept(), maxlen=0)
+        deque(passing, maxlen=0)
     else:
-        write_video(args.out, _drawn(kept(), predictor, args.top), source.rate)
+        write_video(args.out, _drawn(passing, predictor, args.top), source.rate)
+    (last,) = seen
     logits = last.logits
     if logits is not None and not logits.isfinite().all():
         raise ValueError(f"expected finite answers of the network in {args.checkpoint}, got others: it overflows")

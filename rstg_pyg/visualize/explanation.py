@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
 from torch_geometric.data import Data
 
 from rstg_pyg.authors.block import AuthorsRSTG
@@ -55,26 +57,11 @@ class AttentionRecording:
         self._handles: list[Any] = []
 
     def __enter__(self) -> AttentionRecording:
-        asked: list[bool] = []
-
-        def ask(rstg: RSTG, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            asked.append(bool(kwargs.get("return_attention_weights")))
-            return args, {**kwargs, "return_attention_weights": True}
-
-        def take_from(block: RegionBlock) -> Any:
-            def take(rstg: RSTG, args: tuple, kwargs: dict, out: tuple) -> tuple:
-                if out[2]:
-                    self.scales, self.alpha = block.pool.scales, _attention_of_stage(block, *out[2][-1])
-                return out if asked.pop() else out[:2]
-
-            return take
-
         for module in self._model.modules():
             if isinstance(module, RegionBlock):
                 self.scales = module.pool.scales
                 # The recurrent graph is what clips and streams both go through.
-                self._handles.append(module.rstg.register_forward_pre_hook(ask, with_kwargs=True))
-                self._handles.append(module.rstg.register_forward_hook(take_from(module), with_kwargs=True))
+                self._handles += ask_attention(module.rstg, partial(self._take, module))
             elif isinstance(module, AuthorsRSTG):
                 self.scales = module.pool.scales
                 self._handles.append(module.attention.register_forward_hook(self._take_pairs(module)))
@@ -84,6 +71,10 @@ class AttentionRecording:
         while self._handles:
             self._handles.pop().remove()
 
+    def _take(self, block: RegionBlock, stages: list[tuple[Tensor, Tensor]]) -> None:
+        if stages:
+            self.scales, self.alpha = block.pool.scales, _attention_of_stage(block, *stages[-1])
+
     def _take_pairs(self, block: AuthorsRSTG) -> Any:
         # The edges of the region graph, in its order: by receiver, then sender.
         receiver, sender = block.adjacency.nonzero(as_tuple=True)
@@ -92,6 +83,23 @@ class AttentionRecording:
             self.scales, self.alpha = block.pool.scales, alpha.mean(2)[..., receiver, sender].movedim(-1, 0)
 
         return take
+
+
+def ask_attention(rstg: RSTG, keep: Callable[[list[tuple[Tensor, Tensor]]], None]) -> list[RemovableHandle]:
+    """Have every call of ``rstg`` make its attention, which ``keep`` gets and the caller only if he asked for it.
+    Return the handles of the hooks."""
+    asked: list[bool] = []
+
+    def ask(rstg: RSTG, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        asked.append(bool(kwargs.get("return_attention_weights")))
+        return args, {**kwargs, "return_attention_weights": True}
+
+    def take(rstg: RSTG, args: tuple, kwargs: dict, out: tuple) -> tuple:
+        keep(out[2])
+        return out if asked.pop() else out[:2]
+
+    before = rstg.register_forward_pre_hook(ask, with_kwargs=True)
+    return [before, rstg.register_forward_hook(take, with_kwargs=True)]
 
 
 def _attention_of_stage(block: RegionBlock, edge_index: Tensor, alpha: Tensor) -> Tensor:

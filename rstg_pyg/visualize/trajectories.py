@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from rstg_pyg.arguments import describe
 from rstg_pyg.recurrence import RSTG
-from rstg_pyg.visualize.explanation import _evaluation
+from rstg_pyg.visualize.explanation import _evaluation, ask_attention
 from rstg_pyg.visualize.regions import THICKEST, THINNEST
 from rstg_pyg.visualize.sheet import COLOURS, FAINT, INK, MUTED, TRUE, Sheet, title_height, wrapped
 
@@ -64,21 +64,10 @@ def explain_forecast(model: Module, window: Data) -> ForecastExplanation:
         True
     """
     kept: list[Tensor] = []
-    asked: list[bool] = []
-
-    def ask(rstg: RSTG, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        asked.append(bool(kwargs.get("return_attention_weights")))
-        return args, {**kwargs, "return_attention_weights": True}
-
-    def take(rstg: RSTG, args: tuple, kwargs: dict, out: tuple) -> tuple:
-        kept.extend(alpha for _, alpha in out[2][-1:])
-        return out if asked.pop() else out[:2]
-
     handles: list[Any] = []
     for module in model.modules():
         if isinstance(module, RSTG):
-            handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
-            handles.append(module.register_forward_hook(take, with_kwargs=True))
+            handles += ask_attention(module, lambda stages: kept.extend(alpha for _, alpha in stages[-1:]))
     given = {name: window.get(name) for name in ("edge_time", "mask")}
     try:
         with _evaluation(model):

@@ -45,7 +45,7 @@ def test_bad_options(run, tmp_path):
         (["--workers", "-1"], ["expected --workers to be at least 0, got -1"]),
         (["--devices", "3"], ["'batch_size' to be a multiple of the 3 processes, got 2"]),
         (["--max-minutes", "-1"], ["'max_minutes' to be above 0, got -1.0"]),
-        (["--max-damaged", "-1"], ["'max_damaged' to be an int of at least 0, got -1"]),
+        (["--max-damaged", "-1"], ["'max_damaged' to be an integer of at least 0, got -1"]),
         (["--video-dir", "none"], [f"expected a folder of videos {tmp_path}/none, got none"]),
         (["--weights", "none.pt"], ["none.pt"]),
         (["--image-weights", "none.pth"], ["none.pth"]),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from rstg_pyg.arguments import check_choice, check_index, check_positive
+from rstg_pyg.arguments import check_choice, check_index, check_positive, whole_number
 from rstg_pyg.datasets.random_numbers import uniforms
 from rstg_pyg.datasets.video.annotations import ALL_SPLITS, VERSIONS, read_annotations
 from rstg_pyg.datasets.video.augment import (
@@ -143,8 +143,7 @@ class SomethingSomething(Dataset):
             raise ValueError(f"expected a split with labels for 'views' {views!r}, got {split!r}")
         size = (224 if VIEWS[views].random else 256) if size is None else size
         check_positive(num_frames=num_frames, size=size)
-        _check_whole("seed", seed, 2**64 - 1)
-        _check_whole("max_damaged", max_damaged)
+        seed, max_damaged = whole_number("seed", seed, 0, 2**64 - 1), whole_number("max_damaged", max_damaged, 0)
         if not (len(scale) == 2 and 1 <= scale[0] <= scale[1]):
             raise ValueError(f"expected 'scale' to be two numbers of at least 1, in order, got {scale!r}")
         if not 0 <= colour_jitter <= 1:
@@ -204,8 +203,7 @@ class SomethingSomething(Dataset):
         Args:
             epoch: The epoch, 0 to 2^32 - 1.
         """
-        _check_whole("epoch", epoch, 2**32 - 1)
-        self._epoch.fill_(epoch)
+        self._epoch.fill_(whole_number("epoch", epoch, 0, 2**32 - 1))
 
     def video_path(self, idx: int) -> Path:
         r"""The folder or file of video number ``idx``."""
@@ -230,7 +228,7 @@ class SomethingSomething(Dataset):
             position: Number of the video, among those selected.
             epoch: The epoch, 0 to 2^32 - 1.
         """
-        _check_whole("epoch", epoch, 2**32 - 1)
+        epoch = whole_number("epoch", epoch, 0, 2**32 - 1)
         check_index("video", position, len(self))
         data = self._get(int(self.indices()[position]), epoch)
         return data if self.transform is None else self.transform(data)
@@ -338,10 +336,3 @@ class ClipSequence(torch.utils.data.Dataset):
             drawn = uniforms(self.dataset.seed, _ORDER, epoch, len(self.dataset))
             self._order = epoch, np.argsort(drawn, kind="stable")
         return self._order[1]
-
-
-def _check_whole(name: str, value: object, high: int | None = None) -> None:
-    """Raise unless a value is an int from 0 on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (high is not None and value > high):
-        span = "of at least 0" if high is None else f"within 0 to {high}"
-        raise ValueError(f"expected {name!r} to be an int {span}, got {value!r}")

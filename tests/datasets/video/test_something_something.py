@@ -227,8 +227,8 @@ BAD = [
     ({"scale": (0.9, 2)}, r"'scale' to be two numbers of at least 1, in order, got \(0\.9, 2\)"),
     ({"scale": (2, 1.5)}, r"'scale' to be two numbers of at least 1, in order, got \(2, 1\.5\)"),
     ({"colour_jitter": 1.5}, r"'colour_jitter' to be a number within 0 to 1, got 1\.5"),
-    ({"seed": -1}, "'seed' to be an int within 0 to 18446744073709551615, got -1"),
-    ({"max_damaged": -1}, "'max_damaged' to be an int of at least 0, got -1"),
+    ({"seed": -1}, "'seed' to be an integer within 0 to 18446744073709551615, got -1"),
+    ({"max_damaged": -1}, "'max_damaged' to be an integer of at least 0, got -1"),
 ]
 
 
@@ -251,7 +251,7 @@ def test_bad_paths_and_numbers(make, made, tmp_path):
         make().get(8)
     with pytest.raises(IndexError, match="expected the number of a video within 0 to 2, got 3"):
         make()[2:5][3]
-    with pytest.raises(ValueError, match="'epoch' to be an int within 0 to 4294967295, got -1"):
+    with pytest.raises(ValueError, match="'epoch' to be an integer within 0 to 4294967295, got -1"):
         make().set_epoch(-1)
 
 
