@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from example_scripts import check_refused, end_of, load_example
 from PIL import Image
 
@@ -23,7 +24,7 @@ def pedestrians(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the recordings of ETH and UCY")
-def test_it_trains_goes_on_tests_and_draws(pedestrians, tmp_path, capsys):
+def test_it_trains_goes_on_tests_and_draws(pedestrians, tmp_path, monkeypatch, capsys):
     command = [*SMALL, "--part", "pedestrians-hotel", "--model", "1-temp-stage", "--out", "run"]
     result = pedestrians.main([*command, "--chunk", "32", "--max-minutes", "1e-9"])
     assert result == {} and "stopped after 32 of 64" in capsys.readouterr().out
@@ -34,8 +35,10 @@ def test_it_trains_goes_on_tests_and_draws(pedestrians, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["ade"] == result["ade"]
     assert Image.open(tmp_path / "run" / "trajectories.png").size[0] > 1000
     of_run = (tmp_path / "run" / "result.json").read_bytes()
-    again = pedestrians.main([*command[:-2], "--weights", "run/weights.pt"])
-    assert again["ade"] == pytest.approx(result["ade"])
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    again = pedestrians.main([*command[:-2], "--weights", "run/weights.pt", "--compile"])
+    assert again["ade"] == pytest.approx(result["ade"]) and len(compiled) == 1
     assert (tmp_path / "run" / "result.json").read_bytes() == of_run
     tested = json.loads((tmp_path / "runs" / "tested-run-weights" / "result.json").read_text())
     assert tested["weights"] == "run/weights.pt" and tested["recipe"] == json.loads(of_run)["recipe"]

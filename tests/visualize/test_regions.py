@@ -100,3 +100,5 @@ def test_the_width_is_the_weight_within_bounds_and_there_is_one_per_edge(ax, pla
     assert [text.arrowprops["linewidth"] for text in ax.texts] == pytest.approx([3.0, 2.5, 1.5, 0.7])
     with pytest.raises(ValueError, match=r"^expected attention weights of shape \[90\], got \[90, 1\]$"):
         draw_attention(ax, GRAPH, torch.rand(90, 1), places)
+    with pytest.raises(ValueError, match=r"^expected 'strongest' to be an integer of at least 0, got -1$"):
+        draw_attention(ax, GRAPH, alpha, places, strongest=-1)
